@@ -1,0 +1,74 @@
+"""Errors: one root; each says what is wrong, where, and what to do. Exit codes that a scheduler can act on."""
+
+from __future__ import annotations
+
+import re
+
+EXIT_DONE = 0
+EXIT_BAD_INPUT = 65  # sysexits EX_DATAERR
+EXIT_INTERNAL = 70  # EX_SOFTWARE
+EXIT_RETRYABLE = 75  # EX_TEMPFAIL: the same command may succeed later
+EXIT_BAD_CONFIG = 78  # EX_CONFIG
+EXIT_NOTHING_TO_DO = 99  # what Airflow's operators take as "skipped" by default
+
+_SECRETS = re.compile(
+    r"(?i)\b(X-Amz-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|password|secret[\w.]*|"
+    r"[\w.]*(?:access|secret)[._]?key)=[^\s&\"']+"
+)
+_USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+
+
+def redact(text: str) -> str:
+    """Return `text` without credentials: presigned query parameters, key=value secrets, user:password@ in URIs."""
+    return _USERINFO.sub("***@", _SECRETS.sub(r"\1=***", text))
+
+
+class GeosieveError(Exception):
+    """Root of all errors of this package.
+
+    `what` is wrong, `where` (URI, row, key), and the `hint`: what to do about it.
+    """
+
+    exit_code = EXIT_INTERNAL
+
+    def __init__(self, what: str, *, where: str = "", hint: str = "") -> None:
+        self.what, self.where, self.hint = redact(what), redact(where), redact(hint)
+        super().__init__(self.what, self.where, self.hint)
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        if self.where:
+            parts.append(f"at {self.where}")
+        if self.hint:
+            parts.append(self.hint)
+        return " | ".join(parts)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Spark carries errors from workers to the driver by pickle; keyword-only arguments need this.
+        return _rebuild, (type(self), self.what, self.where, self.hint)
+
+
+def _rebuild(kind: type[GeosieveError], what: str, where: str, hint: str) -> GeosieveError:
+    return kind(what, where=where, hint=hint)
+
+
+class ConfigError(GeosieveError):
+    """A configuration that cannot be used: unknown key, wrong type, contradiction, missing jar."""
+
+    exit_code = EXIT_BAD_CONFIG
+
+
+class InputError(GeosieveError):
+    """Input data that cannot be used as a whole. Single bad rows go to `rejects` instead."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class RetryableError(GeosieveError):
+    """Something that may pass: a throttled store, a lost race for a run id, a full disk."""
+
+    exit_code = EXIT_RETRYABLE
+
+
+class IntegrityError(GeosieveError):
+    """Our own invariant is broken (rows in = rows out + rejects): nothing was committed."""

@@ -1,0 +1,96 @@
+"""Files on any store that Hadoop knows (file, hdfs, s3a), through the session's JVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from geosieve.runtime.errors import RetryableError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    uri: str
+    name: str
+    size: int
+    is_folder: bool
+
+
+class Files:
+    """Small operations on paths given as URIs or local paths. Errors of the store are raised by py4j."""
+
+    def __init__(self, spark: SparkSession) -> None:
+        self._jvm: Any = spark._jvm
+        self._conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+
+    def _at(self, uri: str) -> tuple[Any, Any]:
+        path = self._jvm.org.apache.hadoop.fs.Path(uri)
+        return path.getFileSystem(self._conf), path
+
+    def exists(self, uri: str) -> bool:
+        store, path = self._at(uri)
+        return bool(store.exists(path))
+
+    def list(self, uri: str) -> list[FileInfo]:
+        """Entries of a folder in the order of their names; empty when there is no such folder."""
+        store, path = self._at(uri)
+        if not store.exists(path):
+            return []
+        return sorted((_info(status) for status in store.listStatus(path)), key=lambda entry: entry.name)
+
+    def glob(self, pattern: str) -> list[FileInfo]:
+        """Entries that match a Hadoop glob, in the order of their URIs."""
+        store, path = self._at(pattern)
+        return sorted((_info(s) for s in store.globStatus(path) or ()), key=lambda entry: entry.uri)
+
+    def walk(self, uri: str) -> list[FileInfo]:
+        """Every file below a folder, in the order of their URIs. Hidden ones (`.x`, `_x`) are left out."""
+        found: list[FileInfo] = []
+        for entry in self.list(uri):
+            if entry.name.startswith((".", "_")):
+                continue
+            found += self.walk(entry.uri) if entry.is_folder else [entry]
+        return sorted(found, key=lambda entry: entry.uri)
+
+    def read_text(self, uri: str) -> str:
+        store, path = self._at(uri)
+        stream = store.open(path)
+        try:
+            return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
+        finally:
+            stream.close()
+
+    def write_text(self, uri: str, text: str) -> None:
+        """Write a whole file, replacing one that is there; it appears at once, complete."""
+        store, path = self._at(uri)
+        if path.toUri().getScheme() == "s3a":  # an object appears when its upload ends; a rename would copy it
+            _write(store, path, text)
+            return
+        part = self._jvm.org.apache.hadoop.fs.Path(path.getParent(), f".{path.getName()}.part")
+        _write(store, part, text)
+        if store.exists(path):
+            store.delete(path, False)
+        if not store.rename(part, path):
+            raise RetryableError("could not be renamed into place", where=uri)
+
+    def delete(self, uri: str) -> None:
+        """Delete a file or a folder with all in it; a missing one is no error."""
+        store, path = self._at(uri)
+        if not store.delete(path, True) and store.exists(path):
+            raise RetryableError("could not be deleted", where=uri)
+
+
+def _info(status: Any) -> FileInfo:
+    path = status.getPath()
+    return FileInfo(str(path.toString()), str(path.getName()), int(status.getLen()), bool(status.isDirectory()))
+
+
+def _write(store: Any, path: Any, text: str) -> None:
+    stream = store.create(path, True)
+    try:
+        stream.write(bytearray(text.encode()))
+    finally:
+        stream.close()

@@ -1,0 +1,42 @@
+"""Structured logs: one JSON object a line on standard error, with the run and the stage."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+
+from geosieve.runtime.errors import redact
+
+RUN: ContextVar[dict[str, str] | None] = ContextVar("geosieve_run", default=None)
+"""Fields of the present run (job, run_id, stage) that every line carries."""
+
+
+class JsonLines(logging.Formatter):
+    """Formats a record as JSON; `extra={"fields": {...}}` adds fields. Secrets are removed."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            **(RUN.get() or {}),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return redact(json.dumps(line, default=str))
+
+
+def logger() -> logging.Logger:
+    """The package's logger; the first call attaches the JSON handler."""
+    log = logging.getLogger("geosieve")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonLines())
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log

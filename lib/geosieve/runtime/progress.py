@@ -1,0 +1,40 @@
+"""A progress bar on the driver, fed by Spark's status tracker; none where the output is not a terminal."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+@contextmanager
+def progress_bar(spark: SparkSession, label: str, seconds: float = 0.5) -> Iterator[None]:
+    """Show the finished tasks of the running stages on standard error while the block runs."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    tracker = spark.sparkContext.statusTracker()
+
+    def watch() -> None:
+        with tqdm(desc=label, unit="task", leave=False) as bar:
+            while not done.wait(seconds):
+                stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+                bar.total = sum(stage.numTasks for stage in stages if stage)
+                bar.n = sum(stage.numCompletedTasks for stage in stages if stage)
+                bar.refresh()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

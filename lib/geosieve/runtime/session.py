@@ -1,0 +1,62 @@
+"""The Spark session: Sedona registered, UTC, Arrow on. A session made elsewhere is used and never stopped."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from geosieve.runtime import jars
+from geosieve.runtime.errors import ConfigError
+from pyspark.sql import SparkSession
+
+SETTINGS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+    # Spark's default is INT96, which neither Athena's nor Trino's timestamp(6) columns expect.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+}
+"""Set on every session that jobs use, also on one made elsewhere: results depend on them."""
+
+_STATIC = {
+    "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
+    "spark.kryo.registrator": "org.apache.sedona.core.serde.SedonaKryoRegistrator",
+    "spark.ui.enabled": "false",
+}
+
+
+@contextmanager
+def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
+    """Yield a session with Sedona; stop it at the end only if it was made here.
+
+    The master is whatever spark-submit says; `local` means all cores of this machine.
+    Raises ConfigError for a wrong Spark version or missing jars, with their coordinates.
+    """
+    existing = SparkSession.getActiveSession()
+    if existing is not None:
+        yield _prepared(existing)
+        return
+    # A worker that takes another interpreter than the driver's lacks this package.
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.appName(app_name)
+    if local:
+        builder = builder.master("local[*]")
+    for key, value in _STATIC.items():
+        builder = builder.config(key, value)
+    spark = builder.getOrCreate()
+    try:
+        yield _prepared(spark)
+    finally:
+        spark.stop()
+
+
+def _prepared(spark: SparkSession) -> SparkSession:
+    if not spark.version.startswith("3.5."):
+        raise ConfigError(f"Spark {spark.version} is not supported", hint="use Spark 3.5 with Scala 2.12")
+    jars.check(spark)
+    for key, value in SETTINGS.items():
+        spark.conf.set(key, value)
+    from sedona.spark import SedonaContext
+
+    return SedonaContext.create(spark)

@@ -1,0 +1,136 @@
+"""What a table is: one declaration, from which come the Spark schema, the reader's check and the documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from geosieve.runtime.errors import InputError
+from pyspark.sql import DataFrame
+from pyspark.sql.functions import expr
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    DataType,
+    DateType,
+    DoubleType,
+    IntegerType,
+    LongType,
+    StringType,
+    StructField,
+    StructType,
+    TimestampType,
+)
+
+# Athena has no unsigned integers and misreads 8- and 16-bit ones, so only these types are used.
+_SCALARS: dict[str, DataType] = {
+    "string": StringType(),
+    "boolean": BooleanType(),
+    "int": IntegerType(),
+    "bigint": LongType(),
+    "double": DoubleType(),
+    "timestamp": TimestampType(),
+    "date": DateType(),
+    "geometry": BinaryType(),  # WKB in the files
+}
+
+
+def _spark_type(text: str) -> DataType:
+    """Spark's type for a scalar's name, `struct<a:double,…>` of scalars, or `array<…>` of either."""
+    if text.startswith("array<"):
+        return ArrayType(_spark_type(text[6:-1]))
+    if text.startswith("struct<"):
+        pairs = (pair.split(":") for pair in text[7:-1].split(","))
+        return StructType([StructField(name, _SCALARS[kind]) for name, kind in pairs])
+    return _SCALARS[text]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its type (as in Spark's DDL; `geometry` is Sedona's, stored as WKB), and what it means."""
+
+    name: str
+    type: str
+    meaning: str
+    nullable: bool = False
+
+    @property
+    def spark_type(self) -> DataType:
+        """Spark's type of the stored column."""
+        return _spark_type(self.type)
+
+
+BBOX = Column(
+    "bbox",
+    "struct<xmin:double,ymin:double,xmax:double,ymax:double>",
+    "bounds of the geometry, degrees (GeoParquet's covering); filled in when the table is written",
+    nullable=True,
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: columns stored in the files, and partition columns (all strings) that name the folders.
+
+    The last partition column is always `run_id`: a leaf folder is one run.
+    """
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+    partitions: tuple[Column, ...] = ()
+
+    @property
+    def partition_columns(self) -> tuple[Column, ...]:
+        return (*self.partitions, Column("run_id", "string", "the run that wrote the row"))
+
+    @property
+    def geometry(self) -> Column | None:
+        """The geometry column, if the table has one; such a table is written as GeoParquet 1.1."""
+        return next((column for column in self.columns if column.type == "geometry"), None)
+
+    def with_columns(self, columns: list[Column]) -> Table:
+        """This table with further columns, for tables that carry one column a partition."""
+        taken = {column.name for column in (*self.columns, *self.partition_columns)}
+        for column in columns:
+            if column.name in taken:
+                raise ValueError(f"table {self.name} has a column {column.name!r} of its own")
+        return replace(self, columns=(*self.columns, *columns))
+
+    def spark_schema(self) -> StructType:
+        """Schema of the files, without partition columns and with a geometry as WKB."""
+        return StructType([StructField(c.name, c.spark_type, c.nullable) for c in self.columns])
+
+    def conform(self, frame: DataFrame) -> DataFrame:
+        """`frame` with exactly the stored columns in the declared order.
+
+        InputError names columns that are missing, surplus or of another type: a declaration and its writer
+        must not drift apart.
+        """
+        if self.geometry is not None:
+            g = f"`{self.geometry.name}`"
+            bounds = f"ST_XMin({g}) AS xmin, ST_YMin({g}) AS ymin, ST_XMax({g}) AS xmax, ST_YMax({g}) AS ymax"
+            frame = frame.withColumn(BBOX.name, expr(f"CASE WHEN {g} IS NOT NULL THEN struct({bounds}) END"))
+        have = {field.name: field.dataType.simpleString() for field in frame.schema.fields}
+        want = {c.name: "udt" if c is self.geometry else c.spark_type.simpleString() for c in self.columns}
+        faults = [f"{name} is missing" for name in want.keys() - have.keys()]
+        faults += [f"{name} is not declared" for name in have.keys() - want.keys()]
+        faults += [
+            f"{name} is {have[name]}, not {want[name]}"
+            for name in want.keys() & have.keys()
+            if have[name] != want[name]
+        ]
+        if faults:
+            raise InputError("; ".join(sorted(faults)), where=f"table {self.name}", hint="see docs/tables.md")
+        return frame.select([column.name for column in self.columns])
+
+    def markdown(self) -> str:
+        """This table's section of docs/tables.md."""
+        folder = "/".join(f"{column.name}=…" for column in self.partition_columns)
+        rows = [
+            f"| `{c.name}` | {c.type}{' (partition)' if c in self.partition_columns else ''} "
+            f"| {'yes' if c.nullable else 'no'} | {c.meaning} |"
+            for c in (*self.columns, *self.partition_columns)
+        ]
+        head = ["| column | type | null | meaning |", "|---|---|---|---|"]
+        return "\n".join([f"## {self.name}", "", self.meaning, "", f"Folder: `{self.name}/{folder}`", "", *head, *rows])

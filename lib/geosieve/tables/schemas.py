@@ -1,0 +1,135 @@
+"""The tables of this project: the contract between jobs. `python -m geosieve.tables.schemas` prints docs/tables.md."""
+
+from __future__ import annotations
+
+import sys
+
+from geosieve.tables.schema import BBOX, Column, Table
+
+IMAGES = Table(
+    "images",
+    "One row an image. Written by `ingest_images`. An id occurs once a run.",
+    (
+        Column("image_id", "string", "the source's id of the image"),
+        Column("uri", "string", "where the image is, if known", nullable=True),
+        Column("lat", "double", "WGS-84 latitude, degrees", nullable=True),
+        Column("lon", "double", "WGS-84 longitude, degrees, in [-180, 180]", nullable=True),
+        Column("captured_at", "timestamp", "when it was taken, UTC where the source knows its zone", nullable=True),
+        Column("author", "string", "author or uploader as the source names them; splits keep them apart", nullable=True),
+        Column("sequence", "string", "sequence or album of which it is part; splits keep them apart", nullable=True),
+        Column("width", "int", "pixels, after orientation", nullable=True),
+        Column("height", "int", "pixels, after orientation", nullable=True),
+        Column("orientation", "int", "EXIF orientation, 1-8", nullable=True),
+        Column("licence", "string", "licence as the source states it", nullable=True),
+        Column("content_sha256", "string", "SHA-256 of the file's bytes, hex, where they were read", nullable=True),
+        Column("warnings", "array<struct<code:string,message:string>>", "doubts that did not refuse the row"),
+    ),
+    (Column("source", "string", "name of the source"),),
+)
+
+REJECTS = Table(
+    "rejects",
+    "One row an input that failed, whatever the job. Rows in = rows out + rejects, in every run.",
+    (
+        Column("id", "string", "the input's id, as far as it has one", nullable=True),
+        Column("uri", "string", "the file it came from", nullable=True),
+        Column("stage", "string", "the step that refused it"),
+        Column("error_class", "string", "why, as a fixed word to group by"),
+        Column("message", "string", "why, in words; at most 500 characters"),
+    ),
+    (Column("job", "string", "the job that refused it"), Column("part", "string", "source, collection, or `all`")),
+)
+
+RASTER_CATALOG = Table(
+    "raster_catalog",
+    "One row a raster file (band). Written by `catalog_rasters`.",
+    (
+        Column("uri", "string", "where the file is"),
+        Column("band", "int", "band to read, from 1"),
+        Column("priority", "int", "where files overlap, the lowest number with a valid value wins; then by URI"),
+        Column("driver", "string", "GDAL's name of the format"),
+        Column("crs_wkt", "string", "coordinate reference system, WKT"),
+        Column(
+            "transform",
+            "struct<a:double,b:double,c:double,d:double,e:double,f:double>",
+            "affine: x = a·col + b·row + c, y = d·col + e·row + f",
+        ),
+        Column("width", "int", "pixels"),
+        Column("height", "int", "pixels"),
+        Column("bands", "int", "number of bands in the file"),
+        Column("dtype", "string", "pixel type"),
+        Column("nodata", "double", "value that means no data; NaN is one", nullable=True),
+        Column("mask", "string", "what tells valid pixels besides: `none`, `mask` (mask band) or `alpha`"),
+        Column("block_height", "int", "rows of a block"),
+        Column("block_width", "int", "columns of a block"),
+        Column("value_min", "double", "least valid value, if statistics were asked for", nullable=True),
+        Column("value_max", "double", "greatest valid value, likewise", nullable=True),
+        Column("positive_min", "double", "least valid value above 0, likewise", nullable=True),
+        Column("header_sha256", "string", "checksum of size, grid, CRS, type and block layout"),
+        Column("is_global", "boolean", "covers every longitude and latitude"),
+        Column("footprint", "geometry", "WGS-84 outline (lon, lat), edges densified, cut at ±180"),
+        BBOX,
+    ),
+    (Column("collection", "string", "files that make up one map"),),
+)
+
+PARTITIONS = Table(
+    "partitions",
+    "One row a partition that a run used. Its hash names it exactly: definition, merges, edges and data.",
+    (
+        Column("partition", "string", "name"),
+        Column("partition_hash", "string", "SHA-256 of definition and data, hex"),
+        Column("kind", "string", "classes, density, s2 or polygons"),
+        Column("n_regions", "bigint", "number of regions that it can tell apart"),
+        Column("definition", "string", "the definition, JSON"),
+    ),
+)
+
+REGIONS = Table(
+    "regions_of_partition",
+    "One row a region of a partition; of an S2 level, the cells in which an image fell.",
+    (
+        Column("partition", "string", "name of the partition"),
+        Column("partition_hash", "string", "its hash"),
+        Column("region", "bigint", "index, from 0"),
+        Column("name", "string", "name of the region; an S2 cell's token"),
+        Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon or a cell", nullable=True),
+        BBOX,
+    ),
+)
+
+LABELS = Table(
+    "labels",
+    "One row an image and one bigint column a partition (named like the partition): the index of the region "
+    "that holds the image, or -1 outside of the map, -2 no data there, -3 a value that the partition does not name. "
+    "Names of regions: join `regions_of_partition` on partition and region. Written by `label_attributes`.",
+    (
+        Column("image_id", "string", "the image"),
+        Column("source", "string", "its source"),
+        Column("lat", "double", "WGS-84 latitude, degrees"),
+        Column("lon", "double", "WGS-84 longitude, degrees"),
+        Column("s2_id", "bigint", "leaf S2 cell (level 30), signed; rows are sorted by it inside a file"),
+    ),
+)
+
+ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS)
+
+
+def labels_table(partitions: list[str]) -> Table:
+    """`labels` with one column for each partition name."""
+    return LABELS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
+
+
+def documentation() -> str:
+    """The content of docs/tables.md."""
+    head = (
+        "# Tables\n\nGenerated by `python -m geosieve.tables.schemas > docs/tables.md`; do not edit.\n\n"
+        "Parquet, zstd. Tables with a geometry are GeoParquet 1.1 with a bbox covering column. Timestamps are UTC, in\n"
+        "microseconds. A folder `run_id=…` counts only when it holds `_SUCCESS`, which lists its files and rows;\n"
+        "beside it lie `_config.json` (the effective configuration) and `_report.json`.\n"
+    )
+    return "\n\n".join([head.rstrip(), *(table.markdown() for table in ALL)]) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(documentation())

@@ -1,0 +1,51 @@
+"""Installation. Versions here are what the code needs; constraints.txt pins what is tested, with reasons."""
+
+from setuptools import find_packages, setup
+
+CORE = [
+    "pyspark>=3.5,<3.6",  # Sedona 1.8.1 jars and Petastorm's pyarrow both fit 3.5
+    "apache-sedona==1.8.1",  # must equal the jars in geosieve.runtime.jars
+    "numpy>=1.26,<2",  # pyarrow 14 is built against numpy 1
+    "pandas>=2.2,<2.3",  # Spark 3.5's Arrow conversion is tested with 2.x
+    "pyarrow>=14.0.2,<15",  # petastorm fails from 15 on
+    "rasterio>=1.4.4,<1.5",  # block-wise reading; 1.5 needs numpy 2
+    "shapely>=2.0,<3",  # vectorised point in polygon
+    "pyproj>=3.6,<4",  # vectorised transformation of points to a raster's CRS
+    "pydantic>=2.7,<3",  # configuration: unknown keys refused
+    "PyYAML>=6",  # configuration files
+    "Pillow>=10.3",  # image headers and EXIF
+    "tqdm>=4.66",  # the driver's progress bar
+    "matplotlib>=3.8",  # maps
+]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6.100",  # property tests of geometry
+    "s2sphere>=0.2.5",  # the oracle for S2 ids
+    "moto[s3,server]>=5",  # an S3 server on loopback
+    "boto3>=1.34",  # looks into that server from outside Spark
+    "duckdb>=1",  # every table must be readable without Spark
+    "chispa>=0.10",  # frame comparison
+    "psutil>=5.9",  # finds the processes that the reliability tests kill
+    "ruff>=0.6",
+    "mypy>=1.10",
+    "types-PyYAML",
+]
+BENCH = [
+    "rioxarray>=0.15",  # peer: what a user would pick for point sampling
+    "geopandas>=0.14",  # peer
+    "rasterstats>=0.19",  # peer
+    "s2sphere>=0.2.5",  # peer for S2 ids
+    "psutil>=5.9",  # worker memory
+]
+
+setup(
+    name="geosieve",
+    version="0.1.0",
+    description="Finds where photographs were taken: ranked regions with areas, at archive scale",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.12",
+    package_dir={"": "lib"},
+    packages=find_packages("lib"),
+    install_requires=CORE,
+    extras_require={"test": TEST, "bench": BENCH},
+)
