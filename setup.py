@@ -11,6 +11,7 @@ CORE = [
     "rasterio>=1.4.4,<1.5",  # block-wise reading; 1.5 needs numpy 2
     "shapely>=2.0,<3",  # vectorised point in polygon
     "pyproj>=3.6,<4",  # vectorised transformation of points to a raster's CRS
+    "pyogrio>=0.8",  # reads polygons of any vector format through GDAL
     "pydantic>=2.7,<3",  # configuration: unknown keys refused
     "PyYAML>=6",  # configuration files
     "Pillow>=10.3",  # image headers and EXIF

@@ -1,7 +1,7 @@
 """S2 cell ids for arrays of points, as signed int64.
 
-A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits for each level of the Hilbert curve on
-that face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
+A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits for each level of the Hilbert curve
+on that face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8).astype(np.uint32)
 def _hilbert_tables() -> tuple[Ints, Ints]:
     """Tables that follow the curve `_STEP` levels down, and back.
 
-    Keys hold the orientation, then `_STEP` bits of i and of j (first table) or `2 * _STEP` bits of curve position
-    (second table); values hold the orientation at the end and the other description.
+    Keys hold the orientation, then `_STEP` bits of i and of j (first table) or `2 * _STEP` bits of curve
+    position (second table); values hold the orientation at the end and the other description.
     """
     start, position = np.divmod(np.arange(4 << 2 * _STEP), _DIGITS + 1)
     orientation, i, j = start.copy(), np.zeros_like(start), np.zeros_like(start)
@@ -54,18 +54,19 @@ _ENCODE, _DECODE = _hilbert_tables()
 def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
     """Return the ids of the cells of one level that contain the points.
 
-    Degrees, shapes broadcast; longitudes wrap first, so that 180 and -180 give one cell. ValueError at a coordinate
-    that is not finite, a latitude outside [-90, 90], or a level outside 0..30. S2's quadratic projection in the
-    operations and order of its reference: equal to it bit for bit where numpy's float64 sine and cosine are the C
-    library's, which is so in every numpy that this package accepts.
+    Degrees, shapes broadcast; longitudes wrap first, so that 180 and -180 give one cell. ValueError at a
+    coordinate that is not finite, a latitude outside [-90, 90], or a level outside 0..30. S2's quadratic
+    projection in the operations and order of its reference: equal to it bit for bit as long as numpy's float64
+    sine and cosine are the C library's, which a test checks.
     """
     lowest = _lowest_bit(level)
     steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
+    lat, lon = checked_lat(lat), checked_lon(lon)
+    result = np.empty(np.broadcast(lat, lon).shape, dtype=np.int64)
     chunks = np.nditer(
-        [checked_lat(lat), checked_lon(lon), None],
+        [lat, lon, result],
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly"], ["readonly"], ["writeonly", "allocate"]],
-        op_dtypes=[np.float64, np.float64, np.int64],
+        op_flags=[["readonly"], ["readonly"], ["writeonly"]],
         buffersize=_CHUNK,
     )
     with chunks:
@@ -80,7 +81,7 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
                 position = (position << 2 * _STEP) | (entry & _DIGITS)
             unused = 2 * (MAX_LEVEL - _STEP * len(steps))
             ids[...] = ((face << 61) | (position << (unused + 1)) & -lowest) | lowest
-        return np.asarray(chunks.operands[2])
+    return result
 
 
 def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
@@ -88,11 +89,12 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
 
     Any shape, levels may differ; longitudes are in [-180, 180). ValueError at an invalid id.
     """
+    ids = _checked(ids)
+    all_lat, all_lon = np.empty(ids.shape), np.empty(ids.shape)
     chunks = np.nditer(
-        [_checked(ids), None, None],
+        [ids, all_lat, all_lon],
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly"], ["writeonly", "allocate"], ["writeonly", "allocate"]],
-        op_dtypes=[np.int64, np.float64, np.float64],
+        op_flags=[["readonly"], ["writeonly"], ["writeonly"]],
         buffersize=_CHUNK,
     )
     with chunks:
@@ -106,17 +108,16 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
                 i = (i << _STEP) | ((entry >> _STEP) & _LOW)
                 j = (j << _STEP) | (entry & _LOW)
             lat[...], lon[...] = _unproject(face, i, j, np.sqrt(lowest).astype(np.int64))
-        return np.asarray(chunks.operands[1]), np.asarray(chunks.operands[2])
+    return all_lat, all_lon
 
 
 def levels(ids: ArrayLike) -> Ints:
     """Return the level, 0..30, of every id; ValueError at an invalid one."""
-    ids = _checked(ids)
-    return _levels(ids)
+    return _levels(_checked(ids))
 
 
 def parents(ids: ArrayLike, level: int) -> Ints:
-    """Return the cells of `level` that contain the given cells; ValueError at an invalid or a coarser cell."""
+    """Return the cells of `level` that contain these cells; ValueError at an invalid or a coarser one."""
     lowest = _lowest_bit(level)
     ids = _checked(ids)
     require(_levels(ids) >= level, ids, f"a cell coarser than level {level} has no parent there")
@@ -124,10 +125,7 @@ def parents(ids: ArrayLike, level: int) -> Ints:
 
 
 def positions(ids: ArrayLike) -> Ints:
-    """Return every cell's index among the 6 * 4^level cells of its level, in S2 order: face, then Hilbert curve.
-
-    ValueError at an invalid id.
-    """
+    """Return every cell's index among the 6 * 4^level cells of its level, in S2 order; ValueError if invalid."""
     ids = _checked(ids)
     level = _levels(ids)
     # The mask removes the sign bits that the arithmetic shift of faces 4 and 5 draws in.
@@ -135,7 +133,7 @@ def positions(ids: ArrayLike) -> Ints:
 
 
 def from_positions(index: ArrayLike, level: int) -> Ints:
-    """Return the cells of one level at these indices, the inverse of positions; ValueError outside 6 * 4^level."""
+    """Return the cells of one level at these indices, the inverse of positions; ValueError outside them."""
     lowest = _lowest_bit(level)
     index = _integers(index)
     require((index >= 0) & (index < 6 * 4**level), index, f"level {level} has {6 * 4**level} cells from 0 on")
@@ -143,7 +141,7 @@ def from_positions(index: ArrayLike, level: int) -> Ints:
 
 
 def tokens(ids: ArrayLike) -> NDArray[np.str_]:
-    """Return S2 tokens: the ids as 16 hexadecimal digits without the trailing zeros; ValueError at an invalid id."""
+    """Return S2 tokens: 16 hexadecimal digits without the trailing zeros; ValueError at an invalid id."""
     ids = _checked(ids)
     digits = (ids[..., np.newaxis] >> np.arange(60, -1, -4)) & 15
     # numpy drops a string's trailing NULs, so these take the place of the zeros after the last digit.
@@ -152,7 +150,7 @@ def tokens(ids: ArrayLike) -> NDArray[np.str_]:
 
 
 def from_tokens(tokens: ArrayLike) -> Ints:
-    """Return the ids of S2 tokens, either case, trailing zeros kept or not; ValueError at what is no cell's token."""
+    """Return the ids of S2 tokens, either case, with or without trailing zeros; ValueError at any other text."""
     text = np.asarray(tokens)
     if text.size and text.dtype.kind not in "UO":
         # A column of tokens that was read as numbers has already lost some: 89e1 became 890.0.

@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 
 
 def require(ok: NDArray[np.bool_] | np.bool_, values: NDArray[Any], expected: str) -> None:
-    """Raise ValueError naming the first of `values` that is not `ok`, its position, and what was `expected`."""
+    """Raise ValueError with the first of `values` that is not `ok`, its position and what was `expected`."""
     if not ok.all():
         position = tuple(int(k) for k in np.argwhere(~np.asarray(ok))[0])
         where = f" at position {position[0] if len(position) == 1 else position}" if position else ""

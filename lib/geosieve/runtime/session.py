@@ -23,6 +23,7 @@ _STATIC = {
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
     "spark.kryo.registrator": "org.apache.sedona.core.serde.SedonaKryoRegistrator",
     "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",  # geosieve.runtime.progress shows it, on terminals only
 }
 
 

@@ -93,7 +93,7 @@ REGIONS = Table(
         Column("partition_hash", "string", "its hash"),
         Column("region", "bigint", "index, from 0"),
         Column("name", "string", "name of the region; an S2 cell's token"),
-        Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon or a cell", nullable=True),
+        Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon", nullable=True),
         BBOX,
     ),
 )

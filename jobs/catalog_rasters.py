@@ -1,0 +1,9 @@
+"""Describe the raster files of a map: `spark-submit jobs/catalog_rasters.py --config conf/rasters/landscan.yaml`."""
+
+import sys
+
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
+from geosieve.runtime.job import main
+
+if __name__ == "__main__":
+    sys.exit(main("catalog_rasters", CatalogConfig, catalog_rasters))

@@ -1,0 +1,286 @@
+"""`catalog_rasters`: files that make up a map, described once so that no later job has to open them to plan."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import rasterio
+from affine import Affine
+from geosieve.rasters.footprint import WORLD, footprint
+from geosieve.rasters.sampling import gdal_environment, gdal_path
+from geosieve.runtime.config import Config
+from geosieve.runtime.errors import InputError, redact
+from geosieve.runtime.files import Files
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf
+from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
+from pydantic import Field
+from pyproj import CRS
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import BinaryType, StringType, StructField, StructType
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+_STATISTICS_PIXELS = 1 << 22
+
+
+class Priority(Config):
+    """Files whose name matches `pattern` (shell style) get this priority; the first match counts."""
+
+    pattern: str
+    priority: int
+
+
+class RasterSource(Config):
+    """The files of one map."""
+
+    collection: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the map")
+    uri: str = Field(description="a file, a folder or a glob, on any store")
+    extensions: list[str] = Field([".tif", ".tiff", ".vrt", ".img", ".nc"], description="files of a folder to take")
+    band: int = Field(1, ge=1)
+    crs: str | None = Field(None, description="CRS of files that do not name theirs, e.g. EPSG:4326")
+    nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
+    priorities: list[Priority] = []
+    statistics: bool = Field(False, description="read every pixel for minimum and maximum (density buckets need it)")
+
+
+class CatalogConfig(Config):
+    """Configuration of `catalog_rasters`."""
+
+    rasters: RasterSource
+    output: str
+
+
+class _Refused(Exception):
+    """A file that cannot be catalogued: its error class and message."""
+
+
+def catalog_rasters(context: Context[CatalogConfig]) -> None:
+    """List the files, describe each in parallel, publish `raster_catalog` and `rejects`."""
+    source, report = context.config.rasters, context.report
+    publication = context.publication(
+        context.config.output,
+        [
+            Leaf(REJECTS, {"job": "catalog_rasters", "part": source.collection}),
+            Leaf(RASTER_CATALOG, {"collection": source.collection}),
+        ],
+    )
+    with report.stage("list"):
+        uris = _list(Files(context.spark), source)
+    described = _describe_all(context.spark, uris, source)
+    if context.dry_run:
+        context.show_plan({"files": uris}, {"raster_catalog": described})
+        return
+    if not publication.begin():
+        report.status = "nothing_to_do"
+        return
+    described.persist(StorageLevel.MEMORY_AND_DISK)
+    try:
+        with report.stage("describe"):
+            rejects = described.where("error_class IS NOT NULL").select(*REJECTS.spark_schema().names)
+            classes = {row["error_class"]: row["count"] for row in rejects.groupBy("error_class").count().collect()}
+        report.rows_in, report.rejected = len(uris), classes
+        if sum(classes.values()) == len(uris):
+            first = rejects.first()
+            raise InputError(
+                f"none of {len(uris)} files can be used; the first: {first['message'] if first else ''}",
+                where=source.uri,
+            )
+        with report.stage("write"):
+            publication.write(REJECTS, rejects)
+            files = described.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
+            names = [name for name in RASTER_CATALOG.spark_schema().names if name != "bbox"]
+            report.rows_out = publication.write(RASTER_CATALOG, files.select(*names).coalesce(1))
+        publication.commit(report.rows_in, report.to_json())
+    finally:
+        described.unpersist()
+
+
+def _list(files: Files, source: RasterSource) -> list[str]:
+    """URIs of the source's files, sorted. InputError if there is none."""
+    found = files.glob(source.uri)
+    flat = [f for entry in found for f in (files.walk(entry.uri) if entry.is_folder else [entry])]
+    named = {entry.uri for entry in found if not entry.is_folder}  # asked for by name: taken whatever its extension
+    uris = [f.uri for f in flat if f.uri in named or f.name.lower().endswith(tuple(source.extensions))]
+    if not uris:
+        raise InputError("no raster file", where=source.uri, hint=f"looked for {', '.join(source.extensions)}")
+    return sorted(uris)
+
+
+def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) -> DataFrame:
+    """One row a file: the catalogue's columns (footprint as WKB), or the rejects' columns."""
+    fields = [
+        StructField(f.name, BinaryType() if f.name == "footprint" else f.dataType)
+        for f in RASTER_CATALOG.spark_schema().fields
+        if f.name != "bbox"
+    ]
+    reject_fields = [StructField(name, StringType()) for name in ("id", "stage", "error_class", "message")]
+    schema = StructType([*fields, *reject_fields])
+
+    arrow = to_arrow_schema(schema)
+
+    def describe_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with gdal_environment(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such files are refused below
+            for batch in batches:
+                rows = [_describe_or_refuse(uri, source) for uri in batch["uri"].to_pylist()]
+                yield pa.RecordBatch.from_pylist(rows, schema=arrow)
+
+    listed = spark.createDataFrame([(uri,) for uri in uris], "uri string")
+    tasks = min(len(uris), 4 * spark.sparkContext.defaultParallelism)
+    return listed.repartition(tasks, "uri").mapInArrow(describe_batches, schema)
+
+
+def _describe_or_refuse(uri: str, source: RasterSource) -> dict[str, Any]:
+    try:
+        return describe(uri, source)
+    except _Refused as refused:
+        error_class, message = refused.args
+        return {
+            "id": uri.rsplit("/", 1)[-1],
+            "uri": redact(uri),
+            "stage": "describe",
+            "error_class": error_class,
+            "message": redact(message)[:500],
+        }
+
+
+def describe(uri: str, source: RasterSource) -> dict[str, Any]:
+    """The catalogue row of one file as a dict, footprint as WKB. Raises `_Refused(error_class, message)`."""
+    try:
+        with rasterio.open(gdal_path(uri)) as dataset:
+            return _row(uri, dataset, source)
+    except (RasterioError, OSError) as error:
+        if "403" in str(error) or "503" in str(error):
+            raise  # the store's refusal says nothing about the file
+        raise _Refused("not_a_raster", f"GDAL cannot open it: {error}") from error
+
+
+def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
+    band = source.band
+    if band > dataset.count:
+        raise _Refused("missing_band", f"it has {dataset.count} bands, not {band}")
+    dtype = dataset.dtypes[band - 1]
+    if np.dtype(dtype).kind not in "iuf":
+        raise _Refused("unsupported_type", f"pixels of type {dtype}")
+    if dataset.transform.is_identity or dataset.transform.is_degenerate:
+        raise _Refused("no_georeference", "it has no usable geotransform (or ground control points only)")
+    crs_wkt = CRS.from_user_input(source.crs).to_wkt() if source.crs else None
+    if dataset.crs:
+        crs_wkt = dataset.crs.to_wkt()
+    if not crs_wkt:
+        raise _Refused("missing_crs", "it names no CRS; set rasters.crs if you know it")
+    transform: Affine = dataset.transform
+    geographic = CRS.from_wkt(crs_wkt).is_geographic
+    if geographic:
+        _check_axes(dataset.bounds)
+    _check_complete(dataset, band)
+    flags = dataset.mask_flag_enums[band - 1]
+    mask = "alpha" if MaskFlags.alpha in flags else "mask" if MaskFlags.per_dataset in flags else "none"
+    nodata = source.nodata if source.nodata is not None else dataset.nodatavals[band - 1]
+    block_height, block_width = dataset.block_shapes[band - 1]
+    is_global = geographic and _covers_world(dataset)
+    outline = WORLD if is_global else footprint(crs_wkt, transform, dataset.width, dataset.height)
+    row = {
+        "uri": uri,
+        "band": band,
+        "priority": _priority(uri, source),
+        "driver": dataset.driver,
+        "crs_wkt": crs_wkt,
+        "transform": dict(zip("abcdef", transform[:6], strict=True)),
+        "width": dataset.width,
+        "height": dataset.height,
+        "bands": dataset.count,
+        "dtype": dtype,
+        "nodata": nodata,
+        "mask": mask,
+        "block_height": block_height,
+        "block_width": block_width,
+        "header_sha256": _header_digest(dataset, band, crs_wkt, nodata),
+        "is_global": is_global,
+        "footprint": outline.wkb,
+    }
+    return {**row, **(_statistics(dataset, band, nodata) if source.statistics else {})}
+
+
+def _check_axes(bounds: Any) -> None:
+    low, high = sorted((bounds.bottom, bounds.top))
+    if low < -90.001 or high > 90.001:
+        raise _Refused("swapped_axes", f"latitudes from {low} to {high}: are x and y swapped?")
+    if max(abs(bounds.left), abs(bounds.right)) > 540.001:
+        raise _Refused("bad_bounds", f"longitudes from {bounds.left} to {bounds.right}")
+
+
+def _check_complete(dataset: Any, band: int) -> None:
+    """Refuse a GeoTIFF whose last block does not decode: a copy that broke off."""
+    if dataset.driver != "GTiff":
+        return
+    height, width = dataset.block_shapes[band - 1]
+    top = (dataset.height - 1) // height * height
+    left = (dataset.width - 1) // width * width
+    try:
+        dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
+    except RasterioError as error:
+        raise _Refused("truncated", f"its last block cannot be read: {error}") from error
+
+
+def _covers_world(dataset: Any) -> bool:
+    transform, tolerance = dataset.transform, 1e-3
+    return bool(
+        transform.b == transform.d == 0
+        and abs(dataset.width - 360.0 / abs(transform.a)) < tolerance
+        and abs(dataset.bounds.top - 90.0) < tolerance * abs(transform.e)
+        and abs(dataset.bounds.bottom + 90.0) < tolerance * abs(transform.e)
+    )
+
+
+def _priority(uri: str, source: RasterSource) -> int:
+    name = uri.rsplit("/", 1)[-1]
+    return next((p.priority for p in source.priorities if fnmatch.fnmatch(name, p.pattern)), 0)
+
+
+def _header_digest(dataset: Any, band: int, crs_wkt: str, nodata: float | None) -> str:
+    """SHA-256 of what the header says; for a GeoTIFF also where its first and last blocks lie and their sizes."""
+    height, width = dataset.block_shapes[band - 1]
+    last = ((dataset.width - 1) // width, (dataset.height - 1) // height)
+    layout = [
+        dataset.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=band)
+        for what in ("OFFSET", "SIZE")
+        for x, y in ((0, 0), last)
+    ]
+    facts = [
+        *(dataset.driver, dataset.width, dataset.height, dataset.count, band, dataset.dtypes[band - 1]),
+        *(list(dataset.transform[:6]), crs_wkt, repr(nodata), height, width, layout),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _statistics(dataset: Any, band: int, nodata: float | None) -> dict[str, float]:
+    """Least, greatest and least positive valid value, read by rows of blocks."""
+    least, greatest, positive = np.inf, -np.inf, np.inf
+    step = max(1, _STATISTICS_PIXELS // (dataset.width * dataset.block_shapes[band - 1][0]))
+    step *= dataset.block_shapes[band - 1][0]
+    for top in range(0, dataset.height, step):
+        window = Window(0, top, dataset.width, min(step, dataset.height - top))
+        values = dataset.read(band, window=window, masked=True)
+        if nodata is not None:
+            values = np.ma.masked_equal(values, nodata)
+        valid = values.compressed()
+        valid = valid[~np.isnan(valid)] if valid.dtype.kind == "f" else valid
+        if valid.size:
+            least, greatest = min(least, float(valid.min())), max(greatest, float(valid.max()))
+            above = valid[valid > 0]
+            positive = min(positive, float(above.min())) if above.size else positive
+    found = {"value_min": least, "value_max": greatest, "positive_min": positive}
+    return {name: value for name, value in found.items() if np.isfinite(value)}

@@ -1,0 +1,185 @@
+"""Values of raster pixels at points: every block that points need is decoded once, then indexed in numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import rasterio
+from affine import Affine
+from geosieve.runtime.errors import InputError
+from numpy.typing import NDArray
+from pyproj import CRS, Transformer
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+# Pixels of one read. Neighbouring blocks are read together up to this size: fewer calls, still little memory.
+_READ_PIXELS = 1 << 22
+
+GDAL_OPTIONS = {
+    "GDAL_CACHEMAX": 64,  # MB; the default of 5 % of the machine would be taken by every Python worker
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else a bucket is listed for every file that is opened
+    "GDAL_HTTP_MAX_RETRY": 5,  # throttling passes; 403 and 404 are not retried by GDAL
+    "GDAL_HTTP_RETRY_DELAY": 0.5,
+    "CPL_VSIL_CURL_USE_HEAD": "NO",
+}
+
+
+@dataclass(frozen=True)
+class RasterFile:
+    """What sampling must know of a file: a row of `raster_catalog`."""
+
+    uri: str
+    band: int
+    priority: int
+    crs_wkt: str
+    transform: tuple[float, float, float, float, float, float]  # a, b, c, d, e, f
+    width: int
+    height: int
+    nodata: float | None
+    mask: str  # none | mask | alpha
+    block_height: int
+    block_width: int
+    is_global: bool
+    header_sha256: str
+
+
+@contextmanager
+def gdal_environment() -> Iterator[None]:
+    """GDAL set up for reading blocks: a bounded cache, retries, no surprise listings."""
+    with rasterio.Env(**GDAL_OPTIONS):
+        yield
+
+
+def gdal_path(uri: str) -> str:
+    """The name under which GDAL opens a URI that Hadoop knows (s3a://, s3://, file:)."""
+    scheme, _, rest = uri.partition("://")
+    if scheme in ("s3a", "s3", "s3n") and rest:
+        return f"/vsis3/{rest}"
+    if uri.startswith("file:"):
+        return "/" + uri[len("file:") :].lstrip("/")
+    return uri
+
+
+@lru_cache(maxsize=64)
+def _to_crs(crs_wkt: str) -> Transformer | None:
+    """Transformer from WGS-84 (lon, lat) to a CRS (x, y); None where both have the same coordinates."""
+    crs = CRS.from_wkt(crs_wkt)
+    if crs.equals(CRS.from_epsg(4326), ignore_axis_order=True):
+        return None
+    return Transformer.from_crs(CRS.from_epsg(4326), crs, always_xy=True)
+
+
+@lru_cache(maxsize=64)
+def is_geographic(crs_wkt: str) -> bool:
+    """Whether a CRS has longitudes and latitudes in degrees."""
+    return bool(CRS.from_wkt(crs_wkt).is_geographic)
+
+
+def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
+    """Row and column of the pixel that holds each point, and whether the file has such a pixel.
+
+    lat, lon: WGS-84 degrees, shape (n,). A pixel holds its upper and left edge. On a raster with longitudes, these
+    wrap (180 is column 0 of a global raster), and the lower edge of the last row is inside where it is the south
+    pole: nothing else covers that point. Where the file has no pixel, row and column are 0.
+    """
+    transformer = _to_crs(file.crs_wkt)
+    x, y = (lon, lat) if transformer is None else transformer.transform(lon, lat)
+    affine = Affine(*file.transform)
+    # A point that the projection cannot carry comes back as inf: it is outside.
+    known = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
+    inverse = ~affine
+    column = np.floor(inverse.a * x + inverse.b * y + inverse.c)
+    row = np.floor(inverse.d * x + inverse.e * y + inverse.f)
+    if is_geographic(file.crs_wkt) and affine.b == affine.d == 0.0:
+        turn = round(360.0 / abs(affine.a))
+        outside = (column < 0) | (column >= file.width)
+        if outside.any() and abs(turn * abs(affine.a) - 360.0) < 1e-6 * abs(affine.a) * file.width + 1e-9:
+            column = np.where(outside, np.mod(column, turn), column)
+        south = affine.f + affine.e * file.height
+        if abs(south + 90.0) < 1e-3 * abs(affine.e):
+            row = np.where((row == file.height) & (lat == -90.0), file.height - 1, row)
+        north = affine.f
+        if abs(north - 90.0) < 1e-3 * abs(affine.e):  # headers such as 89.99999999999991 leave the pole outside
+            row = np.where((row == -1) & (lat == 90.0), 0, row)
+    inside = known & (row >= 0) & (row < file.height) & (column >= 0) & (column < file.width)
+    return (
+        np.where(inside, row, 0).astype(np.int64),
+        np.where(inside, column, 0).astype(np.int64),
+        inside,
+    )
+
+
+def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Values of the pixels at row, column (shape (n,)) and whether each is valid, in the file's own type.
+
+    InputError names the file and the window where it cannot be decoded (truncated, not a raster).
+    """
+    try:
+        with rasterio.open(gdal_path(file.uri)) as dataset:
+            values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
+            valid = np.ones(row.size, dtype=bool)
+            for window, members in _windows(file, row, column):
+                block = dataset.read(file.band, window=window)
+                at = (row[members] - window.row_off, column[members] - window.col_off)
+                values[members] = block[at]
+                if file.mask != "none":
+                    valid[members] = dataset.read_masks(file.band, window=window)[at] != 0
+    except (RasterioError, OSError) as error:
+        raise InputError(
+            f"the raster cannot be read: {error}",
+            where=file.uri,
+            hint="replace the file, or leave it out and catalogue the collection anew",
+        ) from error
+    if file.nodata is not None and _representable(file.nodata, values.dtype):
+        # Compared in the file's own type: a float32's nodata is no exact double.
+        valid &= values != values.dtype.type(file.nodata)
+    if values.dtype.kind == "f":
+        valid &= ~np.isnan(values)
+    return values, valid
+
+
+def _representable(value: float, dtype: np.dtype[Any]) -> bool:
+    """Whether a pixel of this type can be equal to `value`: headers declare -9999 on unsigned bytes."""
+    if dtype.kind == "f":
+        return not np.isnan(value)  # NaN equals nothing; NaN pixels are invalid anyway
+    limits = np.iinfo(dtype)
+    return float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def _windows(file: RasterFile, row: I8, column: I8) -> Iterator[tuple[Window, I8]]:
+    """Windows that together hold all pixels, and the members of each; no block is in two windows."""
+    if row.size == 0:
+        return
+    across = -(-file.width // file.block_width)
+    block = (row // file.block_height) * across + column // file.block_width
+    order = np.argsort(block, kind="stable")
+    ordered = block[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    blocks = ordered[starts]
+    ends = np.r_[starts[1:], ordered.size]
+    most = max(1, _READ_PIXELS // (file.block_height * file.block_width))
+    # A run of neighbours: strips below each other, or tiles beside each other in one row of tiles.
+    follows = np.diff(blocks) == 1
+    if across > 1:
+        follows &= blocks[1:] // across == blocks[:-1] // across
+    first = 0
+    for last in range(blocks.size):
+        if last + 1 < blocks.size and follows[last] and last + 1 - first < most:
+            continue
+        members = order[starts[first] : ends[last]]
+        top = int(blocks[first] // across) * file.block_height
+        bottom = min(int(blocks[last] // across + 1) * file.block_height, file.height)
+        # Only the columns that are needed are copied; the decoder works by whole blocks anyway.
+        columns = column[members]
+        left, right = int(columns.min()), int(columns.max()) + 1
+        yield Window(left, top, right - left, bottom - top), members
+        first = last + 1
