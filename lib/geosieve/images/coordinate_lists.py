@@ -1,0 +1,215 @@
+"""Opening lists of coordinates (CSV, Parquet) as rows of text, after checking that the columns asked for are there.
+
+Everything is read as text and parsed by `row_checks`: Spark's own inference turns `0012` into 12, `48,85` into null
+and a whole column into text because of one bad row. Failures covered here, all before a row is read: nothing to
+read, an empty file, a column that is missing or occurs twice, files whose headers differ, a Parquet type that cannot
+hold the value.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from geosieve.images.sources import Columns, CsvSource, ParquetSource
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.files import FileInfo, Files
+from pyspark.errors import PySparkException
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import (
+    ArrayType,
+    BinaryType,
+    BooleanType,
+    DataType,
+    DecimalType,
+    DoubleType,
+    FloatType,
+    MapType,
+    NullType,
+    StringType,
+    StructField,
+    StructType,
+)
+
+TEXT_COLUMNS = tuple(Columns.model_fields)
+MALFORMED, INPUT_URI = "malformed", "input_uri"
+
+_HEADER_BYTES = 1 << 16  # a header line longer than this is no header
+_HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
+
+
+def find_files(spark: SparkSession, uri: str) -> list[FileInfo]:
+    """The files that a path, a folder or a glob names. InputError if there is none or all are empty."""
+    files = Files(spark)
+    found: list[FileInfo] = []
+    for entry in files.glob(uri):
+        found += files.walk(entry.uri) if entry.is_folder else [entry]
+    if not found:
+        raise InputError("no such file, or an empty folder", where=uri, hint="check source.uri")
+    if all(file.size == 0 for file in found):
+        raise InputError("empty input: every file has 0 bytes", where=uri)
+    return found
+
+
+def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) -> DataFrame:
+    """Rows of text: TEXT_COLUMNS (null where not mapped), MALFORMED (the raw row if it does not fit the header;
+    else null) and INPUT_URI. InputError names the file whose header cannot be used.
+    """
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        headers = list(pool.map(lambda file: _csv_header(spark, file.uri, source.delimiter), files))
+    for file, header in zip(files, headers, strict=True):
+        _check_mapped(source.columns, header, file.uri)
+        if header != headers[0]:
+            raise InputError(
+                f"its header differs from that of {files[0].uri}: {_difference(headers[0], header)}",
+                where=file.uri,
+                hint="ingest the files as separate sources, or give them one header",
+            )
+    # Positions instead of names: a header may hold names that Spark takes for one (`id` and `ID`).
+    fields = [StructField(f"_{position}", StringType()) for position in range(len(headers[0]))]
+    paths = [_literal(file.uri) for file in files]
+    frame = (
+        spark.read.schema(StructType([*fields, StructField(MALFORMED, StringType())]))
+        .option("header", True)
+        .option("sep", source.delimiter)
+        .option("escape", '"')
+        .option("columnNameOfCorruptRecord", MALFORMED)
+        .option("columnPruning", False)  # with it, rows with too many or too few fields pass unnoticed
+        .option("multiLine", _has_line_breaks_in_quotes(spark, paths))
+        .csv(paths)
+    )
+    texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(source.columns).items()}
+    return _rows(frame, texts, F.col(MALFORMED))
+
+
+def open_parquet(spark: SparkSession, source: ParquetSource, files: Sequence[FileInfo]) -> DataFrame:
+    """Rows as of `open_csv`, MALFORMED always null. InputError if a file is no Parquet or its columns do not fit."""
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        schemas = list(pool.map(lambda file: _parquet_schema(spark, file.uri), files))
+    mapped = _mapped(source.columns)
+    for file, schema in zip(files, schemas, strict=True):
+        _check_mapped(source.columns, schema.names, file.uri)
+        for ours, theirs in mapped.items():
+            kind, first = schema[theirs].dataType, schemas[0][theirs].dataType
+            _check_type(ours, theirs, kind, file.uri)
+            if kind != first:
+                raise InputError(
+                    f"column {theirs!r} is {kind.simpleString()} but {first.simpleString()} in {files[0].uri}",
+                    where=file.uri,
+                    hint="ingest the files as separate sources",
+                )
+    frame = spark.read.schema(schemas[0]).parquet(*(_literal(file.uri) for file in files))
+    texts = {ours: _as_text(theirs, schemas[0][theirs].dataType) for ours, theirs in mapped.items()}
+    return _rows(frame, texts, F.lit(None).cast("string"))
+
+
+def _rows(frame: DataFrame, texts: dict[str, Column], malformed: Column) -> DataFrame:
+    nothing = F.lit(None).cast("string")
+    columns = [texts.get(ours, nothing).alias(ours) for ours in TEXT_COLUMNS]
+    return frame.select(*columns, malformed.alias(MALFORMED), F.input_file_name().alias(INPUT_URI))
+
+
+def _mapped(columns: Columns) -> dict[str, str]:
+    return {ours: theirs for ours, theirs in columns if theirs is not None}
+
+
+def _check_mapped(columns: Columns, header: Sequence[str], uri: str) -> None:
+    for ours, theirs in _mapped(columns).items():
+        if header.count(theirs) == 1:
+            continue
+        key = f"source.columns.{ours}"
+        if theirs in header:
+            raise InputError(f"{key}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
+        by_folded = {name.casefold(): name for name in header}
+        near = difflib.get_close_matches(theirs.casefold(), by_folded, n=3, cutoff=0.4)
+        advice = ", ".join(repr(by_folded[name]) for name in near)
+        raise InputError(
+            f"{key}: there is no column {theirs!r}",
+            where=uri,
+            hint=f"nearest: {advice}" if advice else f"its columns: {', '.join(header)[:500]}",
+        )
+
+
+def _difference(first: Sequence[str], other: Sequence[str]) -> str:
+    lacks, adds = [n for n in first if n not in other], [n for n in other if n not in first]
+    parts = [f"it lacks {', '.join(lacks)}"] if lacks else []
+    parts += [f"it adds {', '.join(adds)}"] if adds else []
+    return "; ".join(parts)[:500] or "the same columns in another order"
+
+
+def _csv_header(spark: SparkSession, uri: str, delimiter: str) -> list[str]:
+    """The names in a CSV file's first record. Reads at most _HEADER_BYTES of it, through its codec (.gz, .bz2)."""
+    first = next(csv.reader(io.StringIO(_head(spark, uri), newline=""), delimiter=delimiter), [])
+    names = [name.strip() for name in first]
+    if not any(names):
+        raise InputError("empty file: it has no header line", where=uri)
+    if "\0" in "".join(names):
+        raise InputError("its header holds NUL characters", where=uri, hint="convert the file to UTF-8")
+    return names
+
+
+def _head(spark: SparkSession, uri: str) -> str:
+    # The driver's JVM reads it: Files.read_text would fetch the whole file.
+    hadoop = spark._jvm.org.apache.hadoop  # type: ignore[union-attr]
+    conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+    commons = spark._jvm.org.apache.commons.io  # type: ignore[union-attr]
+    path = hadoop.fs.Path(uri)
+    stream = path.getFileSystem(conf).open(path)
+    try:
+        codec = hadoop.io.compress.CompressionCodecFactory(conf).getCodec(path)
+        plain = codec.createInputStream(stream) if codec is not None else stream
+        bounded = commons.input.BoundedInputStream(plain, _HEADER_BYTES)
+        return str(commons.IOUtils.toString(bounded, "UTF-8")).removeprefix("\ufeff")
+    finally:
+        stream.close()
+
+
+def _has_line_breaks_in_quotes(spark: SparkSession, paths: list[str]) -> bool:
+    """Whether some line holds an odd number of quotes, so that a record may go on in the next line.
+
+    Only then is the slower reading needed, in which one task reads a whole file.
+    """
+    quotes = F.length("value") - F.length(F.replace("value", F.lit('"'), F.lit("")))
+    return not spark.read.text(paths).where(quotes % 2 == 1).isEmpty()
+
+
+def _parquet_schema(spark: SparkSession, uri: str) -> StructType:
+    try:
+        return spark.read.parquet(_literal(uri)).schema
+    except PySparkException as error:
+        raise InputError(f"unreadable as Parquet: {str(error)[:300]}", where=uri) from error
+
+
+def _check_type(ours: str, theirs: str, kind: DataType, uri: str) -> None:
+    fault = ""
+    if isinstance(kind, ArrayType | MapType | StructType | BinaryType | BooleanType | NullType):
+        fault = "is no text, number or time"
+    elif ours == "image_id" and (isinstance(kind, FloatType | DoubleType) or _has_fraction(kind)):
+        fault = "cannot hold ids: it loses digits beyond 2^53"
+    if fault:
+        raise InputError(
+            f"source.columns.{ours}: column {theirs!r} of type {kind.simpleString()} {fault}",
+            where=uri,
+            hint="store it as string" if ours == "image_id" else "map another column",
+        )
+
+
+def _has_fraction(kind: DataType) -> bool:
+    return isinstance(kind, DecimalType) and kind.scale > 0
+
+
+def _as_text(name: str, kind: DataType) -> Column:
+    column = F.col("`" + name.replace("`", "``") + "`")
+    if isinstance(kind, FloatType):
+        return column.cast("double").cast("string")
+    return column.cast("string")
+
+
+def _literal(uri: str) -> str:
+    """`uri` with the characters escaped that Spark's reader would take for a glob."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri)

@@ -1,0 +1,122 @@
+"""The idea of a partition: a finite set of disjoint regions, as a function from (lat, lon) to a region index.
+
+A kind of partition is one module in `geosieve.partitions.kinds` with a class `Definition`: the configuration, whose
+`build` returns the thing that workers label with. Nothing else has to be changed to add one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import json
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from geosieve.partitions.nearby import Nearby
+from geosieve.rasters.sampling import RasterFile
+from geosieve.runtime.config import Config, validate
+from geosieve.runtime.errors import ConfigError
+from numpy.typing import NDArray
+from pydantic import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+OUTSIDE = -1
+"""Label of a point that nothing of the partition covers."""
+NODATA = -2
+"""Label of a point that a map covers but has no valid value for."""
+UNKNOWN = -3
+"""Label of a point whose value the partition does not name."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region: its index, name and, for polygons, outline (WKB, lon-lat)."""
+
+    index: int
+    name: str
+    wkb: bytes | None = None
+
+
+@dataclass(frozen=True)
+class CatalogedFile:
+    """A raster file as the catalogue knows it, with its outline (WKB) and statistics."""
+
+    file: RasterFile
+    footprint: bytes
+    positive_min: float | None
+    value_max: float | None
+
+
+class Partition(Protocol):
+    """What labelling needs of a partition. It is sent to workers, so it must be picklable."""
+
+    @property
+    def name(self) -> str:
+        """Name, and the name of its column in `labels`."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Content hash: SHA-256 of definition and data, hex."""
+        ...
+
+    @property
+    def n_regions(self) -> int:
+        """How many regions it can tell apart."""
+        ...
+
+    def regions(self, observed: I8) -> list[Region]:
+        """Its regions: all of them where they can be listed, else those whose indices were `observed`."""
+        ...
+
+    def outlines(self) -> dict[int, bytes]:
+        """Numbers and outlines (WKB, lon-lat) of the files or polygons that matter only to points near them."""
+        ...
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNKNOWN."""
+        ...
+
+
+class PartitionDefinition(Config):
+    """Base of the configuration of every kind of partition."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")
+    kind: str
+    title: str = Field("", description="one line for people")
+
+    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> Partition:
+        """The partition; `catalog` gives the files of a raster collection. ConfigError if it cannot be built."""
+        raise NotImplementedError
+
+    def content_digest(self, data: Any) -> str:
+        """Hash of what decides labels: this definition without its title and paths, and the data's checksums."""
+        facts = [self.model_dump(mode="json", exclude={"title", "uri"}), data]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def kinds() -> list[str]:
+    """Names of the kinds of partition that there are."""
+    from geosieve.partitions import kinds as package
+
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def parse_definition(content: Mapping[str, Any], where: str) -> PartitionDefinition:
+    """The definition in a mapping, as its `kind` says. ConfigError names the nearest kind or key."""
+    kind = content.get("kind")
+    if kind not in kinds():
+        near = difflib.get_close_matches(str(kind), kinds(), n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"kinds: {', '.join(kinds())}"
+        raise ConfigError(f"kind: there is no kind of partition {kind!r}; {advice}", where=where)
+    definition: type[PartitionDefinition] = importlib.import_module(f"geosieve.partitions.kinds.{kind}").Definition
+    return validate(definition, content, where)

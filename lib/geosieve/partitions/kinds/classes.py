@@ -1,0 +1,74 @@
+"""Partition by the classes of a raster, merged as a table says (land cover, climate)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from geosieve.partitions.base import UNKNOWN, CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.rastermap import VALID, RasterMap
+from geosieve.runtime.config import Config
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+class RasterClass(Config):
+    """A region and the pixel values that belong to it."""
+
+    name: str
+    values: list[int]
+
+
+class Definition(PartitionDefinition):
+    """Regions in the order of `classes`; a value in none of them is labelled UNKNOWN and counted."""
+
+    kind: Literal["classes"]
+    collection: str
+    classes: list[RasterClass]
+
+    @field_validator("classes")
+    @classmethod
+    def _disjoint(cls, classes: list[RasterClass]) -> list[RasterClass]:
+        values = [value for c in classes for value in c.values]
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice or not values:
+            raise ValueError(f"values {twice} stand in more than one class" if twice else "no class has a value")
+        return classes
+
+    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> ClassesPartition:
+        rasters = RasterMap.of(catalog(self.collection))
+        return ClassesPartition(self, rasters, self.content_digest(rasters.checksums()))
+
+
+@dataclass(frozen=True)
+class ClassesPartition:
+    definition: Definition
+    rasters: RasterMap
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def n_regions(self) -> int:
+        return len(self.definition.classes)
+
+    def regions(self, observed: I8) -> list[Region]:
+        return [Region(i, c.name) for i, c in enumerate(self.definition.classes)]
+
+    def outlines(self) -> dict[int, bytes]:
+        return self.rasters.outlines()
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        values, state = self.rasters.values(lat, lon, nearby)
+        pairs = sorted((v, i) for i, c in enumerate(self.definition.classes) for v in c.values)
+        known, region = np.array(pairs).T
+        at = np.minimum(np.searchsorted(known, values), known.size - 1)
+        return np.where(state != VALID, state, np.where(known[at] == values, region[at], UNKNOWN))

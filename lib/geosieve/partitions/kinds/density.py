@@ -1,0 +1,85 @@
+"""Partition by density buckets: equal widths in log10 of the pixel value (Bianco, Eigen, Gormish)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from geosieve.partitions.base import CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.rastermap import VALID, RasterMap
+from geosieve.runtime.errors import ConfigError
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+class Definition(PartitionDefinition):
+    """Buckets from least to greatest, one a name.
+
+    Without `edges` they have equal widths in log10 between the least positive and the greatest value of the
+    collection (its catalogue must have statistics); `edges` gives the inner limits instead. A value at a limit belongs
+    to the upper bucket; zero and less belong to the first.
+    """
+
+    kind: Literal["density"]
+    collection: str
+    names: list[str] = ["lowest", "low", "medium", "high"]
+    edges: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Definition:
+        if self.edges is not None:
+            if len(self.edges) != len(self.names) - 1:
+                raise ValueError(f"{len(self.names)} buckets have {len(self.names) - 1} inner edges")
+            if any(b <= a for a, b in zip([0.0, *self.edges], self.edges, strict=False)):
+                raise ValueError("edges must be positive and ascending")
+        return self
+
+    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> DensityPartition:
+        rasters = RasterMap.of(catalog(self.collection))
+        edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
+        return DensityPartition(self, rasters, edges, self.content_digest([list(edges), rasters.checksums()]))
+
+    def _equal_widths(self, rasters: RasterMap) -> tuple[float, ...]:
+        lows = [f.positive_min for f in rasters.files if f.positive_min is not None]
+        highs = [f.value_max for f in rasters.files if f.value_max is not None]
+        if len(lows) == 0 or len(highs) < len(rasters.files) or min(lows) >= max(highs):
+            raise ConfigError(
+                f"partition {self.name}: the catalogue of {self.collection!r} has no statistics to fit buckets to",
+                hint="run catalog_rasters with --set rasters.statistics=true, or give edges",
+            )
+        edges = 10.0 ** np.linspace(np.log10(min(lows)), np.log10(max(highs)), len(self.names) + 1)
+        return tuple(edges[1:-1].tolist())
+
+
+@dataclass(frozen=True)
+class DensityPartition:
+    definition: Definition
+    rasters: RasterMap
+    edges: tuple[float, ...]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        return self.definition.name
+
+    @property
+    def n_regions(self) -> int:
+        return len(self.definition.names)
+
+    def regions(self, observed: I8) -> list[Region]:
+        limits = ["0", *(f"{edge:.6g}" for edge in self.edges), "inf"]
+        names = self.definition.names
+        return [Region(i, f"{name} [{limits[i]}, {limits[i + 1]})") for i, name in enumerate(names)]
+
+    def outlines(self) -> dict[int, bytes]:
+        return self.rasters.outlines()
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        values, state = self.rasters.values(lat, lon, nearby)
+        return np.where(state != VALID, state, np.searchsorted(np.array(self.edges), values, side="right"))

@@ -1,0 +1,88 @@
+"""Partition into polygons read from a vector file (countries, geocells)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyogrio
+import shapely
+from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.nearby import Nearby
+from geosieve.rasters.sampling import gdal_path
+from geosieve.runtime.errors import ConfigError, InputError
+from numpy.typing import NDArray
+from pydantic import Field
+from pyproj import CRS, Transformer
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+class Definition(PartitionDefinition):
+    """Regions in the order of the file. A point on a border belongs to the first region that touches it."""
+
+    kind: Literal["polygons"]
+    uri: str = Field(description="any vector file that GDAL reads: GeoJSON, TopoJSON, GeoPackage, Shapefile …")
+    layer: str | None = Field(None, description="layer of the file; the first if not given")
+    name_column: str
+
+    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> PolygonPartition:
+        try:
+            meta, _, wkb, fields = pyogrio.raw.read(gdal_path(self.uri), layer=self.layer)
+        except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+            raise InputError(f"the polygons cannot be read: {error}", where=self.uri) from error
+        columns = dict(zip(meta["fields"], fields, strict=True))
+        if self.name_column not in columns:
+            raise ConfigError(
+                f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
+                where=self.uri,
+            )
+        shapes = shapely.make_valid(_lon_lat(shapely.from_wkb(wkb), meta["crs"]))
+        names = tuple(str(name) for name in columns[self.name_column])
+        outlines = tuple(shapely.to_wkb(shapes).tolist())
+        checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
+        return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
+
+
+def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
+    """Shapes in WGS-84 lon-lat; formats without a CRS (GeoJSON, TopoJSON) are so by definition."""
+    if crs is None or CRS.from_user_input(crs).equals(CRS.from_epsg(4326), ignore_axis_order=True):
+        return shapes
+    to_wgs84 = Transformer.from_crs(CRS.from_user_input(crs), CRS.from_epsg(4326), always_xy=True)
+    return np.asarray(shapely.transform(shapes, lambda xy: np.column_stack(to_wgs84.transform(*xy.T))))
+
+
+@dataclass(frozen=True)
+class PolygonPartition:
+    name: str
+    names: tuple[str, ...]
+    shapes: tuple[bytes, ...]
+    digest: str
+
+    @property
+    def n_regions(self) -> int:
+        return len(self.names)
+
+    def regions(self, observed: I8) -> list[Region]:
+        return [Region(i, name, wkb) for i, (name, wkb) in enumerate(zip(self.names, self.shapes, strict=True))]
+
+    def outlines(self) -> dict[int, bytes]:
+        return dict(enumerate(self.shapes))
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        region = np.full(lat.size, OUTSIDE, dtype=np.int64)
+        for number in nearby.items():
+            asked = nearby.points_near(number)
+            asked = asked[region[asked] == OUTSIDE]
+            shape = shapely.from_wkb(self.shapes[number])
+            shapely.prepare(shape)
+            inside = shapely.intersects_xy(shape, lon[asked], lat[asked])
+            # A polygon that ends at +180 holds the meridian that others write as -180.
+            edge = ~inside & (np.abs(lon[asked]) == 180.0)
+            inside[edge] = shapely.intersects_xy(shape, -lon[asked][edge], lat[asked][edge])
+            region[asked[inside]] = number
+        return region

@@ -1,0 +1,209 @@
+"""`label_attributes`: images × partitions → labels.
+
+Images are shuffled once, along latitude bands, so that each task needs few blocks of every map; the task then asks every
+partition for its points. `labels` is one row an image with one column a partition: a row is read as it is, a query
+names its columns, and only those are read from the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from geosieve.geo import s2
+from geosieve.partitions.base import Partition, PartitionDefinition, parse_definition
+from geosieve.partitions.catalog import read_catalog
+from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
+from geosieve.partitions.summary import count_regions, publish_partitions, summarize
+from geosieve.runtime.config import Config, read_yaml
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf
+from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.schema import Table
+from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, REJECTS, labels_table
+from pydantic import Field, SerializeAsAny, model_validator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+ROWS_PER_TASK = 300_000  # some 100 MB in a worker, with the blocks that it reads
+_BATCH_ROWS = 50_000
+
+
+class ImagesInput(Config):
+    """Committed runs of `images`."""
+
+    root: str
+    sources: list[str] = Field([], description="only these sources; all if empty")
+    run: str = Field("latest", description="a run id, `latest` (of each source) or `all`")
+
+
+class RastersInput(Config):
+    """Committed runs of `raster_catalog`."""
+
+    root: str
+    run: str = Field("latest", description="a run id or `latest`")
+
+
+class LabelConfig(Config):
+    """Configuration of `label_attributes`. A partition is a name in `definitions`, or a definition written out."""
+
+    images: ImagesInput
+    rasters: RastersInput
+    definitions: str = "conf/partitions"
+    partitions: list[SerializeAsAny[PartitionDefinition]] = Field(min_length=1)
+    output: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _look_up(cls, content: Any) -> Any:
+        """Replace names by the definitions in their files, so that the effective configuration holds them whole."""
+        if not isinstance(content, dict) or not isinstance(content.get("partitions"), list):
+            return content
+        folder = content.get("definitions", "conf/partitions")
+        found = []
+        for entry in content["partitions"]:
+            where = f"{folder}/{entry}.yaml" if isinstance(entry, str) else "partitions"
+            mapping = read_yaml(where) if isinstance(entry, str) else entry
+            found.append(parse_definition({"name": entry, **mapping} if isinstance(entry, str) else mapping, where))
+        return {**content, "partitions": found}
+
+    @model_validator(mode="after")
+    def _unique(self) -> LabelConfig:
+        names = [definition.name for definition in self.partitions]
+        if len(set(names)) < len(names):
+            raise ValueError(f"partitions: a name stands twice in {names}")
+        labels_table(names)
+        return self
+
+
+def label_attributes(context: Context[LabelConfig]) -> None:
+    """Label the images of the chosen runs with every partition and publish `labels` and what describes them."""
+    config, report, spark = context.config, context.report, context.spark
+    table = labels_table([definition.name for definition in config.partitions])
+    leaves = [Leaf(REJECTS, {"job": report.job, "part": "all"}), Leaf(PARTITIONS), Leaf(REGIONS), Leaf(table)]
+    publication = context.publication(config.output, leaves)
+    if not context.dry_run and not publication.begin():
+        report.status = "nothing_to_do"
+        return
+    with report.stage("inputs"):
+        runs = _image_runs(spark, config.images)
+        images = read_runs(spark, config.images.root, IMAGES, runs)
+        partitions = [
+            definition.build(lambda name: read_catalog(spark, config.rasters.root, name, config.rasters.run))
+            for definition in config.partitions
+        ]
+    report.rows_in = sum(run.rows for run in runs)
+    points = images.where(_POSITIONED).select("image_id", "source", "lat", "lon")
+    rejects = images.where(f"NOT {_POSITIONED}").select(*_reject_columns())
+    with report.stage("join"):
+        indices = _indices(spark, points, partitions)
+    labels = label_points(points, partitions, indices, table, report.rows_in)
+    if context.dry_run:
+        found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+        found |= {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
+        context.show_plan(found, {"labels": labels})
+        return
+    with report.stage("label"):  # shuffle, blocks and writing run in one pass
+        report.rows_out = publication.write(table, labels)
+    with report.stage("rejects"):
+        rejected = publication.write(REJECTS, rejects)
+        report.rejected = {"no_position": rejected} if rejected else {}
+    with report.stage("summary"):
+        counts = count_regions(publication.written(table), [p.name for p in partitions])
+        publish_partitions(publication, spark, config.partitions, partitions, counts)
+        report.details["partitions"] = summarize(partitions, counts)
+        for name, facts in report.details["partitions"].items():
+            if facts["labelled"] == 0 and report.rows_out:
+                report.warn(f"partition {name} covers none of the {report.rows_out} images")
+            if facts["unknown"]:
+                report.warn(f"partition {name} does not name the value at {facts['unknown']} images")
+    publication.commit(report.rows_in, report.to_json())
+
+
+_POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
+
+
+def _reject_columns() -> list[Any]:
+    return [
+        F.col("image_id").alias("id"),
+        F.col("uri"),
+        F.lit("label").alias("stage"),
+        F.lit("no_position").alias("error_class"),
+        F.lit("the image has no position on the Earth").alias("message"),
+    ]
+
+
+def _image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
+    runs = committed_runs(spark, images.root, IMAGES)
+    if images.sources:
+        runs = [run for run in runs if run.values["source"] in images.sources]
+    return select_runs(runs, images.run, f"{images.root}/{IMAGES.name}")
+
+
+def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]) -> dict[str, CellIndex]:
+    """For each partition which of its files or polygons are near the cells that hold points."""
+    outlines = {p.name: p.outlines() for p in partitions}
+    if not any(outlines.values()):  # every map is one global file: nothing to decide
+        return dict.fromkeys(outlines, NOTHING)
+    return join_outlines(spark, occupied_cells(points), outlines)
+
+
+def label_points(
+    points: DataFrame, partitions: list[Partition], indices: dict[str, CellIndex], table: Table, rows: int
+) -> DataFrame:
+    """`labels` of points (image_id, source, lat, lon). `rows`, about how many they are, decides the number of tasks."""
+    context = points.sparkSession.sparkContext
+    tasks = max(2 * context.defaultParallelism, -(-rows // ROWS_PER_TASK))
+    labeller = Labeller(partitions, indices)
+    shared = context.broadcast(labeller)
+
+    def label_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for chunk in _chunks(batches):
+            yield from shared.value.label(chunk).to_batches(_BATCH_ROWS)
+
+    ordered = points.repartitionByRange(tasks, *_shuffle_key())
+    return ordered.mapInArrow(label_batches, table.spark_schema())
+
+
+def _shuffle_key() -> list[Any]:
+    """Latitude bands from the north, and along each by longitude."""
+    return [F.floor((90.0 - F.col("lat")) / F.lit(512 / 120)), F.col("lon")]
+
+
+def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Batches put together to tables of at least ROWS_PER_TASK rows, the last one smaller: bounded memory."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        held.append(batch)
+        rows += batch.num_rows
+        if rows >= ROWS_PER_TASK:
+            yield pa.Table.from_batches(held)
+            held, rows = [], 0
+    if rows:
+        yield pa.Table.from_batches(held)
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Labels points with every partition; lives in the workers."""
+
+    partitions: list[Partition]
+    indices: dict[str, CellIndex]
+
+    def label(self, points: pa.Table) -> pa.Table:
+        """A table image_id, source, lat, lon with s2_id and every partition's column added, in the order of s2_id."""
+        leaves = s2.cell_ids(points["lat"].to_numpy(), points["lon"].to_numpy())
+        order = np.argsort(leaves, kind="stable")
+        points = points.take(order)
+        lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
+        columns = {"s2_id": leaves[order]}
+        for partition in self.partitions:
+            nearby = self.indices[partition.name].nearby(lat, lon)
+            columns[partition.name] = partition.assign(lat, lon, nearby)
+        for name, values in columns.items():
+            points = points.append_column(name, pa.array(values, pa.int64()))
+        return points

@@ -1,0 +1,132 @@
+"""Which files and polygons can matter to a point: decided once for each small cell of the Earth that holds points.
+
+Sedona joins the outlines of files and polygons with the cells; there are at most a million cells however many points
+there are, no point is multiplied or lost on an edge, and the exact decision is left to the pixel grid or the polygon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+_PER_DEGREE = 4  # cells of 0.25°: a power of two, so that Spark and numpy agree to the last bit
+_ROWS, _COLUMNS = 180 * _PER_DEGREE, 360 * _PER_DEGREE
+# Cells are widened by this before they are joined: outlines are chords of curved edges, and must not miss a point.
+_MARGIN_DEG = 0.02
+
+
+def cell_keys(lat: F8, lon: F8) -> I8:
+    """The cell of each point, as row·1440 + column from the south-west. WGS-84 degrees, lon in [-180, 180]."""
+    row = np.minimum(np.floor((lat + 90.0) * _PER_DEGREE), _ROWS - 1)
+    column = np.mod(np.floor((lon + 180.0) * _PER_DEGREE), _COLUMNS)
+    return np.asarray(row * _COLUMNS + column, dtype=np.int64)
+
+
+def occupied_cells(points: DataFrame) -> I8:
+    """Keys of the cells that hold points (columns lat, lon), sorted."""
+    row = F.least(F.floor((F.col("lat") + 90.0) * _PER_DEGREE), F.lit(_ROWS - 1))
+    column = F.floor((F.col("lon") + 180.0) * _PER_DEGREE) % _COLUMNS
+    keys = points.select((row * _COLUMNS + column).cast("bigint").alias("cell")).distinct().toPandas()["cell"]
+    return np.sort(keys.to_numpy(dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class CellIndex:
+    """For each cell the numbers of the things near it: sorted keys, and `items[offsets[i]:offsets[i + 1]]`."""
+
+    keys: I8
+    offsets: I8
+    items: I8
+
+    @classmethod
+    def from_pairs(cls, cell: I8, item: I8) -> CellIndex:
+        """Index of (cell, item) pairs; repeated pairs count once."""
+        pairs = np.unique(np.column_stack([cell, item]), axis=0) if cell.size else np.empty((0, 2), np.int64)
+        keys, starts = np.unique(pairs[:, 0], return_index=True)
+        return cls(keys, np.r_[starts, len(pairs)].astype(np.int64), pairs[:, 1].copy())
+
+    def nearby(self, lat: F8, lon: F8) -> Nearby:
+        """The things near each of these points."""
+        if self.keys.size == 0:
+            return Nearby(np.empty(0, np.int64), np.empty(0, np.int64))
+        cell = cell_keys(lat, lon)
+        at = np.minimum(np.searchsorted(self.keys, cell), self.keys.size - 1)
+        counts = np.where(self.keys[at] == cell, self.offsets[at + 1] - self.offsets[at], 0)
+        point = np.repeat(np.arange(lat.size), counts)
+        within = np.arange(point.size) - np.repeat(np.cumsum(counts) - counts, counts)
+        item = self.items[np.repeat(self.offsets[at], counts) + within]
+        order = np.argsort(item, kind="stable")
+        return Nearby(item[order], point[order])
+
+
+NOTHING = CellIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+@dataclass(frozen=True)
+class Nearby:
+    """Pairs (item, index of a point near it), sorted by item."""
+
+    item: I8
+    point: I8
+
+    def points_near(self, item: int) -> I8:
+        """Indices of the points near one file or polygon."""
+        first, last = np.searchsorted(self.item, [item, item + 1])
+        return self.point[first:last]
+
+    def items(self) -> Iterator[int]:
+        """The items that have a point near them, ascending."""
+        return iter(np.unique(self.item).tolist())
+
+
+def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, bytes]]) -> dict[str, CellIndex]:
+    """For each partition's name the index of its outlines (WKB, lon-lat) over the cells.
+
+    One Sedona join for all partitions; the outlines are broadcast, because Sedona cannot know how few they are and
+    would shuffle both sides.
+    """
+    rows = [(name, item, bytearray(wkb)) for name, shapes in outlines.items() for item, wkb in shapes.items()]
+    if not rows or cells.size == 0:
+        return dict.fromkeys(outlines, NOTHING)
+    things = spark.createDataFrame(rows, "partition string, item bigint, wkb binary").selectExpr(
+        "partition", "item", "ST_GeomFromWKB(wkb) AS outline"
+    )
+    keys, boxes = _boxes(cells)
+    places = spark.createDataFrame(
+        list(zip(keys.tolist(), map(bytearray, shapely.to_wkb(boxes)), strict=True)), "cell bigint, wkb binary"
+    ).selectExpr("cell", "ST_GeomFromWKB(wkb) AS box")
+    pairs = (
+        places.join(F.broadcast(things), F.expr("ST_Intersects(box, outline)"))
+        .select("partition", "cell", "item")
+        .toPandas()
+    )
+    return {
+        name: CellIndex.from_pairs(
+            pairs.loc[pairs["partition"] == name, "cell"].to_numpy(np.int64),
+            pairs.loc[pairs["partition"] == name, "item"].to_numpy(np.int64),
+        )
+        for name in outlines
+    }
+
+
+def _boxes(cells: I8) -> tuple[I8, NDArray[np.object_]]:
+    """Widened rectangles of the cells; one beside ±180 has a second rectangle on the other side."""
+    south = cells // _COLUMNS / _PER_DEGREE - 90.0
+    west = cells % _COLUMNS / _PER_DEGREE - 180.0
+    keys, lows = [cells], [west]
+    for beside, shift in ((west == -180.0, 360.0), (west == 180.0 - 1.0 / _PER_DEGREE, -360.0)):
+        keys.append(cells[beside])
+        lows.append(west[beside] + shift)
+    key, low = np.concatenate(keys), np.concatenate(lows)
+    bottom = np.concatenate([south, *(south[np.isin(cells, extra)] for extra in keys[1:])])
+    size = 1.0 / _PER_DEGREE + _MARGIN_DEG
+    return key, shapely.box(low - _MARGIN_DEG, bottom - _MARGIN_DEG, low + size, bottom + size)
