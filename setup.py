@@ -32,6 +32,7 @@ TEST = [
     "types-PyYAML",
 ]
 BENCH = [
+    "scipy>=1.11",  # smooth synthetic fields
     "rioxarray>=0.15",  # peer: what a user would pick for point sampling
     "geopandas>=0.14",  # peer
     "rasterstats>=0.19",  # peer

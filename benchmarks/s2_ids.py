@@ -54,7 +54,8 @@ def main() -> int:
         done &= met and same
         print(
             f"level {level}: geosieve {ours:,.0f} ids/s, s2sphere {peer:,.0f} ids/s, "
-            f"ratio {ours / peer:,.0f}, ids {'equal' if same else 'DIFFER'}, bar {BAR_PER_S:,} {'met' if met else 'MISSED'}"
+            f"ratio {ours / peer:,.0f}, ids {'equal' if same else 'DIFFER'}, "
+            f"bar {BAR_PER_S:,}/s {'met' if met else 'MISSED'}"
         )
     return 0 if done else 1
 

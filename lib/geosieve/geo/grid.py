@@ -31,7 +31,7 @@ class EqualAngleGrid:
 
     @classmethod
     def from_arcsec(cls, arcsec: float) -> EqualAngleGrid:
-        """Return the grid of pixels of this width and height; ValueError if they do not divide 180 degrees."""
+        """Return the grid of pixels of this width and height; ValueError if they do not divide 180 deg."""
         rows = round(HALF_TURN_ARCSEC / arcsec) if 0 < arcsec <= HALF_TURN_ARCSEC else 0
         if rows * arcsec != HALF_TURN_ARCSEC:
             raise ValueError(f'pixels of {arcsec}" do not divide 180 degrees ({HALF_TURN_ARCSEC}") exactly')

@@ -1,7 +1,7 @@
 """S2 cell ids for arrays of points, as signed int64.
 
-A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits for each level of the Hilbert curve
-on that face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
+A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits a level of the Hilbert curve on that
+face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
 
     Degrees, shapes broadcast; longitudes wrap first, so that 180 and -180 give one cell. ValueError at a
     coordinate that is not finite, a latitude outside [-90, 90], or a level outside 0..30. S2's quadratic
-    projection in the operations and order of its reference: equal to it bit for bit as long as numpy's float64
-    sine and cosine are the C library's, which a test checks.
+    projection in the operations and order of its reference: equal to it bit for bit while numpy's float64 sine
+    and cosine are the C library's, which a test checks.
     """
     lowest = _lowest_bit(level)
     steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
@@ -125,11 +125,12 @@ def parents(ids: ArrayLike, level: int) -> Ints:
 
 
 def positions(ids: ArrayLike) -> Ints:
-    """Return every cell's index among the 6 * 4^level cells of its level, in S2 order; ValueError if invalid."""
+    """Return every cell's index among the 6 * 4^level of its level, in S2 order; ValueError at an invalid id."""
     ids = _checked(ids)
-    level = _levels(ids)
-    # The mask removes the sign bits that the arithmetic shift of faces 4 and 5 draws in.
-    return np.asarray((ids >> (61 - 2 * level)) & ((np.int64(8) << 2 * level) - 1))
+    shift = np.asarray(61 - 2 * _levels(ids)).astype(np.uint64)
+    return np.asarray(ids.view(np.uint64) >> shift).astype(
+        np.int64
+    )  # unsigned: faces 4 and 5 set the sign bit
 
 
 def from_positions(index: ArrayLike, level: int) -> Ints:
@@ -150,7 +151,7 @@ def tokens(ids: ArrayLike) -> NDArray[np.str_]:
 
 
 def from_tokens(tokens: ArrayLike) -> Ints:
-    """Return the ids of S2 tokens, either case, with or without trailing zeros; ValueError at any other text."""
+    """Return the ids of S2 tokens, either case, with or without trailing zeros; ValueError at other text."""
     text = np.asarray(tokens)
     if text.size and text.dtype.kind not in "UO":
         # A column of tokens that was read as numbers has already lost some: 89e1 became 890.0.

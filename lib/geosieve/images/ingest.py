@@ -1,0 +1,151 @@
+"""`ingest_images`: a source becomes rows of `images`; what cannot be used becomes rows of `rejects`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from geosieve.images import photos, row_checks
+from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet
+from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.schemas import IMAGES, REJECTS
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+JOB = "ingest_images"
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A source: its raw rows (to be counted), its checked rows, the stage that checks, and what was found."""
+
+    raw: DataFrame
+    checked: DataFrame
+    stage: str
+    found: dict[str, Any]
+
+
+def ingest_images(ctx: Context[IngestConfig]) -> None:
+    """Write the leaves `rejects/job=ingest_images/part=<source>` and `images/source=<source>` of this run.
+
+    InputError, with nothing committed, if the source as a whole cannot be used: see `coordinate_lists`; also if
+    latitude and longitude are swapped, or if every row is refused.
+    """
+    config = ctx.config
+    leaves = [Leaf(REJECTS, {"job": JOB, "part": config.source.name}), Leaf(IMAGES, {"source": config.source.name})]
+    publication = ctx.publication(config.output, leaves)
+    if not ctx.dry_run and not publication.begin():
+        ctx.report.status = "nothing_to_do"
+        return
+    with ctx.report.stage("open"):
+        opened = _open(ctx)
+    if ctx.dry_run:
+        ctx.show_plan(opened.found, {"images": _images(opened.checked), "rejects": _rejects(opened.checked, opened.stage)})
+        return
+    # On disk: a source may be larger than memory, and parsing it again costs more than reading it back.
+    checked = opened.checked.persist(StorageLevel.DISK_ONLY)
+    try:
+        _publish(ctx, replace(opened, checked=checked), publication)
+    finally:
+        checked.unpersist()
+
+
+def _publish(ctx: Context[IngestConfig], opened: _Opened, publication: Publication) -> None:
+    report = ctx.report
+    with report.stage("count_input"):
+        report.rows_in = opened.raw.count()
+    if report.rows_in == 0:
+        raise InputError("empty input: it holds no rows", where=ctx.config.source.uri)
+    with report.stage("check"):
+        settled = _settle_repeats(opened)
+        outcomes = _outcomes(settled)
+    _refuse_unusable(ctx.config, outcomes)
+    with report.stage("write"):
+        publication.write(REJECTS, _rejects(settled, opened.stage))
+        report.rows_out = publication.write(IMAGES, _images(settled))
+    with report.stage("commit"):
+        report.rejected = _totals(outcomes)
+        report.details["inputs"] = opened.found
+        report.details["warnings"] = _warnings(publication.written(IMAGES))
+        report.details["examples"] = {row.error_class: row.example for row in outcomes if row.error_class}
+        publication.commit(report.rows_in, replace(report, status="done").to_json())
+
+
+def _settle_repeats(opened: _Opened) -> DataFrame:
+    # Most sources have no id twice; one aggregation of the ids then spares a shuffle of all rows.
+    repeated = row_checks.repeated_ids(opened.checked)
+    return opened.checked if repeated.isEmpty() else row_checks.refuse_repeats(opened.checked, repeated)
+
+
+def _open(ctx: Context[IngestConfig]) -> _Opened:
+    spark, source = ctx.spark, ctx.config.source
+    if isinstance(source, PhotoSource):
+        folder = photos.photo_folder(spark, source.uri)
+        listing = photos.list_photos(spark, folder)
+        return _Opened(listing, photos.read_photos(spark, folder), photos.STAGE, {"folder": folder})
+    files = find_files(spark, source.uri)
+    raw = open_csv(spark, source, files) if isinstance(source, CsvSource) else open_parquet(spark, source, files)
+    found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
+    return _Opened(raw, row_checks.check_rows(raw), row_checks.STAGE, found)
+
+
+def _images(checked: DataFrame) -> DataFrame:
+    return checked.where("error_class IS NULL").select([column.name for column in IMAGES.columns])
+
+
+def _rejects(checked: DataFrame, stage: str) -> DataFrame:
+    return checked.where("error_class IS NOT NULL").select(
+        F.col("image_id").alias("id"),
+        F.col("input_uri").alias("uri"),
+        F.lit(stage).alias("stage"),
+        "error_class",
+        "message",
+    )
+
+
+def _outcomes(checked: DataFrame) -> list[Any]:
+    """Per input file and error class: rows, an example message, and the counts that tell swapped columns."""
+    lat, lon = F.abs("lat"), F.abs("lon")
+    return checked.groupBy("input_uri", "error_class").agg(
+        F.count("*").alias("rows"),
+        F.min("message").alias("example"),
+        F.count(F.when(lat.isNotNull() & lon.isNotNull(), 1)).alias("numeric"),
+        F.count(F.when((lat > 90) & (lat <= 180) & (lon <= 90), 1)).alias("lat_like_lon"),
+        F.count(F.when(lon > 90, 1)).alias("lon_beyond_90"),
+    ).collect()
+
+
+def _refuse_unusable(config: IngestConfig, outcomes: list[Any]) -> None:
+    for uri in sorted({row.input_uri for row in outcomes}):
+        mine = [row for row in outcomes if row.input_uri == uri]
+        numeric, suspect = sum(row.numeric for row in mine), sum(row.lat_like_lon for row in mine)
+        # A latitude never exceeds 90, so a swapped file has no "longitude" beyond it and many "latitudes".
+        if suspect >= 2 and suspect >= numeric / 20 and not any(row.lon_beyond_90 for row in mine):
+            names = config.source.columns if not isinstance(config.source, PhotoSource) else None
+            raise InputError(
+                f"latitude and longitude are swapped: {suspect} of {numeric} latitudes exceed 90 and no longitude does",
+                where=uri,
+                hint=f"swap source.columns.lat and .lon, now {names.lat!r} and {names.lon!r}" if names else "",
+            )
+    if all(row.error_class for row in outcomes):
+        counts = ", ".join(f"{name} {rows}" for name, rows in sorted(_totals(outcomes).items()))
+        raise InputError(
+            f"every row is refused ({counts}); nothing was committed", where=config.source.uri, hint=outcomes[0].example
+        )
+
+
+def _totals(outcomes: list[Any]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for row in outcomes:
+        if row.error_class is not None:
+            totals[row.error_class] = totals.get(row.error_class, 0) + row.rows
+    return totals
+
+
+def _warnings(images: DataFrame) -> dict[str, int]:
+    codes = images.select(F.explode("warnings.code").alias("code")).groupBy("code").count().collect()
+    return {row["code"]: row["count"] for row in sorted(codes)}

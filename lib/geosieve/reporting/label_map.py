@@ -1,0 +1,38 @@
+"""Maps of labelled positions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # jobs have no display
+
+import matplotlib.pyplot as plt
+import pyarrow.parquet as pq
+
+# Okabe and Ito's palette: told apart also by readers who do not see all colours.
+_COLOURS = ["#009E73", "#E69F00", "#56B4E9", "#0072B2", "#CC79A7", "#D55E00", "#F0E442", "#000000"]
+_NO_LABEL = "#BBBBBB"
+
+
+def draw_label_map(leaf: str, names: list[str], column: str, path: Path) -> None:
+    """Draw the positions of a leaf of `labels` (a local folder), coloured by one partition's regions.
+
+    `names`: the regions' names in the order of their indices, at most eight. Positions without a region are grey.
+    ValueError if there are more regions than colours.
+    """
+    if len(names) > len(_COLOURS):
+        raise ValueError(f"{len(names)} regions cannot be told apart by {len(_COLOURS)} colours")
+    table = pq.read_table(leaf.removeprefix("file:"), columns=["lat", "lon", column], partitioning=None)
+    lat, lon, region = (table[name].to_numpy() for name in ("lat", "lon", column))
+    figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
+    for index, (name, colour) in enumerate([("no data", _NO_LABEL), *zip(names, _COLOURS, strict=False)], start=-1):
+        of = region < 0 if index < 0 else region == index
+        axes.plot(lon[of], lat[of], ",", color=colour, markersize=1)
+        axes.plot([], [], "s", color=colour, label=f"{name} ({of.sum():,})")
+    axes.set(xlim=(-180, 180), ylim=(-60, 85), xlabel="longitude", ylabel="latitude", aspect="equal")
+    axes.set_title(f"{len(lat):,} photographs by {column}")
+    axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -1,0 +1,95 @@
+"""Positions and times in EXIF, as cameras write them and as they should not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from geosieve.images.exif import capture_time, position
+
+PARIS = {1: "N", 2: (48.0, 51.0, 30.0), 3: "E", 4: (2.0, 17.0, 40.2)}
+
+
+def test_degrees_minutes_seconds_add_up_in_sixtieths() -> None:
+    # 48 + 51/60 + 30/3600; 2 + 17/60 + 40.2/3600
+    assert position(PARIS) == pytest.approx((48.858333333, 2.2945), abs=1e-8)
+
+
+def test_south_and_west_are_negative() -> None:
+    assert position({**PARIS, 1: "S", 3: "W"}) == pytest.approx((-48.858333333, -2.2945), abs=1e-8)
+
+
+@pytest.mark.parametrize("reference", ["N\0", b"N\0", " n ", "North"])
+def test_a_hemisphere_is_its_first_letter_whatever_the_padding(reference: object) -> None:
+    assert position({**PARIS, 1: reference}) == pytest.approx((48.858333333, 2.2945), abs=1e-8)
+
+
+def test_rounded_sixty_seconds_are_a_full_minute() -> None:
+    assert position({**PARIS, 2: (48.0, 51.0, 60.0)}) == pytest.approx((48 + 52 / 60, 2.2945))
+
+
+def test_a_file_without_position_is_no_fault() -> None:
+    assert position({}) is None
+    assert position({5: b"\0", 6: 35.0}) is None  # an altitude alone
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({1: None}, "hemisphere"),
+        ({3: "X"}, "hemisphere"),
+        ({3: "N"}, "hemisphere"),
+        ({2: (48.0, 60.5, 0.0)}, "range"),
+        ({2: (48.0, 10.0, 61.0)}, "range"),
+        ({2: (90.0, 0.0, 1.0)}, "range"),
+        ({4: (180.0, 30.0, 0.0)}, "range"),
+        ({2: (-48.0, 1.0, 0.0)}, "range"),
+        ({2: (float("nan"), 0.0, 0.0)}, "range"),  # a zero denominator, as Pillow gives it
+        ({2: (float("inf"), 0.0, 0.0)}, "range"),
+        ({2: (48.0, 51.0)}, "rationals"),
+        ({2: 48.85}, "rationals"),
+        ({2: "48.85"}, "rationals"),
+        ({2: None}, "rationals"),
+        ({2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, "unknown"),
+    ],
+)
+def test_a_faulty_position_is_refused_with_its_reason(change: dict[int, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        position({**PARIS, **change})
+
+
+def test_time_with_its_zone_becomes_utc() -> None:
+    exif = {36867: "2022:08:14 14:12:31", 36881: "+03:00"}
+    assert capture_time(exif, {}) == (datetime(2022, 8, 14, 11, 12, 31, tzinfo=UTC), None, "")
+
+
+def test_gps_time_is_utc_and_serves_where_the_zone_is_unknown() -> None:
+    exif, gps = {36867: "2015:04:10 20:12:23"}, {29: "2015:04:10", 7: (18.0, 12.0, 22.06)}
+    assert capture_time(exif, gps) == (datetime(2015, 4, 10, 18, 12, 22, tzinfo=UTC), None, "")
+
+
+def test_local_time_alone_is_kept_with_a_warning() -> None:
+    time, code, _ = capture_time({36867: "2005:12:14 14:39:47\0"}, {})
+    assert (time, code) == (datetime(2005, 12, 14, 14, 39, 47, tzinfo=UTC), "no_time_zone")
+
+
+def test_a_gps_time_no_zone_explains_is_reported() -> None:
+    exif, gps = {36867: "2013:01:20 18:54:08"}, {29: "2013:01:19", 7: (15.0, 50.0, 9.0)}
+    time, code, _ = capture_time(exif, gps)
+    assert (time, code) == (datetime(2013, 1, 19, 15, 50, 9, tzinfo=UTC), "time_conflict")
+
+
+@pytest.mark.parametrize("blank", ["0000:00:00 00:00:00", "    :  :     :  :  ", "", None])
+def test_an_unset_clock_is_no_time_and_no_fault(blank: str | None) -> None:
+    assert capture_time({36867: blank}, {29: "0000:00:00", 7: (0.0, 0.0, 0.0)}) == (None, None, "")
+
+
+@pytest.mark.parametrize("text", ["2015:13:45 00:00:00", "1212:01:01 00:00:00", "yesterday", "2014:09:259"])
+def test_a_time_nobody_can_read_is_reported(text: str) -> None:
+    time, code, _ = capture_time({36867: text}, {})
+    assert (time, code) == (None, "bad_time")
+
+
+@pytest.mark.parametrize("gps", [{29: "2015:04:10", 7: (float("nan"), 0, 0)}, {29: "2015:04:10"}, {29: 5, 7: "x"}])
+def test_a_damaged_gps_time_leaves_the_local_one(gps: dict[int, object]) -> None:
+    assert capture_time({36867: "2015:04:10 20:12:23"}, gps)[1] == "no_time_zone"
