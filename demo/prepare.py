@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from geosieve.geo.grid import EqualAngleGrid
-from geosieve.geo.sphere import authalic_cell_area_km2
 from numpy.typing import NDArray
 from rasterio.transform import from_origin
+
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.sphere import authalic_cell_area_km2
 
 FOLDER = Path("build/demo")
 POSITIONS = FOLDER / "positions.csv"
@@ -26,7 +27,10 @@ _REACH = 2  # pixels around a place over which its people are spread: 5 × 5, ab
 def positions() -> Path:
     """A CSV of image_id, lat, lon. The gallery has no ids: an image is named by its line."""
     if not POSITIONS.exists():
-        with _GALLERY.open(newline="") as source, POSITIONS.with_suffix(".part").open("w", newline="") as target:
+        with (
+            _GALLERY.open(newline="") as source,
+            POSITIONS.with_suffix(".part").open("w", newline="") as target,
+        ):
             rows = csv.DictReader(source)
             writer = csv.writer(target)
             writer.writerow(["image_id", "lat", "lon"])
@@ -44,9 +48,7 @@ def population_proxy() -> Path:
     return PROXY
 
 
-def _density(
-    lat: NDArray[np.float64], lon: NDArray[np.float64], people: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def _density(lat: NDArray[np.float64], lon: NDArray[np.float64], people: NDArray[np.float64]) -> NDArray[np.float32]:
     """People per km² of each pixel, every place spread evenly over the pixels around it."""
     row, column = _GRID.pixels(lat, lon)
     count = np.zeros((_GRID.rows, _GRID.cols))

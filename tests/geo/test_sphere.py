@@ -24,7 +24,7 @@ WGS84_SURFACE_KM2 = 510_065_621.724  # 4 pi R_A^2 with R_A of the WGS-84 ellipso
 
 
 def test_new_york_to_los_angeles_with_three_radii() -> None:
-    # The protocols' radii; the figures are those of docs on evaluation protocols.
+    # The radii of the published evaluation protocols.
     pair = 40.7128, -74.0060, 34.0522, -118.2437
     assert haversine_km(*pair, radius_km=6371.0) == pytest.approx(3935.746, abs=5e-4)
     assert haversine_km(*pair, radius_km=6378.137) == pytest.approx(3940.155, abs=5e-4)
@@ -143,7 +143,7 @@ def test_cells_are_not_upside_down_nor_wider_than_the_globe(area) -> None:
 
 def test_the_whole_sphere() -> None:
     assert cell_area_km2(-90, 90, 360) == pytest.approx(4 * math.pi * EARTH_RADIUS_KM**2, rel=1e-15)
-    assert round(float(cell_area_km2(-90, 90, 360))) == 510_065_882
+    assert round(float(cell_area_km2(-90, 90, 360))) == 510_065_881
 
 
 def test_the_whole_ellipsoid() -> None:

@@ -21,7 +21,7 @@ def image(
     if gps:
         exif[34853] = gps
     if len(exif):
-        save["exif"] = exif
+        save["exif"] = exif.tobytes()
     stream = io.BytesIO()
     Image.new(save.pop("mode", "RGB"), size, save.pop("color", 3)).save(stream, kind, **save)
     return stream.getvalue()

@@ -1,7 +1,7 @@
 """S2 cell ids for arrays of points, as signed int64.
 
-A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits a level of the Hilbert curve on that
-face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
+A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits a level of the Hilbert curve on
+that face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
 
     Degrees, shapes broadcast; longitudes wrap first, so that 180 and -180 give one cell. ValueError at a
     coordinate that is not finite, a latitude outside [-90, 90], or a level outside 0..30. S2's quadratic
-    projection in the operations and order of its reference: equal to it bit for bit while numpy's float64 sine
-    and cosine are the C library's, which a test checks.
+    projection in the operations and order of its reference: equal to it bit for bit while numpy's float64
+    sine and cosine are the C library's, which a test checks.
     """
     lowest = _lowest_bit(level)
     steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
@@ -107,7 +107,9 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
                 entry = _DECODE[(entry & _ORIENTATION) | ((position >> shift) & _DIGITS)]
                 i = (i << _STEP) | ((entry >> _STEP) & _LOW)
                 j = (j << _STEP) | (entry & _LOW)
-            lat[...], lon[...] = _unproject(face, i, j, np.sqrt(lowest).astype(np.int64))
+            # The curve may enter a cell at any corner: the bits below the cell's level are not the cell's.
+            size = np.sqrt(lowest).astype(np.int64)
+            lat[...], lon[...] = _unproject(face, i & -size, j & -size, size)
     return all_lat, all_lon
 
 
@@ -125,7 +127,7 @@ def parents(ids: ArrayLike, level: int) -> Ints:
 
 
 def positions(ids: ArrayLike) -> Ints:
-    """Return every cell's index among the 6 * 4^level of its level, in S2 order; ValueError at an invalid id."""
+    """Return every cell's index among the 6 * 4^level of its level, in S2 order; ValueError if invalid."""
     ids = _checked(ids)
     shift = np.asarray(61 - 2 * _levels(ids)).astype(np.uint64)
     return np.asarray(ids.view(np.uint64) >> shift).astype(

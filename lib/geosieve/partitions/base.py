@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
-from numpy.typing import NDArray
-from pydantic import Field
 
 if TYPE_CHECKING:
     from collections.abc import Callable

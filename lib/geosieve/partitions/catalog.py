@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pyspark.sql import Row, SparkSession
+
 from geosieve.partitions.base import CatalogedFile
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.errors import InputError
 from geosieve.tables.read import committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import RASTER_CATALOG
-from pyspark.sql import Row, SparkSession
 
 
 def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "latest") -> list[CatalogedFile]:

@@ -7,12 +7,16 @@ names its columns, and only those are read from the files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, SerializeAsAny, model_validator
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
 from geosieve.geo import s2
 from geosieve.partitions.base import Partition, PartitionDefinition, parse_definition
 from geosieve.partitions.catalog import read_catalog
@@ -24,9 +28,6 @@ from geosieve.tables.publish import Leaf
 from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, REJECTS, labels_table
-from pydantic import Field, SerializeAsAny, model_validator
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 ROWS_PER_TASK = 300_000  # some 100 MB in a worker, with the blocks that it reads
 _BATCH_ROWS = 50_000
@@ -160,7 +161,7 @@ def label_points(
     labeller = Labeller(partitions, indices)
     shared = context.broadcast(labeller)
 
-    def label_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def label_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in _chunks(batches):
             yield from shared.value.label(chunk).to_batches(_BATCH_ROWS)
 
@@ -173,7 +174,7 @@ def _shuffle_key() -> list[Any]:
     return [F.floor((90.0 - F.col("lat")) / F.lit(512 / 120)), F.col("lon")]
 
 
-def _chunks(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
     """Batches put together to tables of at least ROWS_PER_TASK rows, the last one smaller: bounded memory."""
     held: list[pa.RecordBatch] = []
     rows = 0

@@ -102,7 +102,8 @@ def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, 
     )
     keys, boxes = _boxes(cells)
     places = spark.createDataFrame(
-        list(zip(keys.tolist(), map(bytearray, shapely.to_wkb(boxes)), strict=True)), "cell bigint, wkb binary"
+        list(zip(keys.tolist(), map(bytearray, shapely.to_wkb(boxes)), strict=True)),
+        "cell bigint, wkb binary",
     ).selectExpr("cell", "ST_GeomFromWKB(wkb) AS box")
     pairs = (
         places.join(F.broadcast(things), F.expr("ST_Intersects(box, outline)"))

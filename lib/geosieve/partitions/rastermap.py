@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from geosieve.partitions.base import NODATA, OUTSIDE, CatalogedFile
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
-from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, Partition, PartitionDefinition
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 _LISTED = 50  # regions that the report counts one by one; of more it gives the fullest
 
@@ -22,16 +23,18 @@ Counts = dict[str, dict[int, int]]
 def count_regions(labels: DataFrame, names: list[str]) -> Counts:
     """How many images have each label of each partition, counted from the written table."""
 
-    def count(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             for name in names:
                 region, images = np.unique(batch[name].to_numpy(), return_counts=True)
-                yield pa.RecordBatch.from_pydict({"partition": [name] * region.size, "region": region, "images": images})
+                yield pa.RecordBatch.from_pydict(
+                    {"partition": [name] * region.size, "region": region, "images": images}
+                )
 
     counted = labels.select(*names).mapInArrow(count, "partition string, region bigint, images bigint")
     rows = counted.groupBy("partition", "region").agg(F.sum("images").alias("images")).toPandas()
     return {
-        name: dict(zip(group["region"].tolist(), group["images"].tolist(), strict=True))
+        str(name): dict(zip(group["region"].tolist(), group["images"].tolist(), strict=True))
         for name, group in rows.groupby("partition")
     }
 

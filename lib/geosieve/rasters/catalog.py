@@ -6,21 +6,13 @@ import fnmatch
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import rasterio
 from affine import Affine
-from geosieve.rasters.footprint import WORLD, footprint
-from geosieve.rasters.sampling import gdal_environment, gdal_path
-from geosieve.runtime.config import Config
-from geosieve.runtime.errors import InputError, redact
-from geosieve.runtime.files import Files
-from geosieve.runtime.job import Context
-from geosieve.tables.publish import Leaf
-from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 from pydantic import Field
 from pyproj import CRS
 from pyspark import StorageLevel
@@ -31,6 +23,15 @@ from pyspark.sql.types import BinaryType, StringType, StructField, StructType
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
+
+from geosieve.rasters.footprint import WORLD, footprint
+from geosieve.rasters.sampling import gdal_environment, gdal_path
+from geosieve.runtime.config import Config
+from geosieve.runtime.errors import InputError, redact
+from geosieve.runtime.files import Files
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf
+from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 
 _STATISTICS_PIXELS = 1 << 22
 
@@ -130,7 +131,7 @@ def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) ->
 
     arrow = to_arrow_schema(schema)
 
-    def describe_batches(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def describe_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with gdal_environment(), warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such files are refused below
             for batch in batches:
@@ -274,9 +275,8 @@ def _statistics(dataset: Any, band: int, nodata: float | None) -> dict[str, floa
     for top in range(0, dataset.height, step):
         window = Window(0, top, dataset.width, min(step, dataset.height - top))
         values = dataset.read(band, window=window, masked=True)
-        if nodata is not None:
-            values = np.ma.masked_equal(values, nodata)
         valid = values.compressed()
+        valid = valid if nodata is None else valid[valid != nodata]  # a nodata that was given, not declared
         valid = valid[~np.isnan(valid)] if valid.dtype.kind == "f" else valid
         if valid.size:
             least, greatest = min(least, float(valid.min())), max(greatest, float(valid.max()))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import shapely
 from affine import Affine
-from geosieve.geo.sphere import normalize_lon
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from shapely.affinity import translate
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
+
+from geosieve.geo.sphere import normalize_lon
 
 WORLD = box(-180.0, -90.0, 180.0, 90.0)
 _STEPS = 64  # points an edge: a 1000 km edge then strays less than 10 m from the true curve

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import rasterio
 from affine import Affine
-from geosieve.runtime.errors import InputError
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
+
+from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]

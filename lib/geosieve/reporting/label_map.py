@@ -26,10 +26,10 @@ def draw_label_map(leaf: str, names: list[str], column: str, path: Path) -> None
         raise ValueError(f"{len(names)} regions cannot be told apart by {len(_COLOURS)} colours")
     table = pq.read_table(leaf.removeprefix("file:"), columns=["lat", "lon", column], partitioning=None)
     lat, lon, region = (table[name].to_numpy() for name in ("lat", "lon", column))
-    figure, axes = plt.subplots(figsize=(11, 5.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 4.9), layout="constrained")
     for index, (name, colour) in enumerate([("no data", _NO_LABEL), *zip(names, _COLOURS, strict=False)], start=-1):
         of = region < 0 if index < 0 else region == index
-        axes.plot(lon[of], lat[of], ",", color=colour, markersize=1)
+        axes.plot(lon[of], lat[of], ".", color=colour, markersize=1.5, markeredgewidth=0)
         axes.plot([], [], "s", color=colour, label=f"{name} ({of.sum():,})")
     axes.set(xlim=(-180, 180), ylim=(-60, 85), xlabel="longitude", ylabel="latitude", aspect="equal")
     axes.set_title(f"{len(lat):,} photographs by {column}")

@@ -9,7 +9,11 @@ from geosieve.runtime import errors
 _OURS = re.compile(r"geosieve\.runtime\.errors\.(\w+Error): ([^\n]*)")
 
 _STORE = (  # the first pattern that matches decides
-    (r"No space left on device|Disk quota exceeded", errors.EXIT_RETRYABLE, "the disk is full; free some space"),
+    (
+        r"No space left on device|Disk quota exceeded",
+        errors.EXIT_RETRYABLE,
+        "the disk is full; free some space",
+    ),
     (
         r"(?i)access.?denied|403 Forbidden|Status Code: 403|HTTP response code: 403|InvalidAccessKeyId",
         errors.EXIT_BAD_INPUT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Files:
 
     def __init__(self, spark: SparkSession) -> None:
         self._jvm: Any = spark._jvm
-        self._conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+        self._conf = spark._jsc.hadoopConfiguration()
 
     def _at(self, uri: str) -> tuple[Any, Any]:
         path = self._jvm.org.apache.hadoop.fs.Path(uri)
@@ -34,26 +35,23 @@ class Files:
         store, path = self._at(uri)
         return bool(store.exists(path))
 
-    def list(self, uri: str) -> list[FileInfo]:
+    def list(self, uri: str) -> Sequence[FileInfo]:
         """Entries of a folder in the order of their names; empty when there is no such folder."""
         store, path = self._at(uri)
         if not store.exists(path):
             return []
         return sorted((_info(status) for status in store.listStatus(path)), key=lambda entry: entry.name)
 
-    def glob(self, pattern: str) -> list[FileInfo]:
+    def glob(self, pattern: str) -> Sequence[FileInfo]:
         """Entries that match a Hadoop glob, in the order of their URIs."""
         store, path = self._at(pattern)
         return sorted((_info(s) for s in store.globStatus(path) or ()), key=lambda entry: entry.uri)
 
-    def walk(self, uri: str) -> list[FileInfo]:
+    def walk(self, uri: str) -> Sequence[FileInfo]:
         """Every file below a folder, in the order of their URIs. Hidden ones (`.x`, `_x`) are left out."""
-        found: list[FileInfo] = []
-        for entry in self.list(uri):
-            if entry.name.startswith((".", "_")):
-                continue
-            found += self.walk(entry.uri) if entry.is_folder else [entry]
-        return sorted(found, key=lambda entry: entry.uri)
+        shown = [entry for entry in self.list(uri) if not entry.name.startswith((".", "_"))]
+        found = [file for entry in shown for file in (self.walk(entry.uri) if entry.is_folder else [entry])]
+        return sorted(found, key=lambda file: file.uri)
 
     def read_text(self, uri: str) -> str:
         store, path = self._at(uri)

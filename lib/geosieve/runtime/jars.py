@@ -13,9 +13,10 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyspark
+
 from geosieve.runtime.errors import ConfigError, RetryableError
 
 if TYPE_CHECKING:
@@ -75,14 +76,15 @@ def check(spark: SparkSession, jars: tuple[Jar, ...] = SPATIAL) -> None:
     """
     from py4j.java_gateway import JavaClass
 
+    jvm: Any = spark._jvm
     for jar in jars:
-        node = spark._jvm
+        node = jvm
         for part in jar.probe.split("."):
             node = getattr(node, part)
         if not isinstance(node, JavaClass):
             raise _missing(f"jar {jar.coordinate} is not on Spark's class path")
-        loaded = spark._jvm.java.lang.Class.forName(
-            jar.probe, False, spark._jvm.java.lang.Thread.currentThread().getContextClassLoader()
+        loaded = jvm.java.lang.Class.forName(
+            jar.probe, False, jvm.java.lang.Thread.currentThread().getContextClassLoader()
         )
         found = str(loaded.getProtectionDomain().getCodeSource().getLocation().getPath()).rsplit("/", 1)[-1]
         if not found.endswith(jar.file_name):  # Ivy puts the group in front of the name

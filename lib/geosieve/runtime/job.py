@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
+from pyspark.sql import DataFrame, SparkSession
+
 from geosieve.runtime import errors
 from geosieve.runtime.config import Config, load
 from geosieve.runtime.failures import explain
@@ -18,7 +20,6 @@ from geosieve.runtime.progress import progress_bar
 from geosieve.runtime.report import JobReport
 from geosieve.runtime.session import spark_session
 from geosieve.tables.publish import Leaf, Publication
-from pyspark.sql import DataFrame, SparkSession
 
 C = TypeVar("C", bound=Config)
 
@@ -47,7 +48,8 @@ class Context(Generic[C]):
 
     def show_plan(self, inputs: dict[str, Any], frames: dict[str, DataFrame]) -> None:
         """For a dry run: put the inputs found and Spark's plans into the report. Nothing is written."""
-        explain = self.spark._jvm.PythonSQLUtils.explainString
+        jvm: Any = self.spark._jvm
+        explain = jvm.PythonSQLUtils.explainString
         plans = {name: explain(frame._jdf.queryExecution(), "formatted") for name, frame in frames.items()}
         print(self.config.model_dump_json(indent=1))
         for name, found in inputs.items():

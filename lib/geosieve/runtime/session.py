@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pyspark.sql import SparkSession
+
 from geosieve.runtime import jars
 from geosieve.runtime.errors import ConfigError
-from pyspark.sql import SparkSession
 
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
@@ -60,4 +61,5 @@ def _prepared(spark: SparkSession) -> SparkSession:
         spark.conf.set(key, value)
     from sedona.spark import SedonaContext
 
-    return SedonaContext.create(spark)
+    SedonaContext.create(spark)  # registers Sedona in this very session
+    return spark

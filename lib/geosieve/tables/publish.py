@@ -16,19 +16,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from pyspark.sql import DataFrame, SparkSession
+
 from geosieve.runtime import jars
 from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
 from geosieve.runtime.files import Files
 from geosieve.tables.schema import Table
-from pyspark.sql import DataFrame, SparkSession
 
 SUCCESS, CLAIM, CONFIG, REPORT = "_SUCCESS", "_claim", "_config.json", "_report.json"
 
 _MAGIC = {
     "spark.sql.sources.commitProtocolClass": "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
-    "spark.sql.parquet.output.committer.class": (
-        "org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter"
-    ),
+    "spark.sql.parquet.output.committer.class": ("org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter"),
 }
 
 
@@ -60,7 +59,13 @@ class Publication:
     """The writing of one run: `begin`, then `write` each table, then `commit`."""
 
     def __init__(
-        self, spark: SparkSession, root: str, run_id: str, config_json: str, config_digest: str, leaves: list[Leaf]
+        self,
+        spark: SparkSession,
+        root: str,
+        run_id: str,
+        config_json: str,
+        config_digest: str,
+        leaves: list[Leaf],
     ) -> None:
         """`leaves`: every table that the run writes; the main one last."""
         self._spark, self._files = spark, Files(spark)

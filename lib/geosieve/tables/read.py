@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.types import StringType, StructField, StructType
+
 from geosieve.runtime.errors import InputError, RetryableError
 from geosieve.runtime.files import Files
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
-from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql.types import StringType, StructField, StructType
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def select_runs(runs: list[Run], which: str | Literal["latest", "all"], where: s
     """The `latest` run a partition, `all` runs, or the runs of one id. InputError if that is none."""
     if which == "latest":
         # A later run of the same source replaces the earlier one; other sources stand beside it.
-        chosen = list(
-            {tuple(v for k, v in run.values.items() if k != "run_id"): run for run in runs}.values()
-        )
+        chosen = list({tuple(v for k, v in run.values.items() if k != "run_id"): run for run in runs}.values())
     else:
         chosen = [run for run in runs if which in ("all", run.run_id)]
     if not chosen:

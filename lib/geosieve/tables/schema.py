@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from geosieve.runtime.errors import InputError
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import expr
 from pyspark.sql.types import (
@@ -21,6 +20,8 @@ from pyspark.sql.types import (
     StructType,
     TimestampType,
 )
+
+from geosieve.runtime.errors import InputError
 
 # Athena has no unsigned integers and misreads 8- and 16-bit ones, so only these types are used.
 _SCALARS: dict[str, DataType] = {

@@ -14,14 +14,34 @@ IMAGES = Table(
         Column("uri", "string", "where the image is, if known", nullable=True),
         Column("lat", "double", "WGS-84 latitude, degrees", nullable=True),
         Column("lon", "double", "WGS-84 longitude, degrees, in [-180, 180]", nullable=True),
-        Column("captured_at", "timestamp", "when it was taken, UTC where the source knows its zone", nullable=True),
-        Column("author", "string", "author or uploader as the source names them; splits keep them apart", nullable=True),
-        Column("sequence", "string", "sequence or album of which it is part; splits keep them apart", nullable=True),
+        Column(
+            "captured_at",
+            "timestamp",
+            "when it was taken, UTC where the source knows its zone",
+            nullable=True,
+        ),
+        Column(
+            "author",
+            "string",
+            "author or uploader as the source names them; splits keep them apart",
+            nullable=True,
+        ),
+        Column(
+            "sequence",
+            "string",
+            "sequence or album of which it is part; splits keep them apart",
+            nullable=True,
+        ),
         Column("width", "int", "pixels, after orientation", nullable=True),
         Column("height", "int", "pixels, after orientation", nullable=True),
         Column("orientation", "int", "EXIF orientation, 1-8", nullable=True),
         Column("licence", "string", "licence as the source states it", nullable=True),
-        Column("content_sha256", "string", "SHA-256 of the file's bytes, hex, where they were read", nullable=True),
+        Column(
+            "content_sha256",
+            "string",
+            "SHA-256 of the file's bytes, hex, where they were read",
+            nullable=True,
+        ),
         Column("warnings", "array<struct<code:string,message:string>>", "doubts that did not refuse the row"),
     ),
     (Column("source", "string", "name of the source"),),
@@ -37,7 +57,10 @@ REJECTS = Table(
         Column("error_class", "string", "why, as a fixed word to group by"),
         Column("message", "string", "why, in words; at most 500 characters"),
     ),
-    (Column("job", "string", "the job that refused it"), Column("part", "string", "source, collection, or `all`")),
+    (
+        Column("job", "string", "the job that refused it"),
+        Column("part", "string", "source, collection, or `all`"),
+    ),
 )
 
 RASTER_CATALOG = Table(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
 from geosieve.partitions.base import CatalogedFile, PartitionDefinition, Region
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.errors import ConfigError
-from numpy.typing import NDArray
-from pydantic import model_validator
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]

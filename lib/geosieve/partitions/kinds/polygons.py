@@ -10,13 +10,14 @@ from typing import Literal
 import numpy as np
 import pyogrio
 import shapely
+from numpy.typing import NDArray
+from pydantic import Field
+from pyproj import CRS, Transformer
+
 from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, Region
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
-from numpy.typing import NDArray
-from pydantic import Field
-from pyproj import CRS, Transformer
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -32,7 +33,9 @@ class Definition(PartitionDefinition):
 
     def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> PolygonPartition:
         try:
-            meta, _, wkb, fields = pyogrio.raw.read(gdal_path(self.uri), layer=self.layer)
+            path = gdal_path(self.uri)
+            layer = self.layer or pyogrio.list_layers(path)[0][0]
+            meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             raise InputError(f"the polygons cannot be read: {error}", where=self.uri) from error
         columns = dict(zip(meta["fields"], fields, strict=True))

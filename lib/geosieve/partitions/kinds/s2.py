@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
 from geosieve.geo import s2
 from geosieve.partitions.base import CatalogedFile, PartitionDefinition, Region
 from geosieve.partitions.nearby import Nearby
-from numpy.typing import NDArray
-from pydantic import Field
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
