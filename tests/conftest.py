@@ -12,6 +12,6 @@ from pyspark.sql import SparkSession
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g pyspark-shell")
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g --conf spark.sql.shuffle.partitions=4 pyspark-shell")
     with spark_session("geosieve tests", local=False) as session:
         yield session

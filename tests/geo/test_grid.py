@@ -94,9 +94,7 @@ def test_a_pixel_contains_its_point(grid: EqualAngleGrid, lat: float, lon: float
 
 
 @given(GRIDS, st.data())
-def test_every_edge_belongs_to_the_pixel_south_or_east_of_it(
-    grid: EqualAngleGrid, data: st.DataObject
-) -> None:
+def test_every_edge_belongs_to_the_pixel_south_or_east_of_it(grid: EqualAngleGrid, data: st.DataObject) -> None:
     row, col = data.draw(st.integers(0, grid.rows - 1)), data.draw(st.integers(0, grid.cols - 1))
     lat, lon = grid.row_edges()[row], (2 * col - grid.cols) * 180 / grid.cols
     assert grid.pixels(lat, lon) == (row, col)

@@ -13,7 +13,11 @@ GPS = {1: "N", 2: (48.0, 51.0, 30.0), 3: "E", 4: (2.0, 17.0, 40.2)}
 
 
 def image(
-    kind: str = "JPEG", size: tuple[int, int] = (40, 30), orientation: int | None = None, gps: dict | None = None, **save
+    kind: str = "JPEG",
+    size: tuple[int, int] = (40, 30),
+    orientation: int | None = None,
+    gps: dict | None = None,
+    **save,
 ) -> bytes:
     exif = Image.Exif()
     if orientation is not None:

@@ -75,9 +75,7 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
             entry = _first_orientation(face)
             position = np.zeros_like(face)
             for shift in steps:
-                entry = _ENCODE[
-                    (entry & _ORIENTATION) | (((i >> shift) & _LOW) << _STEP) | ((j >> shift) & _LOW)
-                ]
+                entry = _ENCODE[(entry & _ORIENTATION) | (((i >> shift) & _LOW) << _STEP) | ((j >> shift) & _LOW)]
                 position = (position << 2 * _STEP) | (entry & _DIGITS)
             unused = 2 * (MAX_LEVEL - _STEP * len(steps))
             ids[...] = ((face << 61) | (position << (unused + 1)) & -lowest) | lowest
@@ -130,9 +128,7 @@ def positions(ids: ArrayLike) -> Ints:
     """Return every cell's index among the 6 * 4^level of its level, in S2 order; ValueError if invalid."""
     ids = _checked(ids)
     shift = np.asarray(61 - 2 * _levels(ids)).astype(np.uint64)
-    return np.asarray(ids.view(np.uint64) >> shift).astype(
-        np.int64
-    )  # unsigned: faces 4 and 5 set the sign bit
+    return np.asarray(ids.view(np.uint64) >> shift).astype(np.int64)  # unsigned: faces 4 and 5 set the sign bit
 
 
 def from_positions(index: ArrayLike, level: int) -> Ints:

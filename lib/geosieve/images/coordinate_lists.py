@@ -40,6 +40,7 @@ TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
 
 _HEADER_BYTES = 1 << 16  # a header line longer than this is no header
+_MOST_FIELDS = 1 << 20  # a line with more fields than this, unlike one with just too many, ends the job
 _HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
 
 
@@ -73,6 +74,7 @@ def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) 
     # Positions instead of names: a header may hold names that Spark takes for one (`id` and `ID`).
     fields = [StructField(f"_{position}", StringType()) for position in range(len(headers[0]))]
     paths = [_literal(file.uri) for file in files]
+    breaks = _has_line_breaks_in_quotes(spark, paths)
     frame = (
         spark.read.schema(StructType([*fields, StructField(MALFORMED, StringType())]))
         .option("header", True)
@@ -80,9 +82,12 @@ def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) 
         .option("escape", '"')
         .option("columnNameOfCorruptRecord", MALFORMED)
         .option("columnPruning", False)  # with it, rows with too many or too few fields pass unnoticed
-        .option("multiLine", _has_line_breaks_in_quotes(spark, paths))
+        .option("maxColumns", _MOST_FIELDS)
+        .option("multiLine", breaks)
         .csv(paths)
     )
+    if breaks:  # in this mode alone, Spark takes a line of blanks for a row
+        frame = frame.where(F.coalesce(F.btrim(MALFORMED, F.lit(" \t\r\n")) != "", F.lit(True)))
     texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(source.columns).items()}
     return _rows(frame, texts, F.col(MALFORMED))
 

@@ -44,7 +44,9 @@ def ingest_images(ctx: Context[IngestConfig]) -> None:
     with ctx.report.stage("open"):
         opened = _open(ctx)
     if ctx.dry_run:
-        ctx.show_plan(opened.found, {"images": _images(opened.checked), "rejects": _rejects(opened.checked, opened.stage)})
+        ctx.show_plan(
+            opened.found, {"images": _images(opened.checked), "rejects": _rejects(opened.checked, opened.stage)}
+        )
         return
     # On disk: a source may be larger than memory, and parsing it again costs more than reading it back.
     checked = opened.checked.persist(StorageLevel.DISK_ONLY)
@@ -110,13 +112,17 @@ def _rejects(checked: DataFrame, stage: str) -> DataFrame:
 def _outcomes(checked: DataFrame) -> list[Any]:
     """Per input file and error class: rows, an example message, and the counts that tell swapped columns."""
     lat, lon = F.abs("lat"), F.abs("lon")
-    return checked.groupBy("input_uri", "error_class").agg(
-        F.count("*").alias("rows"),
-        F.min("message").alias("example"),
-        F.count(F.when(lat.isNotNull() & lon.isNotNull(), 1)).alias("numeric"),
-        F.count(F.when((lat > 90) & (lat <= 180) & (lon <= 90), 1)).alias("lat_like_lon"),
-        F.count(F.when(lon > 90, 1)).alias("lon_beyond_90"),
-    ).collect()
+    return (
+        checked.groupBy("input_uri", "error_class")
+        .agg(
+            F.count("*").alias("rows"),
+            F.min("message").alias("example"),
+            F.count(F.when(lat.isNotNull() & lon.isNotNull(), 1)).alias("numeric"),
+            F.count(F.when((lat > 90) & (lat <= 180) & (lon <= 90), 1)).alias("lat_like_lon"),
+            F.count(F.when(lon > 90, 1)).alias("lon_beyond_90"),
+        )
+        .collect()
+    )
 
 
 def _refuse_unusable(config: IngestConfig, outcomes: list[Any]) -> None:

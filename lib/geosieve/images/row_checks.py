@@ -115,15 +115,11 @@ def _error() -> Column:
         (F.abs(lon) > 180, "lon_out_of_range", _quote("longitudes lie in [-180, 180]: longitude ", lon_text)),
         ((lat == 0) & (lon == 0), "null_island", F.lit("position (0, 0) stands for an unknown one")),
     ]
-    return F.coalesce(
-        *(F.when(fails, _fault(error_class, message)) for fails, error_class, message in checks)
-    )
+    return F.coalesce(*(F.when(fails, _fault(error_class, message)) for fails, error_class, message in checks))
 
 
 def _fault(error_class: str, message: Column) -> Column:
-    return F.struct(
-        F.lit(error_class).alias("error_class"), F.substring(message, 1, _LONGEST_MESSAGE).alias("message")
-    )
+    return F.struct(F.lit(error_class).alias("error_class"), F.substring(message, 1, _LONGEST_MESSAGE).alias("message"))
 
 
 def _quote(before: str, value: Column, shown: int = _SHOWN) -> Column:

@@ -1,4 +1,4 @@
-"""What a labelling run used and found: the `partitions` and `regions_of_partition` tables, and counts for the report."""
+"""What a labelling run used and found: tables `partitions` and `regions_of_partition`, and counts for the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -52,12 +53,16 @@ def publish_partitions(
         for p, d in zip(partitions, definitions, strict=True)
     ]
     publication.write(PARTITIONS, spark.createDataFrame(rows, PARTITIONS.spark_schema()).coalesce(1))
-    regions = [
-        (p.name, p.digest, region.index, region.name, None if region.wkb is None else bytearray(region.wkb))
-        for p in partitions
-        for region in p.regions(np.array(sorted(r for r in counts.get(p.name, {}) if r >= 0), dtype=np.int64))
-    ]
+    regions = pd.DataFrame(
+        [
+            (p.name, p.digest, region.index, region.name, region.wkb)
+            for p in partitions
+            for region in p.regions(np.array(sorted(r for r in counts.get(p.name, {}) if r >= 0), dtype=np.int64))
+        ],
+        columns=["partition", "partition_hash", "region", "name", "wkb"],
+    )
     schema = "partition string, partition_hash string, region bigint, name string, wkb binary"
+    # From pandas, by Arrow: an S2 level may have a million cells with images.
     frame = spark.createDataFrame(regions, schema).withColumn("geometry", F.expr("ST_GeomFromWKB(wkb)")).drop("wkb")
     publication.write(REGIONS, frame.coalesce(1))
 

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import rasterio
 from affine import Affine
-from pydantic import Field
+from pydantic import Field, field_validator
 from pyproj import CRS
+from pyproj.exceptions import CRSError
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -54,6 +55,14 @@ class RasterSource(Config):
     nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
     priorities: list[Priority] = []
     statistics: bool = Field(False, description="read every pixel for minimum and maximum (density buckets need it)")
+
+    @field_validator("crs")
+    @classmethod
+    def _known(cls, crs: str | None) -> str | None:
+        try:
+            return crs if crs is None else CRS.from_user_input(crs).to_wkt()
+        except CRSError as error:
+            raise ValueError(f"{crs!r} is no CRS: {error}") from None
 
 
 class CatalogConfig(Config):
@@ -177,9 +186,7 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         raise _Refused("unsupported_type", f"pixels of type {dtype}")
     if dataset.transform.is_identity or dataset.transform.is_degenerate:
         raise _Refused("no_georeference", "it has no usable geotransform (or ground control points only)")
-    crs_wkt = CRS.from_user_input(source.crs).to_wkt() if source.crs else None
-    if dataset.crs:
-        crs_wkt = dataset.crs.to_wkt()
+    crs_wkt = dataset.crs.to_wkt() if dataset.crs else source.crs
     if not crs_wkt:
         raise _Refused("missing_crs", "it names no CRS; set rasters.crs if you know it")
     transform: Affine = dataset.transform

@@ -61,7 +61,7 @@ def _pole(crs_wkt: str, transform: Affine, width: int, height: int) -> float | N
     for pole in (90.0, -90.0):
         x, y = to_crs.transform(0.0, pole)
         if np.isfinite([x, y]).all():
-            column, row = ~transform * (x, y)
+            column, row = ~transform @ (x, y)
             if 0 <= column <= width and 0 <= row <= height:
                 inside.append(pole)
     return inside[0] if len(inside) == 1 else None

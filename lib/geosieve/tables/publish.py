@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.runtime import jars
 from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
-from geosieve.runtime.files import Files
+from geosieve.runtime.files import FileInfo, Files
 from geosieve.tables.schema import Table
 
 SUCCESS, CLAIM, CONFIG, REPORT = "_SUCCESS", "_claim", "_config.json", "_report.json"
@@ -75,6 +75,7 @@ class Publication:
         self._main = leaves[-1].table.name
         self._attempt = uuid.uuid4().hex
         self._rows: dict[str, int] = {}
+        self._data: dict[str, list[FileInfo]] = {}
 
     @property
     def uris(self) -> list[str]:
@@ -104,7 +105,22 @@ class Publication:
         return True
 
     def write(self, table: Table, frame: DataFrame) -> int:
-        """Write one table's leaf (not committed yet) and return its rows, counted from the written files."""
+        """Write one table's leaf (not committed yet) and return its rows, counted from the written files.
+
+        RetryableError if another attempt has taken the run id meanwhile.
+        """
+        self._check_claim()  # an attempt that lost it must not write among the winner's files
+        try:
+            self._save(table, frame)
+        except Exception:
+            self._check_claim()  # the winner clears the leaf: what failed under that is a lost race
+            raise
+        self._check_claim()
+        self._data[table.name] = self._list_data(table.name)
+        self._rows[table.name] = self.written(table).count()
+        return self._rows[table.name]
+
+    def _save(self, table: Table, frame: DataFrame) -> None:
         uri = self._uris[table.name]
         writer = (
             table.conform(frame)
@@ -126,8 +142,6 @@ class Publication:
                 writer.option("fs.s3a.committer.name", "magic").save(uri)
         else:
             writer.save(uri)
-        self._rows[table.name] = self.written(table).count()
-        return self._rows[table.name]
 
     def written(self, table: Table) -> DataFrame:
         """What this run wrote to a table, before the commit. A geometry is WKB."""
@@ -150,10 +164,19 @@ class Publication:
         self._files.write_text(f"{main}/{REPORT}", report_json)
         self._check_claim()
         for name, uri in self._uris.items():
+            if self._list_data(name) != self._data[name]:
+                raise RetryableError(
+                    "files came or went since they were written: another attempt of this run is still writing",
+                    where=uri,
+                    hint="nothing was committed; run again when no other attempt runs",
+                )
+        for name, uri in self._uris.items():
             self._mark(name, uri)
 
+    def _list_data(self, name: str) -> list[FileInfo]:
+        return [f for f in self._files.list(self._uris[name]) if not f.name.startswith(("_", "."))]
+
     def _mark(self, name: str, uri: str) -> None:
-        data = [f for f in self._files.list(uri) if not f.name.startswith(("_", "."))]
         manifest = {
             "table": name,
             "run_id": self._run_id,
@@ -161,7 +184,7 @@ class Publication:
             "config_sha256": self._config_digest,
             "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "rows": self._rows[name],
-            "files": [{"name": f.name, "bytes": f.size} for f in data],
+            "files": [{"name": f.name, "bytes": f.size} for f in self._data[name]],
         }
         self._files.write_text(f"{uri}/{SUCCESS}", json.dumps(manifest, indent=1))
 

@@ -1,0 +1,36 @@
+"""`python -m benchmarks` lists the benchmarks; `python -m benchmarks NAME …` or `all` runs them, each in a process."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+NAMES = ("s2_ids", "sampling", "peers", "ordering", "sedona_raster", "label_job")
+
+
+def main(names: list[str]) -> int:
+    """Exit code 1 when a bar is missed or a name is unknown."""
+    if not names:
+        for name in NAMES:
+            source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
+            summary = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
+            print(f"{name:14} {summary}")
+        return 0
+    names = list(NAMES) if names == ["all"] else names
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 1
+    missed = []
+    for name in names:
+        print(f"== {name}", flush=True)
+        if subprocess.run([sys.executable, "-m", f"benchmarks.{name}"]).returncode:
+            missed.append(name)
+    print(f"not met or failed: {', '.join(missed)}" if missed else "all bars met")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""What a user would pick instead: rioxarray, rasterstats, GeoPandas with rasterio.sample; same raster, same points."""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.fabricate import NODATA, clustered_points, landscan_like
+from benchmarks.timing import REPEATS, one_core
+
+F8 = NDArray[np.float64]
+POINTS = 1_000_000
+
+
+def ours(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    from benchmarks.sampling import ours
+
+    return ours(path, lat, lon)
+
+
+def rioxarray_sel(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    import rioxarray
+    import xarray
+
+    with rioxarray.open_rasterio(path) as raster:
+        x, y = xarray.DataArray(lon, dims="point"), xarray.DataArray(lat, dims="point")
+        return np.asarray(raster.isel(band=0).sel(x=x, y=y, method="nearest").to_numpy())
+
+
+def geopandas_sample(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    import geopandas
+    import rasterio
+
+    frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy(lon, lat), crs=4326)
+    with rasterio.open(path) as raster:
+        return np.array([value[0] for value in raster.sample(zip(frame.geometry.x, frame.geometry.y, strict=True))])
+
+
+def geopandas_sample_sorted(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """As above, in the order of the points along longitude that rasterio's own `sort_xy` gives."""
+    order = np.lexsort((lat, lon))
+    values = geopandas_sample(path, lat[order], lon[order])
+    return values[np.argsort(order)]
+
+
+def rasterstats_query(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    import geopandas
+    import rasterstats
+
+    frame = geopandas.GeoDataFrame(geometry=geopandas.points_from_xy(lon, lat), crs=4326)
+    values = rasterstats.point_query(frame, str(path), interpolate="nearest")
+    return np.array([NODATA if value is None else value for value in values])
+
+
+# How many points each is given: all it can take in about a minute.
+PEERS: dict[Callable[[Path, F8, F8], NDArray[np.generic]], int] = {
+    ours: POINTS,
+    rioxarray_sel: POINTS,
+    geopandas_sample_sorted: 100_000,
+    geopandas_sample: 100_000,
+    rasterstats_query: 2_000,
+}
+
+
+def measure(peer: Callable[[Path, F8, F8], NDArray[np.generic]], n: int) -> tuple[float, float, NDArray[np.generic]]:
+    """Seconds, peak GiB of a fresh process, and values of the first n points."""
+    one_core()
+    lat, lon = clustered_points(POINTS, seed=7)
+    start = perf_counter()
+    values = peer(landscan_like(1).resolve(), lat[:n], lon[:n])
+    return perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, values
+
+
+def in_fresh_process(peer: Callable[..., NDArray[np.generic]], n: int) -> tuple[float, float, NDArray[np.generic]]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, peer, n).result()
+
+
+def main() -> int:
+    """Prints a table; peers that differ in a value are marked, as nearest-neighbour rules differ at pixel edges."""
+    runs = {peer: [] for peer in PEERS}
+    for _ in range(REPEATS):
+        for peer, n in PEERS.items():
+            runs[peer].append(in_fresh_process(peer, n))
+    truth = runs[ours][0][2]
+    our_rate = POINTS / median(run[0] for run in runs[ours])
+    print(f"{'':24} {'points':>9} {'points/s':>9} {'ours/peer':>9} {'peak GiB':>8} {'differ':>6}")
+    for peer, n in PEERS.items():
+        rate = n / median(run[0] for run in runs[peer])
+        peak = max(run[1] for run in runs[peer])
+        differ = int((runs[peer][0][2] != truth[:n]).sum())
+        print(f"{peer.__name__:24} {n:9,} {rate:9,.0f} {our_rate / rate:9,.1f} {peak:8.2f} {differ:6}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

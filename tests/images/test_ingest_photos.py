@@ -1,0 +1,90 @@
+"""Folders of photos: every file is an image or a reject, also the hostile ones."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from pathlib import Path
+
+import pytest
+from fabricated_images import GPS, image, jpeg_with_exif, looping_exif, png_of_size
+from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
+from ingesting import Ingest
+
+PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_every_file_is_an_image_or_a_reject(ingest: Ingest, tmp_path: Path) -> None:
+    good = {
+        "a.jpg": image(gps=GPS, orientation=6),
+        "sub/Ünder way [1].JPG": image(),
+        "sub/a.jpg": image("PNG"),  # mislabelled
+        "loop.jpg": jpeg_with_exif(looping_exif()),
+    }
+    bad = {
+        "empty.jpg": (b"", "empty_file"),
+        "empty.txt": (b"", "empty_file"),
+        "notes.txt": (b"hello", "not_an_image"),
+        "clip.mp4": (b"\0\0\0 ftypmp42", "not_an_image"),
+        "README": (b"hello", "not_an_image"),
+        "text.jpg": (b"hello", "not_an_image"),
+        "cut.jpg": (image()[:50], "unreadable_header"),
+        "huge.png": (png_of_size(65_000, 65_000), "too_large"),
+    }
+    hidden = {".DS_Store": b"x", ".thumbs/a.jpg": image()}
+    files = {**good, **{name: content for name, (content, _) in bad.items()}, **hidden}
+    folder = fill(tmp_path / "photo album", files)
+    code, report = ingest(folder, format="photos")
+    assert code == EXIT_DONE, report["error"]
+    images = ingest.images()
+    assert set(images) == set(good)
+    assert {row.id: row.error_class for row in ingest.rejects()} == {name: c for name, (_, c) in bad.items()}
+    assert report["rows_in"] == len(good) + len(bad)
+    row = images["a.jpg"]
+    assert (row.lat, row.lon) == pytest.approx((48.858333, 2.2945), abs=1e-6)
+    assert (row.width, row.height, row.orientation, row.warnings) == (30, 40, 6, [])
+    for name, content in good.items():
+        assert images[name].content_sha256 == hashlib.sha256(content).hexdigest()
+        assert images[name].uri.endswith("/photo album/" + name)
+    assert [w.code for w in images["sub/Ünder way [1].JPG"].warnings] == ["no_position"]
+    assert images["sub/a.jpg"].lat is None
+
+
+@pytest.mark.parametrize("files", [{}, {"notes.txt": b"hello"}])
+def test_a_folder_without_an_image_fails_the_run(ingest: Ingest, tmp_path: Path, files: dict[str, bytes]) -> None:
+    (tmp_path / "in").mkdir()
+    code, report = ingest(fill(tmp_path / "in", files), format="photos")
+    assert (code, ingest.committed()) == (EXIT_BAD_INPUT, []), report["error"]
+
+
+@pytest.mark.parametrize("uri", ["nothing", "*.jpg", "a.jpg"])
+def test_photos_need_one_folder(ingest: Ingest, tmp_path: Path, uri: str) -> None:
+    fill(tmp_path, {"a.jpg": image(), "b.jpg": image()})
+    code, report = ingest(tmp_path / uri, format="photos")
+    assert (code, "folder" in report["error"]) == (EXIT_BAD_INPUT, True)
+
+
+def test_a_dry_run_reads_no_photo(ingest: Ingest, tmp_path: Path) -> None:
+    code, report = ingest(fill(tmp_path / "in", {"a.jpg": b"no image"}), "--dry-run", format="photos")
+    assert (code, report["status"], ingest.root.exists()) == (EXIT_DONE, "dry_run", False)
+
+
+@pytest.mark.skipif(not PHOTOS.exists(), reason="shared/data/photos is not there")
+def test_real_photos(ingest: Ingest) -> None:
+    code, report = ingest(PHOTOS, format="photos")
+    assert (code, report["rows_in"], report["rows_out"]) == (EXIT_DONE, 58, 57)
+    assert report["rejected"] == {"not_an_image": 1}  # index.csv
+    images = ingest.images()
+    with (PHOTOS / "index.csv").open() as index:
+        for row in csv.DictReader(index):
+            found = images[row["file"]]
+            assert (found.lat, found.lon) == pytest.approx((float(row["lat"]), float(row["lon"])), abs=1e-5)
+    nokia = images["25a155af36fba289c3120da98a93ba5ca437511a.jpg"]  # 14:12:31 at +03:00
+    assert nokia.captured_at.timestamp() == 1660475551

@@ -1,0 +1,263 @@
+"""`catalog_rasters` and `label_attributes` end to end, on fabricated maps, against a brute-force loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+import s2sphere
+from fabricated_rasters import world, write_raster
+from pyspark.sql import SparkSession
+from rasterio.transform import Affine, from_origin
+from rasterio.warp import transform as warp
+
+from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.partitions.base import NODATA, OUTSIDE
+from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
+from geosieve.runtime.job import main
+
+JOBS = {
+    "ingest_images": (IngestConfig, ingest_images),
+    "catalog_rasters": (CatalogConfig, catalog_rasters),
+    "label_attributes": (LabelConfig, label_attributes),
+}
+
+
+class Workspace:
+    """A folder with tables; runs jobs as the command line does and returns exit code and report."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root, self._capsys = root, capsys
+        self.tables = root / "tables"
+
+    def run(self, job: str, config: dict[str, Any], *options: str, run_id: str = "r1") -> tuple[int, dict[str, Any]]:
+        path = self.root / f"{job}.yaml"
+        path.write_text(json.dumps({**config, "output": str(self.tables)}))
+        model, function = JOBS[job]
+        code = main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])  # type: ignore[type-var]
+        self.printed = self._capsys.readouterr().out
+        return code, json.loads(self.printed.splitlines()[-1])
+
+    def ingest(self, lat: np.ndarray, lon: np.ndarray) -> None:
+        path = self.root / "points.csv"
+        rows = [f"i{n:05d},{a!r},{b!r}" for n, (a, b) in enumerate(zip(lat.tolist(), lon.tolist(), strict=True))]
+        path.write_text("\n".join(["id,lat,lon", *rows]))
+        columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
+        source = {"name": "points", "uri": str(path), "format": "csv", "columns": columns}
+        assert self.run("ingest_images", {"source": source})[0] == 0
+
+    def catalog(self, collection: str, uri: Path, **options: Any) -> tuple[int, dict[str, Any]]:
+        return self.run("catalog_rasters", {"rasters": {"collection": collection, "uri": str(uri), **options}})
+
+    def label(self, partitions: list[Any], *options: str, run_id: str = "r1") -> tuple[int, dict[str, Any]]:
+        inputs = {"images": {"root": str(self.tables)}, "rasters": {"root": str(self.tables)}}
+        return self.run("label_attributes", {**inputs, "partitions": partitions}, *options, run_id=run_id)
+
+    def labels(self, run_id: str = "r1") -> Any:
+        frame = pq.read_table(self.tables / "labels" / f"run_id={run_id}", partitioning=None).to_pandas()
+        return frame.sort_values("image_id").reset_index(drop=True)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
+    return Workspace(tmp_path, capsys)
+
+
+def classes(name: str, collection: str, values: range) -> dict[str, Any]:
+    named = [{"name": f"c{v}", "values": [v]} for v in values]
+    return {"name": name, "kind": "classes", "collection": collection, "classes": named}
+
+
+def points(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    lat = np.concatenate([rng.uniform(-90, 90, n), [90.0, -90.0, 0.0, 0.5, 48.0]])
+    lon = np.concatenate([rng.uniform(-180, 180, n), [0.0, 0.0, 180.0, -180.0, 12.0]])
+    return lat, lon
+
+
+def test_labels_equal_a_loop_over_the_points(workspace: Workspace, tmp_path: Path) -> None:
+    lat, lon = points(3000)
+    workspace.ingest(lat, lon)
+    strips = world(tmp_path / "strips.tif", 0.5, seed=1, high=20, blockysize=1, nodata=3)
+    workspace.catalog("strips", strips)
+    # a mosaic of 10 by 10 degree tiles that leaves the north out
+    (tmp_path / "tiles").mkdir()
+    for i, north in enumerate(range(40, -90, -10)):
+        for j, west in enumerate(range(-180, 180, 10)):
+            values = np.random.default_rng(i * 36 + j).integers(0, 9, (20, 20), np.uint8)
+            tile = tmp_path / "tiles" / f"t{i:02d}_{j:02d}.tif"
+            write_raster(tile, values, from_origin(west, north, 0.5, 0.5), tiled=True, blockxsize=16, blockysize=16)
+    code, report = workspace.catalog("tiles", tmp_path / "tiles")
+    assert (code, report["rows_in"], report["rows_out"]) == (0, 13 * 36, 13 * 36)
+
+    code, report = workspace.label([classes("strips", "strips", range(1, 20)), classes("tiles", "tiles", range(9)),
+                                    {"name": "s2_l8", "kind": "s2", "level": 8}])  # fmt: skip
+    assert code == 0 and report["rows_out"] == lat.size
+    labels = workspace.labels()
+    np.testing.assert_array_equal(labels[["lat", "lon"]], np.column_stack([lat, lon]))
+
+    wrapped = np.where(lon == 180, -180, lon)
+    with rasterio.open(strips) as dataset:
+        inside = np.where(lat == -90, -89.9, lat)  # rasterio's last row does not hold the pole
+        found = np.array([v[0] for v in dataset.sample(zip(wrapped, inside, strict=True))], int)
+    np.testing.assert_array_equal(labels["strips"], np.where(found == 3, NODATA, found - 1))
+
+    expected = np.full(lat.size, OUTSIDE)
+    for path in (tmp_path / "tiles").iterdir():
+        with rasterio.open(path) as dataset:
+            grid = dataset.read(1)
+            row = np.floor((dataset.bounds.top - lat) / 0.5).astype(int)
+            column = np.floor((wrapped - dataset.bounds.left) / 0.5).astype(int)
+            row[lat == -90] -= 1
+            here = (row >= 0) & (row < 20) & (column >= 0) & (column < 20)
+            expected[here] = grid[row[here], column[here]]
+    np.testing.assert_array_equal(labels["tiles"], expected)
+
+    # s2sphere tells 180 and -180 apart by a rounding error; here they are one meridian
+    places = [s2sphere.LatLng.from_degrees(*point) for point in zip(lat, wrapped, strict=True)]
+    cells = [s2sphere.CellId.from_lat_lng(place) for place in places]
+    np.testing.assert_array_equal(labels["s2_id"].to_numpy().view(np.uint64), [cell.id() for cell in cells])
+    tokens = duckdb.sql(f"""
+        SELECT l.image_id, r.name FROM read_parquet('{workspace.tables}/labels/*/*.parquet') l
+        JOIN read_parquet('{workspace.tables}/regions_of_partition/*/*.parquet') r
+        ON r.partition = 's2_l8' AND r.region = l.s2_l8 ORDER BY 1""").fetchall()
+    assert [name for _, name in tokens] == [cell.parent(8).to_token() for cell in cells]
+
+    counted = report["details"]["partitions"]["tiles"]
+    assert counted["outside"] == (expected == OUTSIDE).sum()
+    assert counted["regions"] == {f"c{v}": int((expected == v).sum()) for v in range(9)}
+
+
+def test_overlapping_utm_tiles(workspace: Workspace, tmp_path: Path) -> None:
+    """Two tiles in neighbouring zones overlap around 12 degrees east; the one with the lower number is asked first."""
+    (tmp_path / "tiles").mkdir()
+    for zone, x0 in ((32, 600_000), (33, 200_000)):
+        values = np.full((200, 200), zone, np.uint8)
+        transform = Affine(1000, 0, x0, 0, -1000, 5_500_000)
+        write_raster(tmp_path / "tiles" / f"zone{zone}.tif", values, transform, f"EPSG:326{zone}")
+    rng = np.random.default_rng(0)
+    lat, lon = rng.uniform(47.5, 50, 2000), rng.uniform(9, 15, 2000)
+    workspace.ingest(lat, lon)
+    workspace.catalog("utm", tmp_path / "tiles", priorities=[{"pattern": "zone33*", "priority": -1}])
+    workspace.label([classes("utm", "utm", range(32, 34))])
+    expected = np.full(lat.size, OUTSIDE)
+    for index, name in ((0, "zone32"), (1, "zone33")):  # the later overwrites: it has priority
+        with rasterio.open(tmp_path / "tiles" / f"{name}.tif") as dataset:
+            x, y = warp("EPSG:4326", dataset.crs, lon.tolist(), lat.tolist())
+            column, row = (np.floor(v) for v in ~dataset.transform @ (np.array(x), np.array(y)))
+            expected[(row >= 0) & (row < 200) & (column >= 0) & (column < 200)] = index
+    np.testing.assert_array_equal(workspace.labels()["utm"], expected)
+    assert {OUTSIDE, 0, 1} == set(expected.tolist())
+
+
+def test_refused_files_are_rejects_with_their_class(workspace: Workspace, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    ones = np.ones((8, 8), np.uint8)
+    write_raster(folder / "good.tif", ones, from_origin(0, 8, 1, 1))
+    write_raster(folder / "nocrs.tif", ones, from_origin(0, 8, 1, 1), crs=None)
+    write_raster(folder / "swapped.tif", np.ones((300, 8), np.uint8), from_origin(40, 170, 1, 1))
+    (folder / "text.tif").write_text("no raster")
+    (folder / "empty.tif").write_bytes(b"")
+    whole = write_raster(folder / "short.tif", np.random.default_rng(0).integers(0, 255, (99, 99), np.uint8),
+                         from_origin(0, 50, 0.1, 0.1), compress=None)  # fmt: skip
+    whole.write_bytes(whole.read_bytes()[:6000])
+    code, report = workspace.catalog("mixed", folder)
+    assert code == 0
+    assert report["rejected"] == {"missing_crs": 1, "swapped_axes": 1, "not_a_raster": 2, "truncated": 1}
+    assert (report["rows_in"], report["rows_out"]) == (6, 1)
+    rejects = pq.read_table(workspace.tables / "rejects", columns=["id", "error_class"]).to_pylist()
+    assert {r["id"]: r["error_class"] for r in rejects}["nocrs.tif"] == "missing_crs"
+
+
+def test_a_collection_without_any_usable_file_fails(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "x.tif").write_text("no raster")
+    code, report = workspace.catalog("broken", tmp_path / "x.tif")
+    assert code == 65 and "none of 1 files" in report["error"]
+    assert workspace.catalog("absent", tmp_path / "absent*.tif")[0] == 65
+
+
+def test_a_crs_can_be_given_to_files_without_one(workspace: Workspace, tmp_path: Path) -> None:
+    write_raster(tmp_path / "nocrs.tif", np.ones((8, 8), np.uint8), from_origin(0, 8, 1, 1), crs=None)
+    assert workspace.catalog("given", tmp_path / "nocrs.tif", crs="EPSG:4326")[1]["rows_out"] == 1
+    code, report = workspace.run(
+        "catalog_rasters", {"rasters": {"collection": "x", "uri": str(tmp_path / "nocrs.tif"), "crs": "EPSG:0"}}
+    )
+    assert code == 78 and "rasters.crs" in report["error"]
+
+
+def test_a_map_that_covers_no_image_is_a_warning(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(np.array([50.0]), np.array([8.0]))
+    workspace.catalog("far", write_raster(tmp_path / "far.tif", np.ones((8, 8), np.uint8), from_origin(100, 8, 1, 1)))
+    code, report = workspace.label([classes("far", "far", range(1, 2))])
+    assert code == 0
+    assert any("far covers none" in warning for warning in report["warnings"])
+    assert report["details"]["partitions"]["far"]["outside"] == 1
+
+
+def test_a_value_without_a_class_is_counted_and_told(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(np.array([5.0, 5.0]), np.array([0.5, 1.5]))
+    workspace.catalog("two", write_raster(tmp_path / "t.tif", np.array([[1, 9]], np.uint8), from_origin(0, 5.5, 1, 1)))
+    _, report = workspace.label([classes("two", "two", range(1, 2))])
+    assert report["details"]["partitions"]["two"]["unknown"] == 1
+    assert any("does not name" in warning for warning in report["warnings"])
+
+
+def test_a_raster_that_broke_off_after_it_was_catalogued_fails_the_run(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(np.array([-89.0]), np.array([0.0]))
+    path = world(tmp_path / "world.tif", 1, compress=None)
+    workspace.catalog("w", path)
+    path.write_bytes(path.read_bytes()[:9000])
+    code, report = workspace.label([classes("w", "w", range(1, 250))])
+    assert code == 65 and "world.tif" in report["error"]
+    assert not list(workspace.tables.glob("labels/*/_SUCCESS"))
+
+
+def test_a_dry_run_shows_inputs_and_plan_and_writes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(*points(10))
+    workspace.catalog("w", world(tmp_path / "w.tif", 10))
+    before = sorted(workspace.tables.rglob("*"))
+    code, report = workspace.label([classes("w", "w", range(1, 250))], "--dry-run")
+    assert (code, report["status"]) == (0, "dry_run")
+    assert sorted(workspace.tables.rglob("*")) == before
+    assert '"kind": "classes"' in workspace.printed and "MapInArrow" in workspace.printed
+    assert "images of points" in report["details"]["inputs"]
+
+
+def test_a_finished_run_is_not_repeated(workspace: Workspace) -> None:
+    workspace.ingest(*points(10))
+    cells = [{"name": "s2_l5", "kind": "s2", "level": 5}]
+    assert workspace.label(cells)[0] == 0
+    code, report = workspace.label(cells)
+    assert (code, report["status"]) == (99, "nothing_to_do")
+
+
+@pytest.mark.parametrize(
+    ("partitions", "told"),
+    [
+        (["no_such_partition"], "no_such_partition.yaml"),
+        ([{"name": "x", "kind": "s3", "level": 3}], "did you mean 's2'"),
+        ([{"name": "lat", "kind": "s2", "level": 3}], "a column 'lat' of its own"),
+        ([{"name": "a", "kind": "s2", "level": 3}, {"name": "a", "kind": "s2", "level": 4}], "stands twice"),
+        ([], "at least 1"),
+    ],
+)
+def test_partitions_that_cannot_be_are_told(workspace: Workspace, partitions: list[Any], told: str) -> None:
+    code, report = workspace.label(partitions)
+    assert code == 78 and told in report["error"]
+
+
+def test_a_collection_that_was_not_catalogued_is_told_with_those_that_were(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    workspace.ingest(*points(3))
+    workspace.catalog("here", world(tmp_path / "w.tif", 10))
+    code, report = workspace.label([classes("p", "there", range(3))])
+    assert code == 65 and "catalogued: here" in report["error"]

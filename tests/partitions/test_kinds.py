@@ -1,0 +1,203 @@
+"""What each kind of partition says of a point."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import s2sphere
+import shapely
+from fabricated_rasters import cataloged, world, write_raster
+from rasterio.transform import from_origin
+
+from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, kinds, parse_definition
+from geosieve.partitions.nearby import NOTHING, CellIndex, cell_keys
+from geosieve.runtime.config import read_yaml
+from geosieve.runtime.errors import ConfigError, InputError
+
+CONF = Path(__file__).parents[2] / "conf" / "partitions"
+
+
+def build(files: list[CatalogedFile], **definition: Any) -> Partition:
+    return parse_definition({"name": "p", **definition}, "test").build(lambda collection: files)
+
+
+def everything_near(partition: Partition, lat: np.ndarray, lon: np.ndarray) -> CellIndex:
+    """An index in which every outline is near every point: the exact decision alone is tested."""
+    cells = np.unique(cell_keys(lat, lon))
+    items = np.array(list(partition.outlines()), dtype=np.int64)
+    return CellIndex.from_pairs(np.repeat(cells, items.size), np.tile(items, cells.size))
+
+
+def assign(partition: Partition, lat: Any, lon: Any) -> list[int]:
+    lat, lon = np.array(lat, float), np.array(lon, float)
+    return partition.assign(lat, lon, everything_near(partition, lat, lon).nearby(lat, lon)).tolist()
+
+
+class TestClasses:
+    merge = ({"name": "wood", "values": [1, 3]}, {"name": "field", "values": [2]})
+
+    def test_values_are_merged_and_what_is_not_named_is_counted_apart(self, tmp_path: Path) -> None:
+        path = write_raster(
+            tmp_path / "a.tif", np.array([[1, 2, 3, 4, 0]], np.uint8), from_origin(0, 10, 1, 1), nodata=0
+        )
+        partition = build([cataloged(path)], kind="classes", collection="c", classes=self.merge)
+        assert assign(partition, [9.5] * 6, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]) == [0, 1, 0, UNKNOWN, NODATA, OUTSIDE]
+
+    def test_a_value_in_two_classes_is_refused(self) -> None:
+        classes = [{"name": "a", "values": [1]}, {"name": "b", "values": [1]}]
+        with pytest.raises(ConfigError, match="more than one class"):
+            build([], kind="classes", collection="c", classes=classes)
+
+    def test_the_hash_follows_data_and_merges_but_not_the_title_or_the_path(self, tmp_path: Path) -> None:
+        a, b = world(tmp_path / "a.tif", 10), world(tmp_path / "b.tif", 10)
+        other = world(tmp_path / "other.tif", 5)
+        definition = {"kind": "classes", "collection": "c", "classes": self.merge}
+        digest = build([cataloged(a)], **definition).digest
+        assert build([cataloged(b)], **definition, title="x").digest == digest
+        assert build([cataloged(other)], **definition).digest != digest
+        assert build([cataloged(a)], **{**definition, "classes": self.merge[::-1]}).digest != digest
+
+
+class TestOverlaps:
+    def files(self, tmp_path: Path, priorities: tuple[int, int]) -> list[CatalogedFile]:
+        """Two tiles that overlap between longitudes 2 and 4: the first has no data in [2, 3)."""
+        a = write_raster(tmp_path / "a.tif", np.array([[1, 1, 0, 1]], np.uint8), from_origin(0, 10, 1, 1), nodata=0)
+        b = write_raster(tmp_path / "b.tif", np.array([[2, 2, 2, 2]], np.uint8), from_origin(2, 10, 1, 1), nodata=0)
+        ordered = zip((a, b), priorities, strict=True)
+        return [cataloged(path, priorities=[{"pattern": "*", "priority": p}]) for path, p in ordered]
+
+    @pytest.mark.parametrize(
+        ("priorities", "expected"), [((0, 1), [0, 1, 0, 1, OUTSIDE]), ((1, 0), [0, 1, 1, 1, OUTSIDE])]
+    )
+    def test_the_first_file_with_a_valid_value_wins(
+        self, tmp_path: Path, priorities: tuple[int, int], expected: list[int]
+    ) -> None:
+        classes = [{"name": "a", "values": [1]}, {"name": "b", "values": [2]}]
+        partition = build(self.files(tmp_path, priorities), kind="classes", collection="c", classes=classes)
+        assert assign(partition, [9.5] * 5, [0.5, 2.5, 3.5, 5.5, 6.5]) == expected
+
+    def test_without_priorities_the_uri_decides_and_not_the_order_of_the_catalogue(self, tmp_path: Path) -> None:
+        classes = [{"name": "a", "values": [1]}, {"name": "b", "values": [2]}]
+        files = self.files(tmp_path, (0, 0))
+        labels = {
+            tuple(assign(build(order, kind="classes", collection="c", classes=classes), [9.5], [3.5]))
+            for order in (files, files[::-1])
+        }
+        assert labels == {(0,)}
+
+    def test_a_point_on_the_border_of_two_tiles_belongs_to_one(self, tmp_path: Path) -> None:
+        tiles = [
+            write_raster(tmp_path / f"{i}{j}.tif", np.full((4, 4), 2 * i + j + 1, np.uint8), from_origin(4 * j, 8 - 4 * i, 1, 1))
+            for i in (0, 1)
+            for j in (0, 1)
+        ]  # fmt: skip
+        classes = [{"name": str(v), "values": [v]} for v in (1, 2, 3, 4)]
+        partition = build([cataloged(tile) for tile in tiles], kind="classes", collection="c", classes=classes)
+        # the corner of all four, the edges between two, the outer upper-left corner and the outer lower-right one
+        assert assign(partition, [4, 6, 4, 8, 0], [4, 4, 2, 0, 8]) == [3, 1, 2, 0, OUTSIDE]
+
+
+class TestDensity:
+    def test_buckets_have_equal_widths_in_log10_of_the_datas_range(self, tmp_path: Path) -> None:
+        values = np.array([[0, 1, 9, 10, 99, 100, 1000, 10000]], np.int32)
+        path = write_raster(tmp_path / "a.tif", values, from_origin(0, 10, 1, 1))
+        partition = build([cataloged(path, statistics=True)], kind="density", collection="c")
+        # 1 to 10,000 in four: 1-10, 10-100, 100-1000, 1000-10,000
+        assert assign(partition, [9.5] * 8, np.arange(8) + 0.5) == [0, 0, 0, 1, 1, 2, 3, 3]
+
+    def test_given_edges(self, tmp_path: Path) -> None:
+        path = write_raster(tmp_path / "a.tif", np.array([[-1, 4, 5, 6]], np.float32), from_origin(0, 10, 1, 1))
+        partition = build([cataloged(path)], kind="density", collection="c", names=["low", "high"], edges=[5])
+        assert assign(partition, [9.5] * 4, np.arange(4) + 0.5) == [0, 0, 1, 1]
+
+    def test_a_catalogue_without_statistics_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match=r"rasters\.statistics=true"):
+            build([cataloged(world(tmp_path / "a.tif", 10))], kind="density", collection="c")
+
+    @pytest.mark.parametrize("edges", [[1.0], [3.0, 2.0, 4.0], [0.0, 1.0, 2.0]])
+    def test_edges_that_make_no_buckets_are_refused(self, edges: list[float]) -> None:
+        with pytest.raises(ConfigError):
+            build([], kind="density", collection="c", edges=edges)
+
+
+@pytest.mark.parametrize("level", [0, 6, 10, 30])
+def test_s2_regions_are_the_cells_in_id_order(level: int) -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 500))), rng.uniform(-180, 180, 500)
+    partition = build([], kind="s2", level=level)
+    region = partition.assign(lat, lon, NOTHING.nearby(lat, lon))
+    points = (s2sphere.LatLng.from_degrees(*point) for point in zip(lat, lon, strict=True))
+    cells = [s2sphere.CellId.from_lat_lng(point).parent(level) for point in points]
+    named = {r.index: r.name for r in partition.regions(np.unique(region))}
+    assert [named[index] for index in region.tolist()] == [cell.to_token() for cell in cells]
+    ids = np.array([cell.id() for cell in cells], dtype=np.uint64)
+    assert (np.argsort(ids, kind="stable") == np.argsort(region, kind="stable")).all()
+    assert region.min() >= 0 and region.max() < partition.n_regions == 6 * 4**level
+
+
+class TestPolygons:
+    def file(self, tmp_path: Path, shapes: dict[str, shapely.Geometry]) -> str:
+        features = [
+            {"type": "Feature", "properties": {"name": name}, "geometry": json.loads(shapely.to_geojson(shape))}
+            for name, shape in shapes.items()
+        ]
+        path = tmp_path / "shapes.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        return str(path)
+
+    def test_inside_outside_holes_and_borders(self, tmp_path: Path) -> None:
+        ring = shapely.box(0, 0, 10, 10).difference(shapely.box(4, 4, 6, 6))
+        uri = self.file(tmp_path, {"ring": ring, "east": shapely.box(10, 0, 20, 10)})
+        partition = build([], kind="polygons", uri=uri, name_column="name")
+        # inside, in the hole, on the common border (the first of the file), in the east, outside
+        assert assign(partition, [1, 5, 5, 5, 50], [1, 5, 10, 15, 5]) == [0, OUTSIDE, 0, 1, OUTSIDE]
+
+    def test_the_antimeridian_belongs_to_a_polygon_that_ends_there(self, tmp_path: Path) -> None:
+        uri = self.file(tmp_path, {"far east": shapely.box(170, 60, 180, 70)})
+        partition = build([], kind="polygons", uri=uri, name_column="name")
+        assert assign(partition, [65, 65], [180, -180]) == [0, 0]
+
+    def test_an_unknown_column_is_told_with_those_there_are(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="columns: name"):
+            build([], kind="polygons", uri=self.file(tmp_path, {"a": shapely.box(0, 0, 1, 1)}), name_column="nom")
+
+    def test_a_file_that_is_none_is_told(self, tmp_path: Path) -> None:
+        (tmp_path / "x.geojson").write_text("{")
+        with pytest.raises(InputError, match=r"x\.geojson"):
+            build([], kind="polygons", uri=str(tmp_path / "x.geojson"), name_column="name")
+
+
+class TestDefinitions:
+    def test_an_unknown_kind_is_told_with_the_nearest(self) -> None:
+        with pytest.raises(ConfigError, match="did you mean 'classes'"):
+            parse_definition({"name": "p", "kind": "clases"}, "x.yaml")
+
+    def test_an_unknown_key_is_told_with_the_nearest(self) -> None:
+        with pytest.raises(ConfigError, match="did you mean 'level'"):
+            parse_definition({"name": "p", "kind": "s2", "levle": 3}, "x.yaml")
+
+    def test_the_kinds_are_the_files_of_the_folder(self) -> None:
+        assert kinds() == ["classes", "density", "polygons", "s2"]
+
+    def test_every_definition_in_conf_is_valid(self) -> None:
+        for path in CONF.glob("*.yaml"):
+            parse_definition({"name": path.stem, **read_yaml(path)}, str(path))
+
+    def test_esa_cci_merge_is_the_papers_with_its_misprint_mended(self) -> None:
+        """Bianco et al.: 10-40, 50-60, 70-100, 110-150, 160-180 (printed 190), urban 190, 200-220."""
+        definition = parse_definition({"name": "e", **read_yaml(CONF / "esa_cci_merged.yaml")}, "")
+        bounds = [(10, 40), (50, 62), (70, 100), (110, 153), (160, 180), (190, 190), (200, 220)]
+        merged = [(min(c.values), max(c.values)) for c in definition.classes]  # type: ignore[attr-defined]
+        assert merged == bounds
+        codes = [value for c in definition.classes for value in c.values]  # type: ignore[attr-defined]
+        assert len(codes) == 37  # the legend's 38 codes without "no data"
+
+    def test_esa_cci_groups_are_the_legends_22(self) -> None:
+        definition = parse_definition({"name": "e", **read_yaml(CONF / "esa_cci_groups.yaml")}, "")
+        groups = definition.classes  # type: ignore[attr-defined]
+        assert [min(c.values) // 10 * 10 for c in groups] == [*range(10, 101, 10), *range(110, 221, 10)]
+        assert all(v // 10 == min(c.values) // 10 for c in groups for v in c.values)

@@ -1,0 +1,168 @@
+"""One run id, several attempts; and what does not count as a committed run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+from small_publication import (
+    MEASURED,
+    REJECTED,
+    ROWS,
+    leaves,
+    measured,
+    publication,
+    publish,
+    readable,
+    rejects,
+)
+
+from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
+from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schemas import REJECTS
+
+BOTH = {"measured", "rejects"}
+
+
+def _snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {str(p): (p.stat().st_mtime_ns, p.read_bytes()) for p in root.rglob("*") if p.is_file()}
+
+
+def test_a_committed_run_is_left_untouched_by_a_rerun(spark: SparkSession, tmp_path: Path) -> None:
+    assert publish(spark, tmp_path) is True
+    before = _snapshot(tmp_path)
+    assert publish(spark, tmp_path) is False
+    assert _snapshot(tmp_path) == before
+
+
+def test_a_run_id_committed_with_another_configuration_is_refused(spark: SparkSession, tmp_path: Path) -> None:
+    publish(spark, tmp_path)
+    before = _snapshot(tmp_path)
+    with pytest.raises(ConfigError, match="another configuration"):
+        publication(spark, tmp_path, digest="1" * 64).begin()
+    assert _snapshot(tmp_path) == before
+
+
+def test_the_later_attempt_takes_over_and_the_earlier_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    earlier, later = publication(spark, tmp_path), publication(spark, tmp_path)
+    assert earlier.begin()
+    earlier.write(MEASURED, measured(spark))
+    earlier.write(REJECTS, rejects(spark))
+    assert later.begin()
+    with pytest.raises(RetryableError, match="another attempt"):
+        earlier.commit(ROWS + REJECTED, "{}")
+    assert readable(spark, tmp_path) == {}
+    later.write(MEASURED, measured(spark))
+    later.write(REJECTS, rejects(spark))
+    later.commit(ROWS + REJECTED, "{}")
+    assert _rows(spark, tmp_path) == ROWS
+
+
+def test_an_attempt_that_lost_its_claim_does_not_write_among_the_winner_s_files(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    earlier, later = publication(spark, tmp_path), publication(spark, tmp_path)
+    assert earlier.begin()
+    assert later.begin()
+    later.write(MEASURED, measured(spark))
+    with pytest.raises(RetryableError, match="another attempt"):
+        earlier.write(MEASURED, measured(spark))
+    later.write(REJECTS, rejects(spark))
+    later.commit(ROWS + REJECTED, "{}")
+    assert _rows(spark, tmp_path) == ROWS
+
+
+def test_files_that_appear_after_writing_are_not_committed(spark: SparkSession, tmp_path: Path) -> None:
+    # The last task of an attempt that lost its claim may still be moving its file into the leaf.
+    attempt = publication(spark, tmp_path)
+    attempt.begin()
+    attempt.write(MEASURED, measured(spark))
+    attempt.write(REJECTS, rejects(spark))
+    leaf = leaves(tmp_path)["measured"]
+    stray = leaf / "part-00000-stray-c000.zstd.parquet"
+    stray.write_bytes(next(leaf.glob("part-*.parquet")).read_bytes())
+    with pytest.raises(RetryableError, match="another attempt"):
+        attempt.commit(ROWS + REJECTED, "{}")
+    assert readable(spark, tmp_path) == {}
+    assert publish(spark, tmp_path)
+    assert not stray.exists()
+
+
+def test_an_attempt_killed_during_the_other_s_takeover_changes_nothing_for_it(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    # The earlier attempt's failure while the leaf is cleared under it is a lost race, not a missing file.
+    earlier, later = publication(spark, tmp_path), publication(spark, tmp_path)
+    earlier.begin()
+
+    def take_over_then_fail(number: int) -> int:
+        raise FileNotFoundError(f"No such file or directory: _temporary/{number}")
+
+    frame = measured(spark)
+    broken = spark.createDataFrame(frame.rdd.map(lambda row: (take_over_then_fail(row[0]), row[1])), frame.schema)
+    later.begin()
+    with pytest.raises(RetryableError, match="another attempt"):
+        earlier.write(MEASURED, broken)
+
+
+@pytest.mark.parametrize("rows_in", [ROWS + REJECTED - 1, ROWS + REJECTED + 1, ROWS])
+def test_a_lost_or_invented_row_commits_nothing(spark: SparkSession, tmp_path: Path, rows_in: int) -> None:
+    attempt = publication(spark, tmp_path)
+    attempt.begin()
+    attempt.write(MEASURED, measured(spark))
+    attempt.write(REJECTS, rejects(spark))
+    with pytest.raises(IntegrityError, match=f"{rows_in} rows came in but {ROWS} went out and {REJECTED}"):
+        attempt.commit(rows_in, "{}")
+    assert readable(spark, tmp_path) == {}
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null", '{"name": "org.apache.hadoop…", "filenames": []}'])
+def test_a_marker_of_another_engine_commits_nothing(spark: SparkSession, tmp_path: Path, content: str) -> None:
+    # Spark's own `_SUCCESS` is empty; the magic committer's is JSON of another kind.
+    leaf = leaves(tmp_path)["measured"]
+    measured(spark).write.parquet(str(leaf))
+    (leaf / "_SUCCESS").write_text(content)
+    (leaf / "._SUCCESS.crc").unlink(missing_ok=True)
+    assert readable(spark, tmp_path) == {}
+    assert publish(spark, tmp_path)
+    assert _rows(spark, tmp_path) == ROWS
+
+
+def test_a_missing_file_of_a_committed_run_stops_the_reader(spark: SparkSession, tmp_path: Path) -> None:
+    publish(spark, tmp_path)
+    next(leaves(tmp_path)["measured"].glob("part-*.parquet")).unlink()
+    with pytest.raises(RetryableError, match="1 files of a committed run are missing") as caught:
+        _rows(spark, tmp_path)
+    assert str(leaves(tmp_path)["measured"]) in caught.value.where
+
+
+def test_a_file_that_no_manifest_lists_is_not_read(spark: SparkSession, tmp_path: Path) -> None:
+    publish(spark, tmp_path)
+    leaf = leaves(tmp_path)["measured"]
+    (leaf / "part-copied.parquet").write_bytes(next(leaf.glob("part-*.parquet")).read_bytes())
+    assert _rows(spark, tmp_path) == ROWS
+
+
+def test_runs_come_in_the_order_of_their_commits(spark: SparkSession, tmp_path: Path) -> None:
+    # Run ids say nothing about time: a backfill may be named after a day long past.
+    for run_id, time in (("b", "2024-01-02T00:00:00+00:00"), ("a", "2024-01-03T00:00:00+00:00")):
+        publish(spark, tmp_path, run_id)
+        marker = leaves(tmp_path, run_id)["measured"] / "_SUCCESS"
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "committed_at": time}))
+        (marker.parent / "._SUCCESS.crc").unlink()
+    runs = committed_runs(spark, str(tmp_path), MEASURED)
+    assert [run.run_id for run in runs] == ["b", "a"]
+    assert [run.values for run in runs] == [{"source": "lab", "run_id": "b"}, {"source": "lab", "run_id": "a"}]
+
+
+def test_the_configuration_and_report_lie_beside_the_rows(spark: SparkSession, tmp_path: Path) -> None:
+    publish(spark, tmp_path)
+    leaf = leaves(tmp_path)["measured"]
+    assert json.loads((leaf / "_config.json").read_text()) == {"answer": 42}
+    assert json.loads((leaf / "_report.json").read_text()) == {"status": "done"}
+
+
+def _rows(spark: SparkSession, root: Path) -> int:
+    return read_runs(spark, str(root), MEASURED, committed_runs(spark, str(root), MEASURED)).count()

@@ -1,0 +1,225 @@
+"""The tables as other engines see them: types, time zone, compression, GeoParquet."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import shapely
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+from geosieve.runtime.errors import InputError
+from geosieve.tables import schemas
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schema import BBOX, Column, Table
+from geosieve.tables.schemas import LABELS, RASTER_CATALOG, REGIONS, labels_table
+
+ALL = [*(table for table in schemas.ALL if table is not LABELS), labels_table(["koppen", "s2_l10"])]
+SQUARE = shapely.box(10.0, -5.5, 12.25, 3.0)
+MOMENT = datetime(2019, 12, 31, 23, 59, 59, 123456, tzinfo=UTC)
+
+# What a bigint is to each engine: 64 bits and signed, and so on; no engine needs another type than these.
+ARROW = {
+    "string": pa.string(),
+    "boolean": pa.bool_(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "double": pa.float64(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+    "date": pa.date32(),
+    "geometry": pa.binary(),
+}
+DUCKDB = {
+    "string": {"VARCHAR"},
+    "boolean": {"BOOLEAN"},
+    "int": {"INTEGER"},
+    "bigint": {"BIGINT"},
+    "double": {"DOUBLE"},
+    "timestamp": {"TIMESTAMP WITH TIME ZONE"},
+    "date": {"DATE"},
+    "geometry": {"BLOB", "GEOMETRY('OGC:CRS84')", "GEOMETRY"},  # as its version knows GeoParquet
+}
+EXAMPLES: dict[str, Any] = {
+    "string": "Åre, “quoted”\n",
+    "boolean": True,
+    "int": -(2**31),
+    "bigint": -(2**63),
+    "double": -179.123456789012,
+    "timestamp": MOMENT,
+    "date": date(1970, 1, 1),
+    "geometry": SQUARE.wkb,
+}
+
+
+def _example(kind: str) -> Any:
+    if kind.startswith("array<"):
+        return [_example(kind[6:-1])] * 2
+    if kind.startswith("struct<"):
+        return {name: _example(of) for name, of in _members(kind)}
+    return EXAMPLES[kind]
+
+
+def _members(kind: str) -> list[list[str]]:
+    return [pair.split(":") for pair in kind[7:-1].split(",")]
+
+
+def _arrow(kind: str) -> pa.DataType:
+    if kind.startswith("array<"):
+        return pa.list_(pa.field("element", _arrow(kind[6:-1])))
+    if kind.startswith("struct<"):
+        return pa.struct([(name, _arrow(of)) for name, of in _members(kind)])
+    return ARROW[kind]
+
+
+def _rows(table: Table) -> list[dict[str, Any]]:
+    """A full row, and one with every nullable column null."""
+    columns = [column for column in table.columns if column != BBOX]
+    full = {column.name: _example(column.type) for column in columns}
+    return [full, {c.name: None if c.nullable else full[c.name] for c in columns}]
+
+
+def _frame(spark: SparkSession, table: Table) -> DataFrame:
+    fields = [field for field in table.spark_schema().fields if field.name != BBOX.name]
+    frame = spark.createDataFrame(_rows(table), StructType(fields)).coalesce(1)
+    if table.geometry is not None:
+        frame = frame.withColumn(table.geometry.name, F.expr(f"ST_GeomFromWKB({table.geometry.name})"))
+    return frame
+
+
+def _publish(spark: SparkSession, root: Path, table: Table) -> Path:
+    """The one data file of a run that holds the table's example rows."""
+    leaf = Leaf(table, {column.name: "x" for column in table.partitions})
+    publication = Publication(spark, str(root), "r1", "{}", "0" * 64, [leaf])
+    publication.begin()
+    assert publication.write(table, _frame(spark, table)) == 2
+    publication.commit(2, "{}")
+    (file,) = Path(leaf.uri(str(root), "r1")).glob("part-*.parquet")
+    return file
+
+
+@pytest.mark.parametrize("table", ALL, ids=lambda table: table.name)
+def test_every_table_is_what_it_says_to_spark_pyarrow_and_duckdb(
+    spark: SparkSession, tmp_path: Path, table: Table
+) -> None:
+    file = _publish(spark, tmp_path, table)
+    expected = _rows(table)
+
+    arrow = pq.ParquetFile(file)
+    assert {field.name: field.type for field in arrow.schema_arrow} == {c.name: _arrow(c.type) for c in table.columns}
+    stored = arrow.read().to_pylist()
+    assert [_without_bbox(row) for row in stored] == expected
+
+    described = duckdb.sql(f"DESCRIBE SELECT * FROM read_parquet('{file}', hive_partitioning=false)").fetchall()
+    found = {name: kind for name, kind, *_ in described}
+    assert set(found) == {column.name for column in table.columns}
+    for column in table.columns:
+        assert column.type not in DUCKDB or found[column.name] in DUCKDB[column.type]
+        assert not any(narrow in found[column.name] for narrow in ("TINYINT", "SMALLINT", "UINTEGER", "UBIGINT"))
+
+    runs = committed_runs(spark, str(tmp_path), table)
+    rows = read_runs(spark, str(tmp_path), table, runs).collect()
+    assert [row["run_id"] for row in rows] == ["r1", "r1"]
+    assert [_without_bbox(row.asDict(recursive=True), table) for row in rows] == [_naive(row) for row in expected]
+
+
+def _without_bbox(row: dict[str, Any], table: Table | None = None) -> dict[str, Any]:
+    drop = {BBOX.name, *(column.name for column in table.partition_columns)} if table else {BBOX.name}
+    return {name: value for name, value in row.items() if name not in drop}
+
+
+def _naive(row: dict[str, Any]) -> dict[str, Any]:
+    """PySpark gives timestamps in the machine's zone and without one."""
+    local = {k: v.astimezone().replace(tzinfo=None) for k, v in row.items() if isinstance(v, datetime)}
+    return {**row, **local}
+
+
+@pytest.mark.parametrize("table", ALL, ids=lambda table: table.name)
+def test_files_hold_only_types_that_athena_reads(spark: SparkSession, tmp_path: Path, table: Table) -> None:
+    metadata = pq.ParquetFile(_publish(spark, tmp_path, table)).metadata
+    for number in range(len(metadata.schema)):
+        column = metadata.schema.column(number)
+        logical = json.loads(column.logical_type.to_json())
+        assert column.physical_type in {"BOOLEAN", "INT32", "INT64", "DOUBLE", "BYTE_ARRAY"}, column.name
+        if logical["Type"] == "Int":
+            assert logical["isSigned"] and logical["bitWidth"] >= 32, column.name
+        if logical["Type"] == "Timestamp":
+            assert logical["isAdjustedToUTC"] and logical["timeUnit"] == "microseconds", column.name
+    group = metadata.row_group(0)
+    assert {group.column(n).compression for n in range(group.num_columns)} == {"ZSTD"}
+
+
+@pytest.mark.parametrize("table", [RASTER_CATALOG, REGIONS], ids=lambda table: table.name)
+def test_tables_with_a_geometry_are_geoparquet_with_a_bbox_covering(
+    spark: SparkSession, tmp_path: Path, table: Table
+) -> None:
+    file = pq.ParquetFile(_publish(spark, tmp_path, table))
+    geometry = table.geometry
+    assert geometry is not None
+    geo = json.loads(file.schema_arrow.metadata[b"geo"])
+    assert geo["version"] == "1.1.0"
+    assert geo["primary_column"] == geometry.name
+    column = geo["columns"][geometry.name]
+    assert column["encoding"] == "WKB"
+    assert "crs" not in column  # absent means OGC:CRS84: longitude before latitude
+    assert column["geometry_types"] == ["Polygon"]
+    edges = {edge: ["bbox", edge] for edge in ("xmin", "ymin", "xmax", "ymax")}
+    assert column["covering"] == {"bbox": edges}
+    for row in file.read().to_pylist():
+        if row[geometry.name] is None:
+            assert row["bbox"] is None
+        else:
+            assert tuple(row["bbox"][edge] for edge in edges) == SQUARE.bounds
+
+
+def test_a_writer_that_drifted_from_the_declaration_is_named_column_by_column(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([("a", 1, 0.5)], "partition string, n_regions int, extra double")
+    with pytest.raises(InputError) as caught:
+        schemas.PARTITIONS.conform(frame)
+    faults = set(caught.value.what.split("; "))
+    assert faults == {
+        "partition_hash is missing",
+        "kind is missing",
+        "definition is missing",
+        "extra is not declared",
+        "n_regions is int, not bigint",
+    }
+    assert "partitions" in caught.value.where
+
+
+def test_conform_puts_columns_into_the_declared_order(spark: SparkSession) -> None:
+    columns = [column.name for column in schemas.REJECTS.columns]
+    frame = spark.createDataFrame([tuple(columns[::-1])], [*columns[::-1]])
+    assert schemas.REJECTS.conform(frame).columns == columns
+
+
+def test_a_partition_may_not_take_the_name_of_a_column() -> None:
+    for name in ("lat", "run_id"):
+        with pytest.raises(ValueError, match=name):
+            labels_table([name])
+
+
+def test_declarations_use_only_the_types_of_the_contract() -> None:
+    for table in ALL:
+        for column in table.columns:
+            inner = column.type.removeprefix("array<").removeprefix("struct<").rstrip(">")
+            kinds = {pair.split(":")[-1] for pair in inner.split(",")}
+            assert kinds <= set(ARROW), f"{table.name}.{column.name}"
+            assert not column.type.startswith("array<") or column.type.startswith("array<struct<")
+        assert all(column.type == "string" for column in table.partition_columns)
+        assert table.partition_columns[-1] == Column("run_id", "string", "the run that wrote the row")
+
+
+def test_the_documentation_of_tables_is_up_to_date() -> None:
+    page = Path(__file__).parents[2] / "docs" / "tables.md"
+    assert page.read_text(encoding="utf-8") == schemas.documentation(), (
+        "python -m geosieve.tables.schemas > docs/tables.md"
+    )
