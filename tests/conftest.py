@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from geosieve.runtime.session import spark_session
 from pyspark.sql import SparkSession
+
+from geosieve.runtime.session import spark_session
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g --conf spark.sql.shuffle.partitions=4 pyspark-shell")
+    options = "--master local[2] --driver-memory 2g --conf spark.sql.shuffle.partitions=4"
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"{options} pyspark-shell")
     with spark_session("geosieve tests", local=False) as session:
         yield session

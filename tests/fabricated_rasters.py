@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import rasterio
-from geosieve.rasters.catalog import RasterSource, describe
-from geosieve.rasters.sampling import RasterFile
 from numpy.typing import NDArray
 from rasterio.transform import Affine, from_origin
 
 from geosieve.partitions.base import CatalogedFile
+from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.sampling import RasterFile
 
 
 def write_raster(

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pyspark.sql import SparkSession
+
 from geosieve.images.ingest import ingest_images
 from geosieve.images.sources import IngestConfig
 from geosieve.runtime.job import main
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import IMAGES, REJECTS
-from pyspark.sql import SparkSession
 
 COLUMNS = {"image_id": "id", "lat": "latitude", "lon": "longitude"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+
 from geosieve.images.exif import capture_time, position
 
 PARIS = {1: "N", 2: (48.0, 51.0, 30.0), 3: "E", 4: (2.0, 17.0, 40.2)}
@@ -48,7 +49,9 @@ def test_a_file_without_position_is_no_fault() -> None:
         ({2: (float("inf"), 0.0, 0.0)}, "range"),
         ({2: (48.0, 51.0)}, "rationals"),
         ({2: 48.85}, "rationals"),
-        ({2: "48.85"}, "rationals"),
+        ({2: "485"}, "rationals"),
+        ({2: b"485"}, "rationals"),
+        ({2: (48.0, "x", 0.0)}, "rationals"),
         ({2: None}, "rationals"),
         ({2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}, "unknown"),
     ],
@@ -90,6 +93,15 @@ def test_a_time_nobody_can_read_is_reported(text: str) -> None:
     assert (time, code) == (None, "bad_time")
 
 
-@pytest.mark.parametrize("gps", [{29: "2015:04:10", 7: (float("nan"), 0, 0)}, {29: "2015:04:10"}, {29: 5, 7: "x"}])
+@pytest.mark.parametrize(
+    "gps",
+    [
+        {29: "2015:04:10", 7: (float("nan"), 0.0, 0.0)},
+        {29: "2015:04:10", 7: (1e300, 0.0, 0.0)},
+        {29: "2015:04:10", 7: (24.0, 0.0, 0.0)},
+        {29: "2015:04:10"},
+        {29: 5, 7: "xyz"},
+    ],
+)
 def test_a_damaged_gps_time_leaves_the_local_one(gps: dict[int, object]) -> None:
     assert capture_time({36867: "2015:04:10 20:12:23"}, gps)[1] == "no_time_zone"

@@ -18,10 +18,11 @@ from fabricated_images import (
     png_with_text_bomb,
     rational,
 )
-from geosieve.images.headers import ImageHeader, Refusal, read_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
+from geosieve.images.headers import ImageHeader, Refusal, read_header
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 

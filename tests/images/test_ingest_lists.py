@@ -7,13 +7,13 @@ import gzip
 import random
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 from ingesting import Ingest
 from pyspark.sql import SparkSession
+
+from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 
 COORDS = Path(__file__).parents[3] / "shared" / "data" / "coords"
 CONF = Path(__file__).parents[2] / "conf" / "sources"

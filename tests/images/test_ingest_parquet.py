@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from ingesting import Ingest
+
+from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 COLUMNS = {"image_id": "id", "lat": "latitude", "lon": "longitude", "captured_at": "taken"}
 TAKEN = datetime(2015, 4, 25, 22, 13, 20, tzinfo=UTC)
@@ -95,7 +96,7 @@ def test_files_whose_columns_drift_apart_are_named(ingest: Ingest, tmp_path: Pat
     )
     save(folder / "b.parquet", id=["b"], lat=[1.0], longitude=[2.0], taken=[1430000000])
     code, report = ingest(folder, format="parquet", columns=COLUMNS)
-    assert (code, "b.parquet" in report["error"], "nearest: 'lat'" in report["error"]) == (EXIT_BAD_INPUT, True, True)
+    assert (code, "b.parquet" in report["error"], "'lat'" in report["error"]) == (EXIT_BAD_INPUT, True, True)
 
 
 def test_what_is_no_parquet_is_named(ingest: Ingest, tmp_path: Path) -> None:

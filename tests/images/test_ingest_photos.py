@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 from fabricated_images import GPS, image, jpeg_with_exif, looping_exif, png_of_size
-from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 from ingesting import Ingest
+
+from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
 
@@ -37,8 +38,10 @@ def test_every_file_is_an_image_or_a_reject(ingest: Ingest, tmp_path: Path) -> N
         "text.jpg": (b"hello", "not_an_image"),
         "cut.jpg": (image()[:50], "unreadable_header"),
         "huge.png": (png_of_size(65_000, 65_000), "too_large"),
+        "_MG_0001.JPG": (image(), "hidden_name"),
+        "_best/a.jpg": (image(), "hidden_name"),
     }
-    hidden = {".DS_Store": b"x", ".thumbs/a.jpg": image()}
+    hidden = {".DS_Store": b"x", ".thumbs/a.jpg": image(), "_SUCCESS": b"", "sub/._a.jpg": b"x"}
     files = {**good, **{name: content for name, (content, _) in bad.items()}, **hidden}
     folder = fill(tmp_path / "photo album", files)
     code, report = ingest(folder, format="photos")

@@ -90,11 +90,10 @@ class TestOverlaps:
         assert labels == {(0,)}
 
     def test_a_point_on_the_border_of_two_tiles_belongs_to_one(self, tmp_path: Path) -> None:
-        tiles = [
-            write_raster(tmp_path / f"{i}{j}.tif", np.full((4, 4), 2 * i + j + 1, np.uint8), from_origin(4 * j, 8 - 4 * i, 1, 1))
-            for i in (0, 1)
-            for j in (0, 1)
-        ]  # fmt: skip
+        tiles = []
+        for value, (west, north) in enumerate([(0, 8), (4, 8), (0, 4), (4, 4)], start=1):
+            quarter = np.full((4, 4), value, np.uint8)
+            tiles.append(write_raster(tmp_path / f"{value}.tif", quarter, from_origin(west, north, 1, 1)))
         classes = [{"name": str(v), "values": [v]} for v in (1, 2, 3, 4)]
         partition = build([cataloged(tile) for tile in tiles], kind="classes", collection="c", classes=classes)
         # the corner of all four, the edges between two, the outer upper-left corner and the outer lower-right one

@@ -14,11 +14,10 @@ import io
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
-from geosieve.images.sources import Columns, CsvSource, ParquetSource
-from geosieve.runtime.errors import InputError
-from geosieve.runtime.files import FileInfo, Files
-from pyspark.errors import PySparkException
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -35,6 +34,10 @@ from pyspark.sql.types import (
     StructField,
     StructType,
 )
+
+from geosieve.images.sources import Columns, CsvSource, ParquetSource
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.files import FileInfo, Files
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
@@ -73,7 +76,7 @@ def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) 
             )
     # Positions instead of names: a header may hold names that Spark takes for one (`id` and `ID`).
     fields = [StructField(f"_{position}", StringType()) for position in range(len(headers[0]))]
-    paths = [_literal(file.uri) for file in files]
+    paths = [literal(file.uri) for file in files]
     breaks = _has_line_breaks_in_quotes(spark, paths)
     frame = (
         spark.read.schema(StructType([*fields, StructField(MALFORMED, StringType())]))
@@ -108,7 +111,7 @@ def open_parquet(spark: SparkSession, source: ParquetSource, files: Sequence[Fil
                     where=file.uri,
                     hint="ingest the files as separate sources",
                 )
-    frame = spark.read.schema(schemas[0]).parquet(*(_literal(file.uri) for file in files))
+    frame = spark.read.schema(schemas[0]).parquet(*(literal(file.uri) for file in files))
     texts = {ours: _as_text(ours, theirs, schemas[0][theirs].dataType) for ours, theirs in mapped.items()}
     return _rows(frame, texts, F.lit(None).cast("string"))
 
@@ -131,7 +134,7 @@ def _check_mapped(columns: Columns, header: Sequence[str], uri: str) -> None:
         if theirs in header:
             raise InputError(f"{key}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
         by_folded = {name.casefold(): name for name in header}
-        near = difflib.get_close_matches(theirs.casefold(), by_folded, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(theirs.casefold(), by_folded, n=3, cutoff=0.5)
         advice = ", ".join(repr(by_folded[name]) for name in near)
         raise InputError(
             f"{key}: there is no column {theirs!r}",
@@ -160,9 +163,9 @@ def _csv_header(spark: SparkSession, uri: str, delimiter: str) -> list[str]:
 
 def _head(spark: SparkSession, uri: str) -> str:
     # The driver's JVM reads it: Files.read_text would fetch the whole file.
-    hadoop = spark._jvm.org.apache.hadoop  # type: ignore[union-attr]
+    jvm: Any = spark._jvm
+    hadoop, commons = jvm.org.apache.hadoop, jvm.org.apache.commons.io
     conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
-    commons = spark._jvm.org.apache.commons.io  # type: ignore[union-attr]
     path = hadoop.fs.Path(uri)
     stream = path.getFileSystem(conf).open(path)
     try:
@@ -185,9 +188,13 @@ def _has_line_breaks_in_quotes(spark: SparkSession, paths: list[str]) -> bool:
 
 def _parquet_schema(spark: SparkSession, uri: str) -> StructType:
     try:
-        return spark.read.parquet(_literal(uri)).schema
-    except PySparkException as error:
+        return spark.read.parquet(literal(uri)).schema
+    except AnalysisException as error:
         raise InputError(f"unreadable as Parquet: {str(error)[:300]}", where=uri) from error
+    except Py4JJavaError as error:
+        if "is not a Parquet file" not in str(error):
+            raise  # the store's own failures are told apart elsewhere
+        raise InputError("not a Parquet file, or cut off before its end", where=uri) from None
 
 
 def _check_type(ours: str, theirs: str, kind: DataType, uri: str) -> None:
@@ -215,6 +222,6 @@ def _as_text(ours: str, theirs: str, kind: DataType) -> Column:
     return column.cast("string")
 
 
-def _literal(uri: str) -> str:
+def literal(uri: str) -> str:
     """`uri` with the characters escaped that Spark's reader would take for a glob."""
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri)

@@ -45,10 +45,10 @@ def _degrees(name: str, value: Any, reference: Any, signs: str, limit: int) -> f
     letter = _text(reference)[:1].upper()
     if not letter or letter not in signs:
         raise ValueError(f"{name}: hemisphere {_text(reference)[:20]!r} is neither {signs[0]} nor {signs[1]}")
-    try:
-        degrees, minutes, seconds = (float(part) for part in value)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        raise ValueError(f"{name} is no three rationals: {str(value)[:60]}") from None
+    parts = _rationals(value)
+    if parts is None:
+        raise ValueError(f"{name} is no three rationals: {str(value)[:60]}")
+    degrees, minutes, seconds = parts
     # 60 is allowed: rounding makes 59.9999" to 60.00".
     inside = 0 <= degrees <= limit and 0 <= minutes <= 60 and 0 <= seconds <= 60  # false also for NaN
     total = degrees + minutes / 60 + seconds / 3600
@@ -82,7 +82,7 @@ def capture_time(exif: Tags, gps: Tags) -> tuple[datetime | None, str | None, st
 
 def _local_time(value: Any) -> datetime | None:
     match = _DATE_TIME.fullmatch(_text(value))
-    return _time(*(int(part) for part in match.groups())) if match else None
+    return _time(*match.groups()) if match else None
 
 
 def _offset(value: Any) -> timedelta | None:
@@ -98,22 +98,31 @@ def _offset(value: Any) -> timedelta | None:
 
 
 def _gps_time(gps: Tags) -> datetime | None:
-    match = _DATE.fullmatch(_text(gps.get(GPS_DATE)))
-    try:
-        hours, minutes, seconds = (float(part) for part in gps.get(GPS_TIME) or ())
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+    match, parts = _DATE.fullmatch(_text(gps.get(GPS_DATE))), _rationals(gps.get(GPS_TIME))
+    if match is None or parts is None or not all(math.isfinite(part) for part in parts):
         return None
-    if not match or not all(math.isfinite(part) for part in (hours, minutes, seconds)):
-        return None
-    return _time(*(int(part) for part in match.groups()), int(hours), int(minutes), int(seconds))
+    return _time(*match.groups(), *parts)
 
 
-def _time(year: int, month: int, day: int, hour: int, minute: int, second: int) -> datetime | None:
+def _time(*parts: str | float) -> datetime | None:
+    """Year to second as a UTC time; None if there is no such time."""
+    year, month, day, hour, minute, second = (int(part) for part in parts)
     try:
         time = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)  # 60 is a leap second
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return time if _FIRST_YEAR <= year <= _LAST_YEAR else None
+
+
+def _rationals(value: Any) -> tuple[float, float, float] | None:
+    """Three numbers, of which a zero denominator makes NaN; None for anything else, text and bytes included."""
+    if not isinstance(value, tuple) or len(value) != 3:
+        return None
+    try:
+        first, second, third = (float(part) for part in value)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    return first, second, third
 
 
 def _text(value: Any) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
-from geosieve.images import exif
 from PIL import ExifTags, Image
+
+from geosieve.images.exif import Tags, capture_time, position
 
 MAX_PIXELS = 200_000_000
 """More are refused as `too_large`. The largest sensors of telephones have 199.8 million."""
@@ -54,8 +55,8 @@ class Refusal:
 @dataclass(frozen=True)
 class _Tags:
     orientation: Any
-    exif: exif.Tags
-    gps: exif.Tags
+    exif: Tags
+    gps: Tags
     faults: tuple[str, ...]
 
 
@@ -63,7 +64,7 @@ def read_header(content: bytes) -> ImageHeader | Refusal:
     """What the header of an image file says. Never raises, whatever the bytes are.
 
     Warnings: `broken_exif` (a part of it cannot be read), `bad_gps` (no usable position), `no_position`, and those of
-    `exif.capture_time`. A PNG's EXIF is found only before its pixels.
+    `capture_time`. A PNG's EXIF is found only before its pixels.
     """
     if not content:
         return Refusal("empty_file", "the file has 0 bytes")
@@ -81,16 +82,17 @@ def read_header(content: bytes) -> ImageHeader | Refusal:
 
 def _header(size: tuple[int, int], tags: _Tags, faults: tuple[str, ...]) -> ImageHeader:
     doubts = [("broken_exif", faults[0][:200])] if faults else []
-    orientation = tags.orientation if tags.orientation in range(1, 9) else None
+    valid = isinstance(tags.orientation, int) and 1 <= tags.orientation <= 8
+    orientation = tags.orientation if valid else None
     width, height = reversed(size) if orientation in _TRANSPOSED else size
     lat, lon = None, None
     try:
-        lat, lon = exif.position(tags.gps) or (None, None)
+        lat, lon = position(tags.gps) or (None, None)
         if lat is None:
             doubts.append(("no_position", "the file holds no position"))
     except ValueError as fault:
         doubts.append(("bad_gps", str(fault)))
-    captured_at, code, message = exif.capture_time(tags.exif, tags.gps)
+    captured_at, code, message = capture_time(tags.exif, tags.gps)
     if code is not None:
         doubts.append((code, message))
     return ImageHeader(width, height, orientation, lat, lon, captured_at, tuple(doubts))
@@ -103,10 +105,14 @@ def _read_tags(image: Image.Image) -> _Tags:
         return _Tags(None, {}, {}, (_name(main),))
     orientation = _attempt(lambda: main.get(ExifTags.Base.Orientation))
     # Only these two are followed, one step deep: an IFD that points to itself leads nowhere.
-    ifds = [_attempt(lambda ifd=ifd: dict(main.get_ifd(ifd))) for ifd in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)]
-    faults = tuple(_name(found) for found in (orientation, *ifds) if isinstance(found, Exception))
-    details, gps = ({} if isinstance(found, Exception) else found for found in ifds)
-    return _Tags(None if isinstance(orientation, Exception) else orientation, details, gps, faults)
+    exif = _attempt(lambda: dict(main.get_ifd(ExifTags.IFD.Exif)))
+    gps = _attempt(lambda: dict(main.get_ifd(ExifTags.IFD.GPSInfo)))
+    return _Tags(
+        orientation,  # checked by its reader
+        {} if isinstance(exif, Exception) else exif,
+        {} if isinstance(gps, Exception) else gps,
+        tuple(_name(found) for found in (orientation, exif, gps) if isinstance(found, Exception)),
+    )
 
 
 def _size(image: Image.Image) -> tuple[int, int]:

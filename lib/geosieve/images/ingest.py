@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
 
 from geosieve.images import photos, row_checks
 from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet
@@ -12,18 +17,15 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGES, REJECTS
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F
 
 JOB = "ingest_images"
 
 
 @dataclass(frozen=True)
 class _Opened:
-    """A source: its raw rows (to be counted), its checked rows, the stage that checks, and what was found."""
+    """A source: how its raw rows are counted, its checked rows, the stage that checks, and what was found."""
 
-    raw: DataFrame
+    count: Callable[[], int]
     checked: DataFrame
     stage: str
     found: dict[str, Any]
@@ -59,7 +61,7 @@ def ingest_images(ctx: Context[IngestConfig]) -> None:
 def _publish(ctx: Context[IngestConfig], opened: _Opened, publication: Publication) -> None:
     report = ctx.report
     with report.stage("count_input"):
-        report.rows_in = opened.raw.count()
+        report.rows_in = opened.count()
     if report.rows_in == 0:
         raise InputError("empty input: it holds no rows", where=ctx.config.source.uri)
     with report.stage("check"):
@@ -88,11 +90,12 @@ def _open(ctx: Context[IngestConfig]) -> _Opened:
     if isinstance(source, PhotoSource):
         folder = photos.photo_folder(spark, source.uri)
         listing = photos.list_photos(spark, folder)
-        return _Opened(listing, photos.read_photos(spark, folder), photos.STAGE, {"folder": folder})
+        found = {"files": len(listing), "bytes": sum(file.size for file in listing), "folder": folder}
+        return _Opened(lambda: len(listing), photos.read_photos(spark, folder, listing), photos.STAGE, found)
     files = find_files(spark, source.uri)
     raw = open_csv(spark, source, files) if isinstance(source, CsvSource) else open_parquet(spark, source, files)
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
-    return _Opened(raw, row_checks.check_rows(raw), row_checks.STAGE, found)
+    return _Opened(raw.count, row_checks.check_rows(raw), row_checks.STAGE, found)
 
 
 def _images(checked: DataFrame) -> DataFrame:

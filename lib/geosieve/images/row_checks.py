@@ -19,10 +19,11 @@ Warnings: `bad_time` and `bad_size` (the value is not usable and becomes null).
 
 from __future__ import annotations
 
-from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED, TEXT_COLUMNS
-from geosieve.tables.schemas import IMAGES
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
+
+from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED, TEXT_COLUMNS
+from geosieve.tables.schemas import IMAGES
 
 STAGE = "check_rows"
 

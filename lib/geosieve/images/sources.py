@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from geosieve.runtime.config import Config
 from pydantic import Field
+
+from geosieve.runtime.config import Config
 
 
 class Columns(Config):

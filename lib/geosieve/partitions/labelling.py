@@ -1,8 +1,8 @@
 """`label_attributes`: images × partitions → labels.
 
 Images are shuffled once, along latitude bands, so that each task needs few blocks of every map; the task then asks
-every partition for its points. `labels` is one row an image with one column a partition: a row is read as it is, a query
-names its columns, and only those are read from the files.
+every partition for its points. `labels` is one row an image with one column a partition: a row is read as it is, a
+query names its columns, and only those are read from the files.
 """
 
 from __future__ import annotations

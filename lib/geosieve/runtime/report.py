@@ -37,7 +37,9 @@ class JobReport:
         try:
             yield
         finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 3)
+            seconds = time.monotonic() - start
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 3)
+            logger().info("stage ended", extra={"fields": {"seconds": round(seconds, 3)}})
             RUN.reset(token)
 
     def warn(self, message: str) -> None:

@@ -1,0 +1,103 @@
+"""An S3 server on loopback that remembers its requests and can be told to refuse some of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+# Status line, code and message as AWS writes them.
+_CODES = {
+    403: ("403 Forbidden", "AccessDenied", "Access Denied"),
+    404: ("404 Not Found", "NoSuchKey", "The specified key does not exist."),
+    503: ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the server saw. `refused` is the status of a refusal that the server was told to make."""
+
+    method: str
+    path: str
+    query: str
+    copy_source: str
+    agent: str
+    refused: int | None
+
+    @property
+    def by_gdal(self) -> bool:
+        """Whether GDAL asked, and not the JVM."""
+        return "Java" not in self.agent and "Boto" not in self.agent
+
+
+@dataclass
+class _Fault:
+    status: int
+    applies: Callable[[Request], bool]
+    times: int
+
+
+class S3Server:
+    """Moto's server behind a door that counts and refuses."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self._faults: list[_Fault] = []
+        self._lock = threading.Lock()
+        self._app: Any = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self.endpoint = f"127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+
+    @contextmanager
+    def refusing(self, status: int, applies: Callable[[Request], bool], times: int = 1 << 30) -> Iterator[None]:
+        """Answer `status` to the first `times` requests that `applies` chooses."""
+        fault = _Fault(status, applies, times)
+        self._faults.append(fault)
+        try:
+            yield
+        finally:
+            self._faults.remove(fault)
+
+    def since(self, mark: int) -> list[Request]:
+        """The requests after the first `mark`."""
+        return self.requests[mark:]
+
+    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            environ.get("QUERY_STRING", ""),
+            environ.get("HTTP_X_AMZ_COPY_SOURCE", ""),
+            environ.get("HTTP_USER_AGENT", ""),
+            None,
+        )
+        status = self._refusal(request)
+        if status is None:
+            return self._app(environ, start_response)
+        # The body must be taken from the connection, or the client fails before it reads the answer.
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        line, code, message = _CODES[status]
+        body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
+        start_response(line, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+        return [b"" if request.method == "HEAD" else body]
+
+    def _refusal(self, request: Request) -> int | None:
+        with self._lock:
+            fault = next((f for f in self._faults if f.times > 0 and f.applies(request)), None)
+            if fault is not None:
+                fault.times -= 1
+            status = fault.status if fault else None
+            self.requests.append(Request(**{**vars(request), "refused": status}))
+            return status
