@@ -1,4 +1,4 @@
-"""The whole labelling job, 4.7 million points x three 30-arc-second maps and S2 cells, on two cores, against a floor."""
+"""The whole labelling job, 4.7 million points x three 30-arc-second maps and S2 cells, against a floor; two cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median

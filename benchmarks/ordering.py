@@ -6,13 +6,13 @@ import sys
 from functools import partial
 
 import numpy as np
-from geosieve.geo import s2
-from geosieve.rasters.sampling import RasterFile, gdal_environment, pixels, read_pixels
 from numpy.typing import NDArray
 
 from benchmarks.fabricate import clustered_points
 from benchmarks.maps import cataloged, files
 from benchmarks.timing import interleaved, one_core
+from geosieve.geo import s2
+from geosieve.rasters.sampling import RasterFile, gdal_environment, pixels, read_pixels
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]

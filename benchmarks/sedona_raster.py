@@ -10,10 +10,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import rasterio
-from geosieve.partitions.base import CatalogedFile
-from geosieve.partitions.nearby import NOTHING
-from geosieve.partitions.rastermap import RasterMap
-from geosieve.runtime.session import spark_session
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -22,6 +18,10 @@ from rasterio.transform import from_origin
 from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.maps import cataloged
 from benchmarks.timing import bar, interleaved
+from geosieve.partitions.base import CatalogedFile
+from geosieve.partitions.nearby import NOTHING
+from geosieve.partitions.rastermap import RasterMap
+from geosieve.runtime.session import spark_session
 
 POINTS, TILE = 100_000, 64
 

@@ -243,7 +243,7 @@ def test_a_finished_run_is_not_repeated(workspace: Workspace) -> None:
     ("partitions", "told"),
     [
         (["no_such_partition"], "no_such_partition.yaml"),
-        ([{"name": "x", "kind": "s3", "level": 3}], "did you mean 's2'"),
+        ([{"name": "x", "kind": "polygon"}], "did you mean 'polygons'"),
         ([{"name": "lat", "kind": "s2", "level": 3}], "a column 'lat' of its own"),
         ([{"name": "a", "kind": "s2", "level": 3}, {"name": "a", "kind": "s2", "level": 4}], "stands twice"),
         ([], "at least 1"),

@@ -165,7 +165,7 @@ def _head(spark: SparkSession, uri: str) -> str:
     # The driver's JVM reads it: Files.read_text would fetch the whole file.
     jvm: Any = spark._jvm
     hadoop, commons = jvm.org.apache.hadoop, jvm.org.apache.commons.io
-    conf = spark._jsc.hadoopConfiguration()  # type: ignore[attr-defined]
+    conf = spark._jsc.hadoopConfiguration()
     path = hadoop.fs.Path(uri)
     stream = path.getFileSystem(conf).open(path)
     try:

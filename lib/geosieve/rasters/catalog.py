@@ -7,6 +7,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geosieve.rasters.footprint import WORLD, footprint
-from geosieve.rasters.sampling import gdal_environment, gdal_path
+from geosieve.rasters.sampling import gdal_environment, gdal_path, store_failures
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
@@ -112,7 +113,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
             files = described.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
             names = [name for name in RASTER_CATALOG.spark_schema().names if name != "bbox"]
             report.rows_out = publication.write(RASTER_CATALOG, files.select(*names).coalesce(1))
-        publication.commit(report.rows_in, report.to_json())
+        publication.commit(report.rows_in, replace(report, status="done").to_json())
     finally:
         described.unpersist()
 
@@ -167,13 +168,15 @@ def _describe_or_refuse(uri: str, source: RasterSource) -> dict[str, Any]:
 
 
 def describe(uri: str, source: RasterSource) -> dict[str, Any]:
-    """The catalogue row of one file as a dict, footprint as WKB. Raises `_Refused(error_class, message)`."""
+    """The catalogue row of one file as a dict, footprint as WKB.
+
+    Raises `_Refused(error_class, message)`; what says nothing about the file (a throttled or refusing store) is
+    raised as RetryableError or InputError.
+    """
     try:
-        with rasterio.open(gdal_path(uri)) as dataset:
+        with store_failures(uri), rasterio.open(gdal_path(uri)) as dataset:
             return _row(uri, dataset, source)
     except (RasterioError, OSError) as error:
-        if "403" in str(error) or "503" in str(error):
-            raise  # the store's refusal says nothing about the file
         raise _Refused("not_a_raster", f"GDAL cannot open it: {error}") from error
 
 
@@ -238,7 +241,8 @@ def _check_complete(dataset: Any, band: int) -> None:
     top = (dataset.height - 1) // height * height
     left = (dataset.width - 1) // width * width
     try:
-        dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
+        with store_failures(dataset.name):
+            dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
     except RasterioError as error:
         raise _Refused("truncated", f"its last block cannot be read: {error}") from error
 

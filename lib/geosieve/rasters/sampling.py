@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.failures import of_store
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -54,9 +57,41 @@ class RasterFile:
 
 @contextmanager
 def gdal_environment() -> Iterator[None]:
-    """GDAL set up for reading blocks: a bounded cache, retries, no surprise listings."""
-    with rasterio.Env(**GDAL_OPTIONS):
+    """GDAL set up for reading blocks: a bounded cache, retries, no surprise listings.
+
+    An option that the process has in its environment is left as it is there.
+    """
+    with rasterio.Env(**{name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}):
         yield
+
+
+@contextmanager
+def store_failures(uri: str) -> Iterator[None]:
+    """Turn GDAL's errors into RetryableError or InputError where the store and not the file is at fault.
+
+    The exception of a failed read does not tell that the server was throttling; only GDAL's warnings do.
+    """
+    heard = _Warnings()
+    log = logging.getLogger("rasterio")
+    log.addHandler(heard)
+    try:
+        yield
+    except (RasterioError, OSError) as error:
+        failure = of_store(" | ".join([str(error), *heard.messages[-3:]]), uri)
+        if failure is None:
+            raise
+        raise failure from error
+    finally:
+        log.removeHandler(heard)
+
+
+class _Warnings(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
 
 
 def gdal_path(uri: str) -> str:
@@ -122,10 +157,11 @@ def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_
 def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Values of the pixels at row, column (shape (n,)) and whether each is valid, in the file's own type.
 
-    InputError names the file and the window where it cannot be decoded (truncated, not a raster).
+    InputError names the file and the window where it cannot be decoded (truncated, not a raster); RetryableError
+    where its store is throttled or down.
     """
     try:
-        with rasterio.open(gdal_path(file.uri)) as dataset:
+        with store_failures(file.uri), rasterio.open(gdal_path(file.uri)) as dataset:
             values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
             valid = np.ones(row.size, dtype=bool)
             for window, members in _windows(file, row, column):

@@ -92,15 +92,23 @@ def _describe(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
     """Names of the fields of the model that stands at `loc` below `model`."""
+    members = [model]  # several where a union stands
     for part in loc:
-        if isinstance(part, str) and part in model.model_fields:
-            model = _model_in(model.model_fields[part].annotation) or model
-    return list(model.model_fields)
+        holder = next((m for m in members if part in m.model_fields), None)
+        if holder is not None:
+            members = _models_in(holder.model_fields[str(part)].annotation) or members
+        else:  # an index, a key, or the tag that says which member of a union was meant
+            members = [m for m in members if _has_tag(m, part)] or members
+    return list(members[0].model_fields)
 
 
-def _model_in(annotation: Any) -> type[BaseModel] | None:
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and not get_args(annotation):
-        return annotation if issubclass(annotation, BaseModel) else None
+        return [annotation] if issubclass(annotation, BaseModel) else []
     if get_origin(annotation) in (Union, UnionType, list, tuple, dict):
-        return next((m for m in map(_model_in, get_args(annotation)) if m is not None), None)
-    return None
+        return [model for part in get_args(annotation) for model in _models_in(part)]
+    return []

@@ -18,6 +18,7 @@ from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.failures import of_store
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -37,7 +38,8 @@ class Definition(PartitionDefinition):
             layer = self.layer or pyogrio.list_layers(path)[0][0]
             meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-            raise InputError(f"the polygons cannot be read: {error}", where=self.uri) from error
+            cannot = InputError(f"the polygons cannot be read: {error}", where=self.uri)
+            raise of_store(str(error), self.uri) or cannot from error
         columns = dict(zip(meta["fields"], fields, strict=True))
         if self.name_column not in columns:
             raise ConfigError(
