@@ -14,7 +14,7 @@ CORE = [
     "pyogrio>=0.8",  # reads polygons of any vector format through GDAL
     "pydantic>=2.7,<3",  # configuration: unknown keys refused
     "PyYAML>=6",  # configuration files
-    "Pillow>=10.3",  # image headers and EXIF
+    "Pillow>=13",  # image headers and EXIF; the oldest whose limits on hostile tags are tested
     "tqdm>=4.66",  # the driver's progress bar
     "matplotlib>=3.8",  # maps
 ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -30,50 +31,52 @@ from benchmarks.timing import REPEATS, bar
 POINTS, FEWER_POINTS = 4_700_000, 1_175_000
 MAPS = ("landscan_like_1", "landscan_like_2", "koppen")
 RUN = "benchmark"
+STEPS = ("read", "shuffle", "arrow", "blocks", "write")  # each is the job up to there; a step is the difference
+PREFIXES = ("session", "floor", *STEPS)
 SPARK_SUBMIT = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", "--driver-memory", "2g"]
 
 
-def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any], float]:
-    """Run jobs/<name>.py with spark-submit; its report, and the peak memory of its largest Python worker in GiB."""
+@dataclass
+class Used:
+    """What a process and its children have used so far, by process id."""
+
+    cpu: dict[int, float] = field(default_factory=dict)  # processor seconds
+    worker_rss: dict[int, int] = field(default_factory=dict)  # peak resident bytes of Python workers
+
+    def look(self, root: psutil.Process) -> None:
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                self.cpu[process.pid] = times.user + times.system
+                if "pyspark.daemon" in process.cmdline():
+                    rss = process.memory_info().rss
+                    self.worker_rss[process.pid] = max(self.worker_rss.get(process.pid, 0), rss)
+
+
+def watched(command: list[str]) -> tuple[int, str, str, Used]:
+    """Run a command; exit code, standard output and error, and what its processes used, looked at every 0.2 s."""
+    used = Used()
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
+        process = subprocess.Popen(command, stdout=out, stderr=log, env=environment)
+        while process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                used.look(psutil.Process(process.pid))
+            time.sleep(0.2)
+        out.seek(0)
+        log.seek(0)
+        return process.returncode, out.read(), log.read(), used
+
+
+def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any], Used]:
+    """Run jobs/<name>.py with spark-submit; its report, and what it used."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.yaml")
         path.write_text(yaml.safe_dump(config))
-        command = [*SPARK_SUBMIT, f"jobs/{name}.py", "--config", str(path), "--run-id", run_id]
-        environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
-        with (
-            Path(folder, "log").open("w+") as log,
-            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment) as process,
-            _watched(process.pid) as peak,
-        ):
-            lines = process.communicate()[0].splitlines()
-            if process.returncode not in (0, 99):  # 99: the run is there already
-                log.seek(0)
-                raise SystemExit(f"{name} failed:\n{log.read()[-4000:]}")
-    return json.loads(lines[-1]), max(peak.values(), default=0) / 2**30
-
-
-@contextmanager
-def _watched(pid: int) -> Iterator[dict[int, int]]:
-    """Peak resident bytes by process id of the Python workers below a process, while the block runs."""
-    peak: dict[int, int] = {}
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.1):
-            for child in psutil.Process(pid).children(recursive=True) if psutil.pid_exists(pid) else ():
-                try:
-                    if "pyspark.daemon" in child.cmdline():
-                        peak[child.pid] = max(peak.get(child.pid, 0), child.memory_info().rss)
-                except psutil.NoSuchProcess:
-                    continue
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
+        code, out, log, used = watched([*SPARK_SUBMIT, f"jobs/{name}.py", "--config", str(path), "--run-id", run_id])
+    if code:
+        raise SystemExit(f"{name} failed:\n{log[-4000:]}")
+    return json.loads(out.splitlines()[-1]), used
 
 
 def prepare(n: int) -> Path:
@@ -105,8 +108,8 @@ def label_config(root: Path, output: Path) -> dict[str, Any]:
     return {**tables, "partitions": [*density, "koppen", "s2_l10"]}
 
 
-def label(root: Path) -> tuple[dict[str, Any], float]:
-    """The job's report and its workers' peak memory; what it writes is deleted again."""
+def label(root: Path) -> tuple[dict[str, Any], Used]:
+    """The job's report and what it used; what it writes is deleted again."""
     output = FOLDER.resolve() / "labelled"
     shutil.rmtree(output, ignore_errors=True)
     try:
@@ -115,11 +118,8 @@ def label(root: Path) -> tuple[dict[str, Any], float]:
         shutil.rmtree(output, ignore_errors=True)
 
 
-# Prefixes of the job, each run in a process of its own by `python -m benchmarks.label_job <prefix> <root>`.
-
-
 def run_prefix(prefix: str, root: Path) -> None:
-    """Print the seconds that a part of the job takes in a fresh session; all but `write` and `floor` end in a sink."""
+    """Print the seconds of the job up to a step, in a fresh session; all but `write` and `floor` end in a sink."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     from geosieve.partitions import labelling
     from geosieve.partitions.catalog import read_catalog
@@ -152,6 +152,7 @@ def run_prefix(prefix: str, root: Path) -> None:
             catalog = [d.build(lambda name: read_catalog(spark, str(root), name)) for d in config.partitions]
             labelled = labelling.label_points(points, catalog, dict.fromkeys(names, NOTHING), labels_table(names), rows)
         frame = {
+            "session": lambda: spark.range(1),
             "read": lambda: points,
             "shuffle": lambda: ordered,
             "arrow": lambda: ordered.mapInArrow(constants, schema),
@@ -168,15 +169,16 @@ def run_prefix(prefix: str, root: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
 
 
-def prefix_seconds(prefix: str, root: Path) -> float:
-    """Seconds of one prefix in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.label_job", prefix, str(root)]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    return float(done.stdout.splitlines()[-1])
+def prefix_seconds(prefix: str, root: Path) -> tuple[float, float]:
+    """Wall seconds after the session's start, and processor seconds with it, of one prefix in a fresh process."""
+    code, out, log, used = watched([sys.executable, "-m", "benchmarks.label_job", prefix, str(root)])
+    if code:
+        raise SystemExit(f"{prefix} failed:\n{log[-4000:]}")
+    return float(out.splitlines()[-1]), sum(used.cpu.values())
 
 
-def loop_seconds(n: int) -> float:
-    """Seconds of the plain loop over the three maps in two processes, which share the latitude bands evenly."""
+def loop_seconds(n: int) -> tuple[float, float]:
+    """Wall and processor seconds of the plain loop over three maps in two processes, which share the bands evenly."""
     lat, lon = clustered_points(n, seed=7)
     band = np.floor((90.0 - lat) / (512 / 120)).astype(int)
     maps = [landscan_like(1).resolve(), landscan_like(2).resolve(), koppen()]
@@ -187,14 +189,15 @@ def loop_seconds(n: int) -> float:
             plain_loop(path, lat[mine], lon[mine])
 
     fork = multiprocessing.get_context("fork")
-    start = time.perf_counter()
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     processes = [fork.Process(target=work, args=(half,)) for half in (0, 1)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert all(process.exitcode == 0 for process in processes)
-    return time.perf_counter() - start
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def medians(runs: list[dict[str, float]]) -> dict[str, float]:
@@ -204,42 +207,48 @@ def medians(runs: list[dict[str, float]]) -> dict[str, float]:
 def main() -> int:
     """Exit code 1 when a bar is missed."""
     few, many = prepare(FEWER_POINTS), prepare(POINTS)
-    whole: list[dict[str, float]] = []
-    peaks: list[float] = []
+    walls: list[dict[str, float]] = []
+    cpus: list[dict[str, float]] = []
+    peaks: list[int] = []
     for _ in range(REPEATS):
-        report, peak = label(many)
+        report, used = label(many)
         assert report["rows_out"] == POINTS
-        stages = report["seconds"]
-        small = label(few)[0]["seconds"]
-        floor = {"floor without sampling": prefix_seconds("floor", many), "plain loop": loop_seconds(POINTS)}
-        facts = {
-            "job": sum(s for stage, s in stages.items() if stage != "session"),
-            "label + summary": stages["label"] + stages["summary"],
-            "label + summary, fewer points": small["label"] + small["summary"],
-        }
-        print("  run: " + ", ".join(f"{stage} {s:.1f}" for stage, s in stages.items()), flush=True)
-        whole.append({**facts, **floor})
-        peaks.append(peak)
-    seconds = medians(whole)
-    for name, value in seconds.items():
-        print(f"  {name}: {value:.1f} s")
-    split(many)
-    floor_s = seconds["floor without sampling"] + seconds["plain loop"]
-    done = bar("job over floor", seconds["job"] / floor_s, 1.5)
-    growth = seconds["label + summary"] / seconds["label + summary, fewer points"]
+        stages, fewer = report["seconds"], label(few)[0]["seconds"]
+        print("  run: " + ", ".join(f"{stage} {s:.1f}" for stage, s in stages.items()) + " s", flush=True)
+        steps = {prefix: prefix_seconds(prefix, many) for prefix in PREFIXES}
+        loop = loop_seconds(POINTS)
+        walls.append(
+            {
+                "job": sum(s for stage, s in stages.items() if stage != "session"),
+                "floor": steps["floor"][0] + loop[0],
+                "label + summary": stages["label"] + stages["summary"],
+                "label + summary of fewer points": fewer["label"] + fewer["summary"],
+                "loop": loop[0],
+                **{prefix: step[0] for prefix, step in steps.items()},
+            }
+        )
+        session = steps["session"][1]
+        cpus.append(
+            {
+                "job": sum(used.cpu.values()) - session,
+                "floor": steps["floor"][1] - session + loop[1],
+                "loop": loop[1],
+                **{prefix: step[1] - session for prefix, step in steps.items()},
+            }
+        )
+        peaks.append(max(used.worker_rss.values()))
+    wall, cpu = medians(walls), medians(cpus)
+    for what, seconds in (("wall", wall), ("processor", cpu)):
+        print(f"  {what} seconds: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()))
+        added = np.diff([seconds[prefix] for prefix in STEPS], prepend=0.0)
+        print(f"  {what} seconds by step: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(STEPS, added, strict=True)))
+    done = bar("job over floor, wall", wall["job"] / wall["floor"], 1.5)
+    print(f"  job over floor, processor time: {cpu['job'] / cpu['floor']:.2f} x")
+    growth = wall["label + summary"] / wall["label + summary of fewer points"]
     done &= bar("time for four times the points", growth, 4.4)
-    done &= bar("largest Python worker", max(peaks), 1.0, unit="GiB")
-    bar("job, an aim and not a bar", seconds["job"], 30.0, unit="s")
+    done &= bar("largest Python worker", max(peaks) / 2**30, 1.0, unit="GiB")
+    bar("job, an aim", wall["job"], 30.0, unit="s")
     return 0 if done else 1
-
-
-def split(root: Path) -> None:
-    """Print what each step adds: the differences between prefixes that end one step later."""
-    prefixes = ("read", "shuffle", "arrow", "blocks", "write")
-    seconds = medians([{p: prefix_seconds(p, root) for p in prefixes} for _ in range(REPEATS)])
-    before = [0.0, *(seconds[p] for p in prefixes[:-1])]
-    steps = ", ".join(f"{p} {seconds[p] - b:.1f} s" for p, b in zip(prefixes, before, strict=True))
-    print(f"  steps (differences of prefixes in fresh sessions): {steps}")
 
 
 if __name__ == "__main__":

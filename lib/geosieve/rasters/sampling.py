@@ -27,7 +27,7 @@ I8 = NDArray[np.int64]
 # Pixels of one read. Neighbouring blocks are read together up to this size: fewer calls, still little memory.
 _READ_PIXELS = 1 << 22
 
-GDAL_OPTIONS = {
+GDAL_OPTIONS: dict[str, int | float | str] = {
     "GDAL_CACHEMAX": 64,  # MB; the default of 5 % of the machine would be taken by every Python worker
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else a bucket is listed for every file that is opened
     "GDAL_HTTP_MAX_RETRY": 5,  # throttling passes; 403 and 404 are not retried by GDAL
@@ -55,13 +55,15 @@ class RasterFile:
     header_sha256: str
 
 
+def gdal_options() -> dict[str, int | float | str]:
+    """`GDAL_OPTIONS` without those that the process has in its environment: these stay as they are there."""
+    return {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
+
+
 @contextmanager
 def gdal_environment() -> Iterator[None]:
-    """GDAL set up for reading blocks: a bounded cache, retries, no surprise listings.
-
-    An option that the process has in its environment is left as it is there.
-    """
-    with rasterio.Env(**{name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}):
+    """GDAL set up for reading blocks: a bounded cache, retries, no surprise listings."""
+    with rasterio.Env(**gdal_options()):
         yield
 
 

@@ -39,7 +39,7 @@ class Context(Generic[C]):
             self.spark,
             root,
             self.report.run_id,
-            self.config.model_dump_json(indent=1),
+            errors.redact(self.config.model_dump_json(indent=1)),
             self.config.digest(),
             leaves,
         )
@@ -51,11 +51,11 @@ class Context(Generic[C]):
         jvm: Any = self.spark._jvm
         explain = jvm.PythonSQLUtils.explainString
         plans = {name: explain(frame._jdf.queryExecution(), "formatted") for name, frame in frames.items()}
-        print(self.config.model_dump_json(indent=1))
+        print(errors.redact(self.config.model_dump_json(indent=1)))
         for name, found in inputs.items():
-            print(f"input {name}: {found}")
+            print(errors.redact(f"input {name}: {found}"))
         for name, plan in plans.items():
-            print(f"plan of {name}:\n{plan}")
+            print(errors.redact(f"plan of {name}:\n{plan}"))
         self.report.details["inputs"] = inputs
         self.report.status = "dry_run"
 

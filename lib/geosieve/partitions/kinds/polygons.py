@@ -16,7 +16,7 @@ from pyproj import CRS, Transformer
 
 from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, Region
 from geosieve.partitions.nearby import Nearby
-from geosieve.rasters.sampling import gdal_path
+from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
 
@@ -33,6 +33,7 @@ class Definition(PartitionDefinition):
     name_column: str
 
     def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> PolygonPartition:
+        pyogrio.set_gdal_config_options(gdal_options())  # it brings a GDAL of its own, which would not retry
         try:
             path = gdal_path(self.uri)
             layer = self.layer or pyogrio.list_layers(path)[0][0]

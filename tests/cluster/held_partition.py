@@ -1,0 +1,42 @@
+"""A partition whose tasks wait while a file exists, so that a test can strike inside a task for certain.
+
+Workers import it from their PYTHONPATH; the kind of partition that builds it is `kinds/held.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from geosieve.partitions.base import F8, I8, Region
+from geosieve.partitions.nearby import Nearby
+
+_SECONDS = 120.0  # a test that dies must not leave tasks behind for ever
+
+
+@dataclass(frozen=True)
+class HeldPartition:
+    """Northern and southern hemisphere. Each task leaves a file `entered-<pid>-…` and waits while `hold` exists."""
+
+    name: str
+    digest: str
+    folder: str
+    n_regions: int = 2
+
+    def regions(self, observed: I8) -> list[Region]:
+        return [Region(0, "north"), Region(1, "south")]
+
+    def outlines(self) -> dict[int, bytes]:
+        return {}
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        folder = Path(self.folder)
+        (folder / f"entered-{os.getpid()}-{time.time_ns()}").touch()
+        end = time.monotonic() + _SECONDS
+        while (folder / "hold").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        return np.where(lat < 0, 1, 0).astype(np.int64)

@@ -1,0 +1,319 @@
+"""Jobs on an S3 store: rasters through GDAL's /vsis3/, tables through S3A and its magic committer; and its moods."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pyarrow.parquet as pq
+import pytest
+from fabricated_world import (
+    COLLECTIONS,
+    PARTITIONS,
+    catalog_config,
+    ingest_config,
+    label_config,
+    make_files,
+    rows_fingerprint,
+    run_fingerprint,
+)
+from job_client import JobServer, Outcome
+from s3_server import Request, S3Server
+
+pytestmark = pytest.mark.slow
+
+KEY_ID, SECRET = "AKIDFORGEOSIEVETESTS", "s3cr3tOfTheTestsThatNobodyMayPrint"
+BUCKET = "world"
+FILES, TABLES = f"s3a://{BUCKET}/files", f"s3a://{BUCKET}/tables"
+IMAGES = 1_000
+
+# What a user would give to spark-submit; attempts and pauses are small, so that giving up takes seconds.
+SETTINGS = {
+    "spark.hadoop.fs.s3a.path.style.access": "true",
+    "spark.hadoop.fs.s3a.connection.ssl.enabled": "false",
+    "spark.hadoop.fs.s3a.attempts.maximum": "2",
+    "spark.hadoop.fs.s3a.retry.limit": "2",
+    "spark.hadoop.fs.s3a.retry.interval": "50ms",
+    "spark.hadoop.fs.s3a.retry.throttle.limit": "3",
+    "spark.hadoop.fs.s3a.retry.throttle.interval": "50ms",
+}
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": KEY_ID,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "AWS_REGION": "us-east-1",
+    "AWS_HTTPS": "NO",
+    "AWS_VIRTUAL_HOSTING": "FALSE",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "0.1",
+    # GDAL keeps what it has read as long as its process lives; here every run must ask the server.
+    "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{BUCKET}/files",
+}
+
+
+class Store:
+    """The server, a client to look into it from outside, and a driver that works with it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.server = S3Server()
+        url = f"http://{self.server.endpoint}"
+        keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
+        self.client: Any = boto3.client("s3", endpoint_url=url, **keys)
+        self.client.create_bucket(Bucket=BUCKET)
+        self.driver = JobServer(
+            root / "server",
+            "local[2]",
+            {"spark.hadoop.fs.s3a.endpoint": url, **SETTINGS},
+            {"AWS_S3_ENDPOINT": self.server.endpoint, **ENVIRONMENT},
+        )
+        make_files(root / "files", IMAGES)
+        for path in (root / "files").rglob("*.*"):
+            self.client.upload_file(str(path), BUCKET, f"files/{path.relative_to(root / 'files')}")
+
+    def close(self) -> None:
+        self.driver.close()
+        self.server.close()
+
+    def keys(self, prefix: str) -> list[str]:
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
+        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
+
+    def read(self, key: str) -> bytes:
+        body: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return body
+
+    def manifest(self, leaf: str) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads(self.read(f"{leaf}/_SUCCESS"))
+        return manifest
+
+    def label_rows(self, run_id: str) -> str:
+        leaf = f"tables/labels/run_id={run_id}"
+        files = [self.read(f"{leaf}/{entry['name']}") for entry in self.manifest(leaf)["files"]]
+        return rows_fingerprint([row for file in files for row in pq.ParquetFile(io.BytesIO(file)).read().to_pylist()])
+
+    def label(self, run_id: str) -> tuple[Outcome, list[Request], float]:
+        """A labelling run on the store, the requests that it made, and its seconds."""
+        mark, start = len(self.server.requests), time.monotonic()
+        outcome = self.driver.run("label_attributes", label_config(TABLES, TABLES, _partitions(FILES)), run_id)
+        return outcome, self.server.requests[mark:], time.monotonic() - start
+
+
+def _partitions(files: str) -> list[Any]:
+    countries = {"kind": "polygons", "name": "country", "uri": f"{files}/countries.geojson", "name_column": "name"}
+    return [*PARTITIONS, countries]
+
+
+def _all_jobs(driver: JobServer, files: str, tables: str) -> Outcome:
+    assert driver.run("ingest_images", ingest_config(files, tables), "r").exit_code == 0
+    for collection in COLLECTIONS:
+        assert driver.run("catalog_rasters", catalog_config(files, tables, collection), "r").exit_code == 0
+    outcome = driver.run("label_attributes", label_config(tables, tables, _partitions(files)), "r")
+    assert outcome.exit_code == 0
+    return outcome
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
+    store = Store(tmp_path_factory.mktemp("s3"))
+    yield store
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def on_s3(store: Store) -> tuple[Outcome, list[Request]]:
+    """The jobs' outcome on the store, and every request that they made."""
+    mark = len(store.server.requests)
+    outcome = _all_jobs(store.driver, FILES, TABLES)
+    return outcome, store.server.requests[mark:]
+
+
+def _written(requests: list[Request]) -> list[Request]:
+    return [r for r in requests if r.method in ("PUT", "POST", "DELETE") and not r.by_gdal]
+
+
+def test_rows_on_s3_equal_rows_on_a_local_disk(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    local = _all_jobs(store.driver, str(store.root / "files"), str(store.root / "tables"))
+    assert store.label_rows("r") == run_fingerprint(store.root / "tables", "r")
+    # A map is the same map wherever its files lie, so its hash is too.
+    assert on_s3[0].report["details"]["partitions"] == local.report["details"]["partitions"]
+    assert local.report["details"]["partitions"]["country"]["labelled"] > 0
+
+
+def test_pixels_are_read_by_ranges_and_nothing_is_listed_for_it(on_s3: tuple[Outcome, list[Request]]) -> None:
+    gdal = [request for request in on_s3[1] if request.by_gdal]
+    assert {r.path for r in gdal if r.path.endswith(".tif")} == {
+        f"/{BUCKET}/files/climate/global.tif",
+        f"/{BUCKET}/files/population/utm32.tif",
+        f"/{BUCKET}/files/population/utm33.tif",
+    }
+    assert not [r for r in gdal if r.path.endswith(".tif") and r.method != "GET"]
+    assert not [r for r in gdal if "aux.xml" in r.path or r.path.endswith((".ovr", ".msk", ".tfw"))]
+
+
+def test_tables_are_committed_by_the_magic_committer(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    written = _written(on_s3[1])
+    (leaf,) = {key.rpartition("/")[0] for key in store.keys("tables/labels/") if key.endswith("_SUCCESS")}
+    magic = [r for r in written if f"{leaf}/__magic" in r.path]
+    assert any(r.method == "PUT" and r.path.endswith(".pending") for r in magic)
+    parts = [entry["name"] for entry in store.manifest(leaf)["files"]]
+    assert parts
+    for name in parts:
+        # The bytes went where they stay: an upload that the job's commit completed, and no object was copied.
+        posts = [r.query for r in written if r.method == "POST" and r.path == f"/{BUCKET}/{leaf}/{name}"]
+        assert any(query.startswith("uploads") for query in posts)
+        assert any(query.startswith("uploadId=") for query in posts)
+    assert not [r for r in on_s3[1] if r.copy_source]
+
+
+def test_a_committed_leaf_holds_what_its_manifest_lists_and_nothing_is_left_over(
+    store: Store, on_s3: tuple[Outcome, list[Request]]
+) -> None:
+    markers = [key for key in store.keys("tables/") if key.endswith("/_SUCCESS")]
+    assert len(markers) == 2 + 2 * len(COLLECTIONS) + 4
+    for marker in markers:
+        leaf = marker.rpartition("/")[0]
+        names = {key.removeprefix(f"{leaf}/") for key in store.keys(f"{leaf}/")}
+        data = {name for name in names if not name.startswith("_")}
+        assert data == {entry["name"] for entry in store.manifest(leaf)["files"]}
+        assert names - data <= {"_SUCCESS", "_claim", "_config.json", "_report.json"}
+    assert not [key for key in store.keys("tables/") if "__magic" in key or "_temporary" in key]
+    assert not store.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
+
+
+def test_a_rerun_of_a_committed_run_writes_nothing(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    outcome, requests, _ = store.label("r")
+    assert (outcome.exit_code, outcome.report["status"]) == (99, "nothing_to_do")
+    assert _written(requests) == []
+
+
+def test_a_storm_of_503_passes(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    with (
+        store.server.refusing(503, _reads_tables, times=2),
+        store.server.refusing(503, _writes_parts, times=2),
+        store.server.refusing(503, _reads_pixels, times=4),
+    ):
+        outcome, requests, _ = store.label("storm")
+    refused = [request for request in requests if request.refused]
+    assert [sum(map(kind, refused)) for kind in (_reads_tables, _writes_parts, _reads_pixels)] == [2, 2, 4]
+    assert outcome.exit_code == 0
+    assert store.label_rows("storm") == store.label_rows("r")
+
+
+def _reads_tables(request: Request) -> bool:
+    return not request.by_gdal and request.method in ("GET", "HEAD") and "/tables/" in request.path
+
+
+def _writes_parts(request: Request) -> bool:
+    return not request.by_gdal and request.method in ("PUT", "POST") and "/part-" in request.path
+
+
+def _reads_pixels(request: Request) -> bool:
+    return request.by_gdal and request.path.endswith(".tif")
+
+
+def _reads_blocks() -> Callable[[Request], bool]:
+    """Every read of a raster but the first of its file, which opens it."""
+    seen: set[str] = set()
+
+    def applies(request: Request) -> bool:
+        if not _reads_pixels(request):
+            return False
+        opened = request.path in seen
+        seen.add(request.path)
+        return opened
+
+    return applies
+
+
+@pytest.mark.parametrize(
+    ("name", "applies"),
+    [
+        ("opening rasters", _reads_pixels),
+        ("reading blocks", _reads_blocks()),
+        ("reading polygons", lambda r: r.by_gdal and r.path.endswith(".geojson")),
+        ("reading tables", _reads_tables),
+        ("writing tables", _writes_parts),
+    ],
+)
+def test_a_store_that_stays_throttled_is_given_up_in_bounded_time(
+    store: Store, on_s3: tuple[Outcome, list[Request]], name: str, applies: Callable[[Request], bool]
+) -> None:
+    run_id = name.replace(" ", "-")
+    with store.server.refusing(503, applies):
+        outcome, requests, seconds = store.label(run_id)
+    assert outcome.exit_code == 75, outcome.report["error"]
+    assert "retry budget" in outcome.report["error"]
+    refused = [request for request in requests if request.refused]
+    assert 2 <= len(refused) < 200
+    assert seconds < 60
+    assert not [key for key in store.keys("tables/") if key.endswith(f"run_id={run_id}/_SUCCESS")]
+
+
+def test_a_throttled_raster_is_not_taken_for_a_bad_one(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    with store.server.refusing(503, lambda r: _reads_pixels(r) and "utm33" in r.path):
+        outcome = store.driver.run("catalog_rasters", catalog_config(FILES, TABLES, "population"), "throttled")
+    assert outcome.exit_code == 75
+    assert f"{FILES}/population/utm33.tif" in outcome.report["error"]
+    assert not [key for key in store.keys("tables/") if key.endswith("run_id=throttled/_SUCCESS")]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_refused_or_missing_pixels_are_not_asked_for_again(
+    store: Store, on_s3: tuple[Outcome, list[Request]], status: int
+) -> None:
+    target = f"/{BUCKET}/files/climate/global.tif"
+    with store.server.refusing(status, lambda r: r.by_gdal and r.path == target):
+        outcome, requests, _ = store.label(f"pixels-{status}")
+    assert outcome.exit_code == 65
+    assert f"{FILES}/climate/global.tif" in outcome.report["error"]
+    # Two cores work on four tasks, each of which opens the map once.
+    assert 1 <= len([request for request in requests if request.refused]) <= 4
+
+
+def test_refused_tables_are_not_asked_for_again(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    leaf = f"{BUCKET}/tables/labels/run_id=refused"
+    with store.server.refusing(403, lambda r: r.path.startswith(f"/{leaf}")):
+        outcome, requests, _ = store.label("refused")
+    refused = [(r.method, r.path, r.query) for r in requests if r.refused]
+    assert outcome.exit_code == 65
+    assert "refuses access (403)" in outcome.report["error"]
+    assert f"s3a://{leaf}" in outcome.report["error"]
+    assert len(refused) == len(set(refused)) > 0
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        (f"s3a://{BUCKET}/no/such/file.tif", "no raster file"),
+        ("s3a://no-such-bucket/maps", "no such file or bucket"),
+    ],
+)
+def test_what_is_not_there_is_named_and_not_asked_for_again(store: Store, where: str, says: str) -> None:
+    config = {"rasters": {"collection": "nowhere", "uri": where}, "output": TABLES}
+    mark = len(store.server.requests)
+    outcome = store.driver.run("catalog_rasters", config, "r")
+    bucket = where.split("/")[2]
+    asked = [(r.method, r.path, r.query) for r in store.server.requests[mark:] if r.path.startswith(f"/{bucket}")]
+    assert outcome.exit_code == 65
+    assert says in outcome.report["error"]
+    assert where.removesuffix("/maps") in outcome.report["error"]
+    assert len(asked) == len(set(asked))
+
+
+def test_no_secret_is_printed_logged_or_stored(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    signed = "https://store.example/map.tif?X-Amz-Credential=AKIA123&X-Amz-Signature=deadbeef0123"
+    config = {"rasters": {"collection": "signed", "uri": signed}, "output": TABLES}
+    outcome = store.driver.run("catalog_rasters", config, "r")
+    assert outcome.exit_code != 0
+    texts = [outcome.printed, on_s3[0].printed, store.driver.log.read_text(errors="replace")]
+    texts += [store.read(key).decode("latin-1") for key in store.keys("tables/")]
+    for text in texts:
+        for secret in (SECRET, "deadbeef0123", "AKIA123"):
+            assert secret not in text
