@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from small_publication import (
     MEASURED,
     REJECTED,
@@ -21,6 +22,7 @@ from small_publication import (
 
 from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
 from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schema import Table
 from geosieve.tables.schemas import REJECTS
 
 BOTH = {"measured", "rejects"}
@@ -72,6 +74,41 @@ def test_an_attempt_that_lost_its_claim_does_not_write_among_the_winner_s_files(
     later.write(REJECTS, rejects(spark))
     later.commit(ROWS + REJECTED, "{}")
     assert _rows(spark, tmp_path) == ROWS
+
+
+def test_what_a_loser_writes_beside_a_committed_run_is_removed(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    earlier = publication(spark, tmp_path)
+    assert earlier.begin()
+    save = earlier._save
+
+    def overtaken(table: Table, frame: DataFrame) -> None:
+        publish(spark, tmp_path)  # the later attempt does its whole work just before our files appear
+        save(table, frame)
+
+    monkeypatch.setattr(earlier, "_save", overtaken)
+    with pytest.raises(RetryableError, match="another attempt"):
+        earlier.write(MEASURED, measured(spark))
+    assert _rows(spark, tmp_path) == ROWS
+    folder = leaves(tmp_path)["measured"]
+    assert pq.read_table(folder, partitioning=None).num_rows == ROWS  # as SQL engines read it: every file
+
+
+def test_two_attempts_that_write_at_once_are_told_apart(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = publication(spark, tmp_path)
+    assert attempt.begin()
+    save = attempt._save
+
+    def crowded(table: Table, frame: DataFrame) -> None:
+        save(table, frame)  # files of a slower attempt that land while we write
+        save(table, frame)
+
+    monkeypatch.setattr(attempt, "_save", crowded)
+    with pytest.raises(RetryableError, match="writing too"):
+        attempt.write(MEASURED, measured(spark))
 
 
 def test_files_that_appear_after_writing_are_not_committed(spark: SparkSession, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from geosieve.tables import schemas
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schema import BBOX, Column, Table
-from geosieve.tables.schemas import LABELS, RASTER_CATALOG, REGIONS, labels_table
+from geosieve.tables.schemas import LABELS, labels_table
 
 ALL = [*(table for table in schemas.ALL if table is not LABELS), labels_table(["koppen", "s2_l10"])]
 SQUARE = shapely.box(10.0, -5.5, 12.25, 3.0)
@@ -95,23 +96,34 @@ def _frame(spark: SparkSession, table: Table) -> DataFrame:
     return frame
 
 
-def _publish(spark: SparkSession, root: Path, table: Table) -> Path:
-    """The one data file of a run that holds the table's example rows."""
+@dataclass(frozen=True)
+class Published:
+    """A committed run that holds a table's example rows in one file."""
+
+    table: Table
+    root: str
+    file: Path
+
+
+@pytest.fixture(scope="module", params=ALL, ids=lambda table: table.name)
+def published(
+    request: pytest.FixtureRequest, spark: SparkSession, tmp_path_factory: pytest.TempPathFactory
+) -> Published:
+    table, root = request.param, str(tmp_path_factory.mktemp(request.param.name))
     leaf = Leaf(table, {column.name: "x" for column in table.partitions})
-    publication = Publication(spark, str(root), "r1", "{}", "0" * 64, [leaf])
+    # Rejects are never a run's main table: they count beside it.
+    leaves = [leaf, Leaf(schemas.PARTITIONS)] if table is schemas.REJECTS else [leaf]
+    publication = Publication(spark, root, "r1", "{}", "0" * 64, leaves)
     publication.begin()
-    assert publication.write(table, _frame(spark, table)) == 2
-    publication.commit(2, "{}")
-    (file,) = Path(leaf.uri(str(root), "r1")).glob("part-*.parquet")
-    return file
+    rows = [publication.write(each.table, _frame(spark, each.table)) for each in leaves]
+    assert set(rows) == {2}
+    publication.commit(sum(rows), "{}")
+    (file,) = Path(leaf.uri(root, "r1")).glob("part-*.parquet")
+    return Published(table, root, file)
 
 
-@pytest.mark.parametrize("table", ALL, ids=lambda table: table.name)
-def test_every_table_is_what_it_says_to_spark_pyarrow_and_duckdb(
-    spark: SparkSession, tmp_path: Path, table: Table
-) -> None:
-    file = _publish(spark, tmp_path, table)
-    expected = _rows(table)
+def test_every_table_is_what_it_says_to_spark_pyarrow_and_duckdb(spark: SparkSession, published: Published) -> None:
+    table, file, expected = published.table, published.file, _rows(published.table)
 
     arrow = pq.ParquetFile(file)
     assert {field.name: field.type for field in arrow.schema_arrow} == {c.name: _arrow(c.type) for c in table.columns}
@@ -125,8 +137,8 @@ def test_every_table_is_what_it_says_to_spark_pyarrow_and_duckdb(
         assert column.type not in DUCKDB or found[column.name] in DUCKDB[column.type]
         assert not any(narrow in found[column.name] for narrow in ("TINYINT", "SMALLINT", "UINTEGER", "UBIGINT"))
 
-    runs = committed_runs(spark, str(tmp_path), table)
-    rows = read_runs(spark, str(tmp_path), table, runs).collect()
+    runs = committed_runs(spark, published.root, table)
+    rows = read_runs(spark, published.root, table, runs).collect()
     assert [row["run_id"] for row in rows] == ["r1", "r1"]
     assert [_without_bbox(row.asDict(recursive=True), table) for row in rows] == [_naive(row) for row in expected]
 
@@ -142,9 +154,8 @@ def _naive(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **local}
 
 
-@pytest.mark.parametrize("table", ALL, ids=lambda table: table.name)
-def test_files_hold_only_types_that_athena_reads(spark: SparkSession, tmp_path: Path, table: Table) -> None:
-    metadata = pq.ParquetFile(_publish(spark, tmp_path, table)).metadata
+def test_files_hold_only_types_that_athena_reads(published: Published) -> None:
+    metadata = pq.ParquetFile(published.file).metadata
     for number in range(len(metadata.schema)):
         column = metadata.schema.column(number)
         logical = json.loads(column.logical_type.to_json())
@@ -157,13 +168,12 @@ def test_files_hold_only_types_that_athena_reads(spark: SparkSession, tmp_path: 
     assert {group.column(n).compression for n in range(group.num_columns)} == {"ZSTD"}
 
 
-@pytest.mark.parametrize("table", [RASTER_CATALOG, REGIONS], ids=lambda table: table.name)
-def test_tables_with_a_geometry_are_geoparquet_with_a_bbox_covering(
-    spark: SparkSession, tmp_path: Path, table: Table
-) -> None:
-    file = pq.ParquetFile(_publish(spark, tmp_path, table))
-    geometry = table.geometry
-    assert geometry is not None
+def test_tables_with_a_geometry_are_geoparquet_with_a_bbox_covering(published: Published) -> None:
+    file = pq.ParquetFile(published.file)
+    geometry = published.table.geometry
+    if geometry is None:
+        assert b"geo" not in file.schema_arrow.metadata
+        return
     geo = json.loads(file.schema_arrow.metadata[b"geo"])
     assert geo["version"] == "1.1.0"
     assert geo["primary_column"] == geometry.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from pyspark import StorageLevel
@@ -86,7 +86,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
         report.details["inputs"] = opened.found
         report.details["warnings"] = _warnings(publication.written(IMAGES))
         report.details["examples"] = {row.error_class: row.example for row in outcomes if row.error_class}
-        publication.commit(report.rows_in, replace(report, status="done").to_json())
+        publication.commit(report.rows_in, report.to_json(status="done"))
 
 
 def _open(ctx: Context[IngestConfig]) -> _Opened:

@@ -8,7 +8,7 @@ query names its columns, and only those are read from the files.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
                 report.warn(f"partition {name} covers none of the {report.rows_out} images")
             if facts["unknown"]:
                 report.warn(f"partition {name} does not name the value at {facts['unknown']} images")
-    publication.commit(report.rows_in, replace(report, status="done").to_json())
+    publication.commit(report.rows_in, report.to_json(status="done"))
 
 
 _POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"

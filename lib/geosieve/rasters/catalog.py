@@ -7,7 +7,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -113,7 +112,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
             files = described.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
             names = [name for name in RASTER_CATALOG.spark_schema().names if name != "bbox"]
             report.rows_out = publication.write(RASTER_CATALOG, files.select(*names).coalesce(1))
-        publication.commit(report.rows_in, replace(report, status="done").to_json())
+        publication.commit(report.rows_in, report.to_json(status="done"))
     finally:
         described.unpersist()
 

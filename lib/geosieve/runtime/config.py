@@ -7,8 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -91,24 +90,22 @@ def _describe(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Names of the fields of the model that stands at `loc` below `model`."""
-    members = [model]  # several where a union stands
+    """Names of the fields of the model that stands at `loc` below `model`, of several if it is not known which."""
+    models = [model]
     for part in loc:
-        holder = next((m for m in members if part in m.model_fields), None)
-        if holder is not None:
-            members = _models_in(holder.model_fields[str(part)].annotation) or members
-        else:  # an index, a key, or the tag that says which member of a union was meant
-            members = [m for m in members if _has_tag(m, part)] or members
-    return list(members[0].model_fields)
-
-
-def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
-    return any(tag in get_args(field.annotation) for field in model.model_fields.values())
+        fields = [m.model_fields[part].annotation for m in models if isinstance(part, str) and part in m.model_fields]
+        inner = [found for annotation in fields for found in _models_in(annotation)]
+        models = inner or [m for m in models if part in _tags(m)] or models
+    return sorted({name for m in models for name in m.model_fields})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not get_args(annotation):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    if get_origin(annotation) in (Union, UnionType, list, tuple, dict):
-        return [model for part in get_args(annotation) for model in _models_in(part)]
-    return []
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for argument in get_args(annotation) for found in _models_in(argument)]
+
+
+def _tags(model: type[BaseModel]) -> list[Any]:
+    """Values by which a union tells this model from the others."""
+    annotations = (field.annotation for field in model.model_fields.values())
+    return [tag for annotation in annotations if get_origin(annotation) is Literal for tag in get_args(annotation)]

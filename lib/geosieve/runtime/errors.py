@@ -11,16 +11,17 @@ EXIT_RETRYABLE = 75  # EX_TEMPFAIL: the same command may succeed later
 EXIT_BAD_CONFIG = 78  # EX_CONFIG
 EXIT_NOTHING_TO_DO = 99  # what Airflow's operators take as "skipped" by default
 
+# key=value, as in queries and properties, or "key": "value", as in JSON, also where that is quoted once more.
 _SECRETS = re.compile(
-    r"(?i)\b(X-Amz-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|token|password|secret[\w.]*|"
-    r"[\w.]*(?:access|secret)[._]?key)=[^\s&\"']+"
+    r"(?i)\b(X-Amz-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|[\w.]*token|[\w.]*password|secret[\w.]*|"
+    r"[\w.]*(?:access|secret)[._]?key)(=|\\*\"\s*:\s*\\*\")[^\s&\"'\\]+"
 )
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def redact(text: str) -> str:
     """Return `text` without credentials: presigned query parameters, key=value secrets, user:password@ in URIs."""
-    return _USERINFO.sub("***@", _SECRETS.sub(r"\1=***", text))
+    return _USERINFO.sub("***@", _SECRETS.sub(r"\1\2***", text))
 
 
 class GeosieveError(Exception):

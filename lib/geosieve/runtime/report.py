@@ -47,5 +47,6 @@ class JobReport:
         self.warnings.append(redact(message))
         logger().warning(message)
 
-    def to_json(self) -> str:
-        return redact(json.dumps(asdict(self), default=str))
+    def to_json(self, **changes: Any) -> str:
+        """The report as one JSON object, without secrets; `changes` replace fields."""
+        return redact(json.dumps({**asdict(self), **changes}, default=str))

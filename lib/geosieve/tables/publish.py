@@ -115,8 +115,19 @@ class Publication:
         except Exception:
             self._check_claim()  # the winner clears the leaf: what failed under that is a lost race
             raise
-        self._check_claim()
+        try:
+            self._check_claim()
+        except RetryableError:
+            self._remove_strays(table.name)
+            raise
         self._data[table.name] = self._list_data(table.name)
+        # part-00000-<id of the write>-c000…: a second id is an attempt that wrote at the same time.
+        if len({f.name.split("-", 2)[2][:36] for f in self._data[table.name]}) > 1:
+            raise RetryableError(
+                "another attempt of this run is writing too",
+                where=self._uris[table.name],
+                hint="nothing was committed; run again when no other attempt runs",
+            )
         self._rows[table.name] = self.written(table).count()
         return self._rows[table.name]
 
@@ -172,6 +183,15 @@ class Publication:
                 )
         for name, uri in self._uris.items():
             self._mark(name, uri)
+
+    def _remove_strays(self, name: str) -> None:
+        """Where the winner has committed already, remove what we wrote beside it: SQL engines read whole folders."""
+        manifest = read_manifest(self._files, self._uris[name])
+        if manifest is not None:
+            listed = {entry["name"] for entry in manifest["files"]}
+            for stray in self._list_data(name):
+                if stray.name not in listed:
+                    self._files.delete(stray.uri)
 
     def _list_data(self, name: str) -> list[FileInfo]:
         return [f for f in self._files.list(self._uris[name]) if not f.name.startswith(("_", "."))]
