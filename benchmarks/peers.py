@@ -75,8 +75,10 @@ def measure(peer: Callable[[Path, F8, F8], NDArray[np.generic]], n: int) -> tupl
     """Seconds, peak GiB of a fresh process, and values of the first n points."""
     one_core()
     lat, lon = clustered_points(POINTS, seed=7)
+    path = landscan_like(1).resolve()
+    peer(path, lat[:1], lon[:1])  # imports
     start = process_time()
-    values = peer(landscan_like(1).resolve(), lat[:n], lon[:n])
+    values = peer(path, lat[:n], lon[:n])
     return process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, values
 
 

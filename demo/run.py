@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.label_map import draw_label_map
 from geosieve.runtime.job import main
+from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 
 TABLES = Path("build/tables")
@@ -25,6 +27,7 @@ MAP = Path("build/labels_map.png")
 
 
 def run() -> int:
+    logger().setLevel(logging.WARNING)  # a person reads this; jobs by themselves log every stage
     print("preparing positions and the population proxy ...", flush=True)
     prepare.positions()
     prepare.population_proxy()
@@ -40,7 +43,7 @@ def run() -> int:
         print(f"{n} positions were rejected: {rejected}")
     for name, facts in report["details"]["partitions"].items():
         _print_partition(name, facts)
-    draw_label_map(leaf, [r for r in ("tropical", "arid", "temperate", "cold", "polar")], "koppen", MAP)
+    draw_label_map(leaf, ["tropical", "arid", "temperate", "cold", "polar"], "koppen", MAP)
     print(f"""
 labels    {leaf}  ({report["rows_out"]} rows in {report["seconds"]["label"]:.0f} s)
 map       {MAP}

@@ -193,6 +193,21 @@ def test_a_rerun_of_a_committed_run_writes_nothing(store: Store, on_s3: tuple[Ou
     assert _written(requests) == []
 
 
+def test_what_a_killed_driver_left_is_gone_after_a_rerun(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    # Pending commits and a finished part from before; an upload that was never completed costs money for ever.
+    leaf = "tables/labels/run_id=again"
+    job = f"{leaf}/__magic/job-1"
+    for key in (f"{job}/task-0/part-00000-old.parquet.pending", f"{job}.pendingset", f"{leaf}/part-00000-old.parquet"):
+        store.client.put_object(Bucket=BUCKET, Key=key, Body=b"old")
+    store.client.create_multipart_upload(Bucket=BUCKET, Key=f"{leaf}/part-00001-old.parquet")
+    outcome, _, _ = store.label("again")
+    assert outcome.exit_code == 0
+    assert not [key for key in store.keys(leaf) if "__magic" in key or "old" in key]
+    uploads = store.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    assert not [upload["Key"] for upload in uploads if upload["Key"].startswith(leaf)]
+    assert store.label_rows("again") == store.label_rows("r")
+
+
 def test_a_storm_of_503_passes(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
     with (
         store.server.refusing(503, _reads_tables, times=2),
@@ -299,12 +314,12 @@ def test_what_is_not_there_is_named_and_not_asked_for_again(store: Store, where:
     config = {"rasters": {"collection": "nowhere", "uri": where}, "output": TABLES}
     mark = len(store.server.requests)
     outcome = store.driver.run("catalog_rasters", config, "r")
-    bucket = where.split("/")[2]
-    asked = [(r.method, r.path, r.query) for r in store.server.requests[mark:] if r.path.startswith(f"/{bucket}")]
+    # Tasks of an earlier run that was given up may still be writing to the tables.
+    asked = [(r.method, r.path, r.query) for r in store.server.requests[mark:] if "/tables/" not in r.path]
     assert outcome.exit_code == 65
     assert says in outcome.report["error"]
     assert where.removesuffix("/maps") in outcome.report["error"]
-    assert len(asked) == len(set(asked))
+    assert len(asked) == len(set(asked)) > 0
 
 
 def test_no_secret_is_printed_logged_or_stored(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:

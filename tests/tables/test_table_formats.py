@@ -230,6 +230,4 @@ def test_declarations_use_only_the_types_of_the_contract() -> None:
 
 def test_the_documentation_of_tables_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "tables.md"
-    assert page.read_text(encoding="utf-8") == schemas.documentation(), (
-        "python -m geosieve.tables.schemas > docs/tables.md"
-    )
+    assert page.read_text(encoding="utf-8") == schemas.documentation()

@@ -1,0 +1,130 @@
+"""Configuration files: what is refused, in which words, and what `--set` does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from geosieve.runtime.config import Config, load
+from geosieve.runtime.errors import ConfigError
+
+
+class Square(Config):
+    shape: Literal["square"]
+    side_km: float
+
+
+class Circle(Config):
+    shape: Literal["circle"]
+    radius_km: float
+
+
+class Rule(Config):
+    pattern: str
+    priority: int = 0
+
+
+class Example(Config):
+    name: str
+    workers: int = Field(1, ge=1)
+    rules: list[Rule] = []
+    default_rule: Rule | None = None
+    area: Annotated[Square | Circle, Field(discriminator="shape")] = Circle(shape="circle", radius_km=1.0)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    path = tmp_path / "example.yaml"
+    path.write_text("name: a\nrules:\n  - {pattern: '*.tif'}\n")
+    return path
+
+
+def _refusal(path: Path, *overrides: str) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load(Example, path, overrides)
+    assert caught.value.exit_code == 78
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("worker=2", "workers"),
+        ("nmae=b", "name"),
+        ("rules=[{pattern: x, prioritty: 1}]", "priority"),
+        ("default_rule={pattern: x, paturn: y}", "pattern"),
+        ("area={shape: square, side_km: 1, side: 2}", "side_km"),
+        ("area={shape: circle, radius_km: 1, radius: 2}", "radius_km"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_valid_one(example: Path, override: str, nearest: str) -> None:
+    refusal = _refusal(example, override)
+    assert f"unknown key; did you mean {nearest!r}?" in refusal.what
+    assert refusal.where == str(example)
+
+
+def test_an_unknown_key_without_a_near_one_gets_the_keys_of_its_own_section(example: Path) -> None:
+    assert "valid keys: area, default_rule, name, rules, workers" in _refusal(example, "zzzzzz=1").what
+    # The keys of the other shape would be wrong here.
+    assert "valid keys: shape, side_km" in _refusal(example, "area={shape: square, side_km: 1, zzz: 2}").what
+
+
+def test_every_fault_is_named_with_its_key(example: Path) -> None:
+    what = _refusal(example, "workers=0", "name=[1]", "typo_key=1").what
+    for key in ("workers: ", "name: ", "typo_key: "):
+        assert key in what
+
+
+def test_values_of_set_are_yaml(example: Path) -> None:
+    config = load(Example, example, ["workers=3", "default_rule.pattern='7'", "area={shape: square, side_km: 2}"])
+    assert config.workers == 3
+    assert config.default_rule == Rule(pattern="7")
+    assert config.area == Square(shape="square", side_km=2.0)
+
+
+def test_set_reaches_into_sections_and_the_last_one_wins(example: Path) -> None:
+    config = load(Example, example, ["default_rule={pattern: a, priority: 1}", "default_rule.priority=2", "name=x=y"])
+    assert config.default_rule == Rule(pattern="a", priority=2)
+    assert config.name == "x=y"
+
+
+@pytest.mark.parametrize("override", ["workers", "=3", "name.first=x", "workers=[1", ""])
+def test_a_malformed_set_is_refused_as_such(example: Path, override: str) -> None:
+    assert "--set" in str(_refusal(example, override))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [("- a\n- b\n", "mapping"), ("name: [", "unreadable"), ("", "mapping"), ("\udcff", "unreadable")],
+)
+def test_a_file_that_is_no_yaml_mapping_is_refused_by_name(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    refusal = _refusal(path)
+    assert says in refusal.what
+    assert refusal.where == str(path)
+
+
+def test_a_missing_file_and_a_folder_are_refused_by_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.yaml", tmp_path):
+        assert str(path) in str(_refusal(path))
+
+
+def test_a_loaded_configuration_does_not_change(example: Path) -> None:
+    config = load(Example, example)
+    with pytest.raises(ValidationError):
+        config.workers = 5  # type: ignore[misc]
+
+
+def test_the_digest_tells_values_apart_and_not_the_order_or_omission_of_keys(tmp_path: Path) -> None:
+    texts = ["name: a\nworkers: 1\n", "workers: 1\nname: a\n", "name: a\n", "name: a\nworkers: 2\n"]
+    digests = []
+    for number, text in enumerate(texts):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text)
+        digests.append(load(Example, path).digest())
+    assert digests[0] == digests[1] == digests[2] != digests[3]
+    assert len(digests[0]) == 64
