@@ -160,6 +160,14 @@ class TestPolygons:
         partition = build([], kind="polygons", uri=uri, name_column="name")
         assert assign(partition, [65, 65], [180, -180]) == [0, 0]
 
+    def test_a_shape_across_the_antimeridian_is_cut_or_refused(self, tmp_path: Path) -> None:
+        across = shapely.Polygon([(170, 0), (-170, 0), (-170, 10), (170, 10)])
+        uri = self.file(tmp_path, {"across": across})
+        partition = build([], kind="polygons", uri=uri, name_column="name", edges="shortest")
+        assert assign(partition, [5, 5, 5], [175, -175, 0]) == [0, 0, OUTSIDE]
+        with pytest.raises(InputError, match="edges: shortest"):
+            build([], kind="polygons", uri=uri, name_column="name")
+
     def test_an_unknown_column_is_told_with_those_there_are(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="columns: name"):
             build([], kind="polygons", uri=self.file(tmp_path, {"a": shapely.box(0, 0, 1, 1)}), name_column="nom")

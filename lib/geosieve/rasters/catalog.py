@@ -25,7 +25,8 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geosieve.rasters.footprint import WORLD, footprint
+from geosieve.geo.antimeridian import WORLD
+from geosieve.rasters.footprint import footprint
 from geosieve.rasters.sampling import gdal_environment, gdal_path, store_failures
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact

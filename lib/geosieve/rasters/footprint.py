@@ -7,13 +7,11 @@ import shapely
 from affine import Affine
 from numpy.typing import NDArray
 from pyproj import CRS, Transformer
-from shapely.affinity import translate
-from shapely.geometry import MultiPolygon, Polygon, box
+from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from geosieve.geo.sphere import normalize_lon
+from geosieve.geo.antimeridian import WORLD, over_pole, turns, unwrap, wrapped
 
-WORLD = box(-180.0, -90.0, 180.0, 90.0)
 _STEPS = 64  # points an edge: a 1000 km edge then strays less than 10 m from the true curve
 
 
@@ -31,18 +29,15 @@ def footprint(crs_wkt: str, transform: Affine, width: int, height: int) -> BaseG
     lon, lat = to_wgs84.transform(x, y)
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return WORLD
-    if CRS.from_wkt(crs_wkt).is_geographic:
-        unwrapped = np.asarray(lon)  # continuous as it is, also beyond 180
-    else:
-        unwrapped = lon[0] + np.r_[0.0, np.cumsum(normalize_lon(np.diff(lon)))]
+    # Longitudes of a geographic CRS are continuous as they are, also beyond 180.
+    unwrapped = np.asarray(lon) if CRS.from_wkt(crs_wkt).is_geographic else unwrap(lon)
     ring = np.column_stack([unwrapped, np.clip(lat, -90.0, 90.0)])
-    turns = round((unwrapped[-1] - unwrapped[0]) / 360.0)
-    if turns:
+    if turns(unwrapped):
         pole = _pole(crs_wkt, transform, width, height)
         if pole is None:
             return WORLD
-        ring = np.vstack([ring, [[unwrapped[-1], pole], [unwrapped[0], pole]]])
-    return _wrapped(shapely.make_valid(Polygon(ring)))
+        ring = over_pole(ring, pole)
+    return wrapped(shapely.make_valid(Polygon(ring)))
 
 
 def _outline(width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -65,12 +60,3 @@ def _pole(crs_wkt: str, transform: Affine, width: int, height: int) -> float | N
             if 0 <= column <= width and 0 <= row <= height:
                 inside.append(pole)
     return inside[0] if len(inside) == 1 else None
-
-
-def _wrapped(shape: BaseGeometry) -> BaseGeometry:
-    """`shape`, which may reach beyond ±180, brought into [-180, 180]."""
-    turns = range(int(np.floor((shape.bounds[0] + 180) / 360)), int(np.floor((shape.bounds[2] + 180) / 360)) + 1)
-    parts = [translate(shape, -360.0 * turn).intersection(WORLD) for turn in turns]
-    whole = shapely.union_all(parts)
-    areas = [part for part in shapely.get_parts(whole) if isinstance(part, Polygon)]
-    return areas[0] if len(areas) == 1 else MultiPolygon(areas)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from pyproj import CRS, Transformer
 
+from geosieve.geo.antimeridian import has_long_edges, shortest_edges
 from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, Region
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_options, gdal_path
@@ -31,6 +32,10 @@ class Definition(PartitionDefinition):
     uri: str = Field(description="any vector file that GDAL reads: GeoJSON, TopoJSON, GeoPackage, Shapefile …")
     layer: str | None = Field(None, description="layer of the file; the first if not given")
     name_column: str
+    edges: Literal["planar", "shortest"] = Field(
+        "planar",
+        description="planar: shapes are cut at ±180, as GeoJSON demands; shortest: edges take the shorter way around",
+    )
 
     def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> PolygonPartition:
         pyogrio.set_gdal_config_options(gdal_options())  # it brings a GDAL of its own, which would not retry
@@ -47,11 +52,23 @@ class Definition(PartitionDefinition):
                 f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
                 where=self.uri,
             )
-        shapes = shapely.make_valid(_lon_lat(shapely.from_wkb(wkb), meta["crs"]))
         names = tuple(str(name) for name in columns[self.name_column])
+        shapes = self._in_the_plane(_lon_lat(shapely.from_wkb(wkb), meta["crs"]), names)
         outlines = tuple(shapely.to_wkb(shapes).tolist())
         checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
         return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
+
+    def _in_the_plane(self, shapes: NDArray[np.object_], names: tuple[str, ...]) -> NDArray[np.object_]:
+        if self.edges == "shortest":
+            return np.array([shortest_edges(shape) for shape in shapes], dtype=object)
+        crossing = [name for name, shape in zip(names, shapes, strict=True) if has_long_edges(shape)]
+        if crossing:
+            raise InputError(
+                f"{len(crossing)} shapes have edges of more than 180 degrees: {', '.join(crossing[:5])}",
+                where=self.uri,
+                hint="set edges: shortest if they cross the antimeridian, or cut them there",
+            )
+        return np.asarray(shapely.make_valid(shapes))
 
 
 def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:

@@ -1,0 +1,53 @@
+"""Natural Earth countries through the Sedona join, against shapely alone and by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+from pyspark.sql import SparkSession
+
+from geosieve.partitions.base import OUTSIDE, parse_definition
+from geosieve.partitions.nearby import join_outlines, occupied_cells
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason="../shared/data is not there")
+
+CITIES = {
+    (48.8566, 2.3522): "France",
+    (-1.2864, 36.8172): "Kenya",
+    (43.94, 12.46): "San Marino",  # a hole in Italy
+    (-29.31, 27.48): "Lesotho",  # a hole in South Africa
+    (66.5, -172.0): "Russia",  # Chukotka, east of the antimeridian
+    (-16.8, 179.99): "Fiji",
+    (-16.8, -179.99): "Fiji",
+    (-85.0, 0.0): "Antarctica",
+    (-90.0, 0.0): "Antarctica",
+    (0.0, -30.0): None,  # the Atlantic
+}
+
+
+def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
+    uri = str(DATA / "vector" / "countries-50m.json")
+    facts = {"uri": uri, "layer": "countries", "name_column": "name", "edges": "shortest"}
+    definition = parse_definition({"name": "countries", "kind": "polygons", **facts}, "test")
+    countries = definition.build(lambda collection: [])
+    photos = pd.read_csv(DATA / "coords" / "im2gps3k_2997.csv")
+    lat = np.concatenate([[place[0] for place in CITIES], photos["latitude"]])
+    lon = np.concatenate([[place[1] for place in CITIES], photos["longitude"]])
+    points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
+    index = join_outlines(spark, occupied_cells(points), {"countries": countries.outlines()})["countries"]
+    region = countries.assign(lat, lon, index.nearby(lat, lon))
+
+    names = {r.index: r.name for r in countries.regions(np.empty(0, np.int64))}
+    assert [names.get(r) for r in region[: len(CITIES)].tolist()] == list(CITIES.values())
+
+    expected = np.full(lat.size, OUTSIDE)
+    for number, wkb in sorted(countries.outlines().items(), reverse=True):
+        expected[shapely.intersects_xy(shapely.from_wkb(wkb), lon, lat)] = number
+    np.testing.assert_array_equal(region, expected)
+    assert (region != OUTSIDE).mean() > 0.8
