@@ -30,6 +30,7 @@ TEST = [
     "ruff>=0.6",
     "mypy>=1.10",
     "types-PyYAML",
+    "pandas-stubs",
 ]
 BENCH = [
     "scipy>=1.11",  # smooth synthetic fields
