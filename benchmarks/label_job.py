@@ -125,6 +125,7 @@ def run_prefix(prefix: str, root: Path) -> None:
     from geosieve.partitions.nearby import NOTHING
     from geosieve.runtime.config import validate
     from geosieve.runtime.session import spark_session
+    from geosieve.tables.arrow import CHUNK_ROWS, chunks
     from geosieve.tables.read import committed_runs, read_runs
     from geosieve.tables.schemas import IMAGES, labels_table
 
@@ -134,7 +135,7 @@ def run_prefix(prefix: str, root: Path) -> None:
     schema = labels_table(names).spark_schema()
 
     def constants(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in labelling._chunks(batches):
+        for chunk in chunks(batches):
             for name in ("s2_id", *names):
                 chunk = chunk.append_column(name, pa.array(np.zeros(chunk.num_rows, np.int64)))
             yield from chunk.to_batches(labelling._BATCH_ROWS)
@@ -145,7 +146,7 @@ def run_prefix(prefix: str, root: Path) -> None:
         start = time.perf_counter()
         images = read_runs(spark, str(root), IMAGES, runs)
         points = images.where(labelling._POSITIONED).select("image_id", "source", "lat", "lon")
-        tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // labelling.ROWS_PER_TASK))
+        tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // CHUNK_ROWS))
         ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
         if prefix in ("blocks", "write"):
             catalog = [d.build(lambda name: read_catalog(spark, str(root), name)) for d in config.partitions]

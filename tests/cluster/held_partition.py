@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from geosieve.partitions.base import F8, I8, Region
+from geosieve.partitions.base import F8, I8, region_table
 from geosieve.partitions.nearby import Nearby
 
 _SECONDS = 120.0  # a test that dies must not leave tasks behind for ever
@@ -27,8 +28,8 @@ class HeldPartition:
     folder: str
     n_regions: int = 2
 
-    def regions(self, observed: I8) -> list[Region]:
-        return [Region(0, "north"), Region(1, "south")]
+    def regions(self, observed: I8) -> pa.Table:
+        return region_table(["north", "south"])
 
     def outlines(self) -> dict[int, bytes]:
         return {}

@@ -43,7 +43,7 @@ def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
     index = join_outlines(spark, occupied_cells(points), {"countries": countries.outlines()})["countries"]
     region = countries.assign(lat, lon, index.nearby(lat, lon))
 
-    names = {r.index: r.name for r in countries.regions(np.empty(0, np.int64))}
+    names = {r["region"]: r["name"] for r in countries.regions(np.empty(0, np.int64)).to_pylist()}
     assert [names.get(r) for r in region[: len(CITIES)].tolist()] == list(CITIES.values())
 
     expected = np.full(lat.size, OUTSIDE)

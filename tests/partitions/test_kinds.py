@@ -131,7 +131,7 @@ def test_s2_regions_are_the_cells_in_id_order(level: int) -> None:
     region = partition.assign(lat, lon, NOTHING.nearby(lat, lon))
     points = (s2sphere.LatLng.from_degrees(*point) for point in zip(lat, lon, strict=True))
     cells = [s2sphere.CellId.from_lat_lng(point).parent(level) for point in points]
-    named = {r.index: r.name for r in partition.regions(np.unique(region))}
+    named = {r["region"]: r["name"] for r in partition.regions(np.unique(region)).to_pylist()}
     assert [named[index] for index in region.tolist()] == [cell.to_token() for cell in cells]
     ids = np.array([cell.id() for cell in cells], dtype=np.uint64)
     assert (np.argsort(ids, kind="stable") == np.argsort(region, kind="stable")).all()

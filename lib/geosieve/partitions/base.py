@@ -11,11 +11,12 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -38,13 +39,15 @@ UNKNOWN = -3
 """Label of a point whose value the partition does not name."""
 
 
-@dataclass(frozen=True)
-class Region:
-    """A region: its index, name and, for polygons, outline (WKB, lon-lat)."""
+_REGIONS = pa.schema([("region", pa.int64()), ("name", pa.string()), ("wkb", pa.binary())])
 
-    index: int
-    name: str
-    wkb: bytes | None = None
+
+def region_table(
+    names: Sequence[str] | NDArray[np.str_], index: I8 | None = None, wkb: Sequence[bytes] | None = None
+) -> pa.Table:
+    """Regions as columns region (index, from 0 on if not given), name and, for polygons, wkb (outline, lon-lat)."""
+    index = np.arange(len(names)) if index is None else index
+    return pa.table([index, pa.array(names), pa.nulls(len(names)) if wkb is None else wkb], schema=_REGIONS)
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,8 @@ class Partition(Protocol):
         """How many regions it can tell apart."""
         ...
 
-    def regions(self, observed: I8) -> list[Region]:
-        """Its regions: all of them where they can be listed, else those whose indices were `observed`."""
+    def regions(self, observed: I8) -> pa.Table:
+        """Its regions, a `region_table`: all where they can be listed, else those whose indices were `observed`."""
         ...
 
     def outlines(self) -> dict[int, bytes]:

@@ -24,12 +24,12 @@ from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupi
 from geosieve.partitions.summary import count_regions, publish_partitions, summarize
 from geosieve.runtime.config import Config, read_yaml
 from geosieve.runtime.job import Context
+from geosieve.tables.arrow import CHUNK_ROWS, chunks
 from geosieve.tables.publish import Leaf
 from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, REJECTS, labels_table
 
-ROWS_PER_TASK = 300_000  # some 100 MB in a worker, with the blocks that it reads
 _BATCH_ROWS = 50_000
 
 
@@ -157,12 +157,12 @@ def label_points(
 ) -> DataFrame:
     """`labels` of points (image_id, source, lat, lon). `rows`, about how many they are, decides the number of tasks."""
     context = points.sparkSession.sparkContext
-    tasks = max(2 * context.defaultParallelism, -(-rows // ROWS_PER_TASK))
+    tasks = max(2 * context.defaultParallelism, -(-rows // CHUNK_ROWS))
     labeller = Labeller(partitions, indices)
     shared = context.broadcast(labeller)
 
     def label_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in _chunks(batches):
+        for chunk in chunks(batches):
             yield from shared.value.label(chunk).to_batches(_BATCH_ROWS)
 
     ordered = points.repartitionByRange(tasks, *_shuffle_key())
@@ -172,20 +172,6 @@ def label_points(
 def _shuffle_key() -> list[Any]:
     """Latitude bands from the north, and along each by longitude."""
     return [F.floor((90.0 - F.col("lat")) / F.lit(512 / 120)), F.col("lon")]
-
-
-def _chunks(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Batches put together to tables of at least ROWS_PER_TASK rows, the last one smaller: bounded memory."""
-    held: list[pa.RecordBatch] = []
-    rows = 0
-    for batch in batches:
-        held.append(batch)
-        rows += batch.num_rows
-        if rows >= ROWS_PER_TASK:
-            yield pa.Table.from_batches(held)
-            held, rows = [], 0
-    if rows:
-        yield pa.Table.from_batches(held)
 
 
 @dataclass(frozen=True)

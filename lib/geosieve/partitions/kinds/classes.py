@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from geosieve.partitions.base import UNKNOWN, CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.base import UNKNOWN, CatalogedFile, PartitionDefinition, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.config import Config
@@ -61,8 +62,8 @@ class ClassesPartition:
     def n_regions(self) -> int:
         return len(self.definition.classes)
 
-    def regions(self, observed: I8) -> list[Region]:
-        return [Region(i, c.name) for i, c in enumerate(self.definition.classes)]
+    def regions(self, observed: I8) -> pa.Table:
+        return region_table([c.name for c in self.definition.classes])
 
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from geosieve.partitions.base import CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.base import CatalogedFile, PartitionDefinition, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.errors import ConfigError
@@ -73,10 +74,10 @@ class DensityPartition:
     def n_regions(self) -> int:
         return len(self.definition.names)
 
-    def regions(self, observed: I8) -> list[Region]:
+    def regions(self, observed: I8) -> pa.Table:
         limits = ["0", *(f"{edge:.6g}" for edge in self.edges), "inf"]
         names = self.definition.names
-        return [Region(i, f"{name} [{limits[i]}, {limits[i + 1]})") for i, name in enumerate(names)]
+        return region_table([f"{name} [{limits[i]}, {limits[i + 1]})" for i, name in enumerate(names)])
 
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 import pyogrio
 import shapely
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pydantic import Field
 from pyproj import CRS, Transformer
 
 from geosieve.geo.antimeridian import has_long_edges, shortest_edges
-from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
@@ -90,8 +91,8 @@ class PolygonPartition:
     def n_regions(self) -> int:
         return len(self.names)
 
-    def regions(self, observed: I8) -> list[Region]:
-        return [Region(i, name, wkb) for i, (name, wkb) in enumerate(zip(self.names, self.shapes, strict=True))]
+    def regions(self, observed: I8) -> pa.Table:
+        return region_table(self.names, wkb=self.shapes)
 
     def outlines(self) -> dict[int, bytes]:
         return dict(enumerate(self.shapes))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
 from geosieve.geo import s2
-from geosieve.partitions.base import CatalogedFile, PartitionDefinition, Region
+from geosieve.partitions.base import CatalogedFile, PartitionDefinition, region_table
 from geosieve.partitions.nearby import Nearby
 
 F8 = NDArray[np.float64]
@@ -36,9 +37,8 @@ class S2Partition:
     def n_regions(self) -> int:
         return int(6 * 4**self.level)
 
-    def regions(self, observed: I8) -> list[Region]:
-        tokens = s2.tokens(s2.from_positions(observed, self.level))
-        return [Region(i, token) for i, token in zip(observed.tolist(), tokens.tolist(), strict=True)]
+    def regions(self, observed: I8) -> pa.Table:
+        return region_table(s2.tokens(s2.from_positions(observed, self.level)), observed)
 
     def outlines(self) -> dict[int, bytes]:
         return {}
