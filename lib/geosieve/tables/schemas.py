@@ -135,12 +135,50 @@ LABELS = Table(
     ),
 )
 
-ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS)
+OVERLAY_ATOMS = Table(
+    "overlay_atoms",
+    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: the pixels that have the "
+    "same region in each of them. One bigint column a partition (named like it) holds the region, or -1, -2, -3 as in "
+    "`labels`. Written by `build_overlay`; `_report.json` beside it names the partitions' hashes.",
+    (
+        Column("atom", "bigint", "index, from 0, in the order of the partitions' columns"),
+        Column("pixels", "bigint", "pixels of the grid"),
+        Column("area_km2", "double", "exact area of the pixels on the sphere of radius 6371.0088 km"),
+        Column("lat", "double", "latitude of the centroid on the sphere, degrees"),
+        Column("lon", "double", "longitude of the centroid, degrees"),
+        Column("south", "double", "bounding box, degrees"),
+        Column("west", "double", "bounding box; greater than east where the box crosses ±180"),
+        Column("north", "double", "bounding box"),
+        Column("east", "double", "bounding box"),
+        Column("land_share", "double", "share of the area that is land, where a map of land was named", nullable=True),
+    ),
+    (Column("overlay", "string", "name of the overlay"),),
+)
+
+OVERLAY_RUNS = Table(
+    "overlay_runs",
+    "The grid of an overlay: one row a run of pixels of one atom along a row. Runs cover every pixel once.",
+    (
+        Column("row", "int", "row of the grid, 0 at the north pole"),
+        Column("column", "int", "first column, 0 east of -180"),
+        Column("length", "int", "pixels"),
+        Column("land", "boolean", "whether they are land, where a map of land was named", nullable=True),
+        Column("atom", "bigint", "atom of `overlay_atoms`"),
+    ),
+    (Column("overlay", "string", "name of the overlay"),),
+)
+
+ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS, OVERLAY_ATOMS, OVERLAY_RUNS)
 
 
 def labels_table(partitions: list[str]) -> Table:
     """`labels` with one column for each partition name."""
     return LABELS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
+
+
+def overlay_atoms_table(partitions: list[str]) -> Table:
+    """`overlay_atoms` with one column for each partition name."""
+    return OVERLAY_ATOMS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
 
 
 def documentation() -> str:
