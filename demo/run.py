@@ -53,7 +53,7 @@ Query them with anything that reads Parquet, for instance DuckDB:
 
   SELECT r.name AS climate, count(*) AS images
   FROM read_parquet('{leaf}/*.parquet') AS l
-  JOIN read_parquet('{TABLES}/regions_of_partition/run_id={run_id}/*.parquet') AS r
+  JOIN read_parquet('{TABLES}/regions_of_partition/job=label_attributes/run_id={run_id}/*.parquet') AS r
     ON r.partition = 'koppen' AND r.region = l.koppen
   GROUP BY ALL ORDER BY images DESC""")
     return 0

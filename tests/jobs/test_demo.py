@@ -33,7 +33,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     frame = pq.read_table(ROOT / leaf, partitioning=None).to_pandas()
     assert len(frame) == 100_000
     regions = pq.read_table(
-        str(ROOT / leaf).replace("/labels/", "/regions_of_partition/"), partitioning=None
+        str(ROOT / leaf).replace("/labels/", "/regions_of_partition/job=label_attributes/"), partitioning=None
     ).to_pandas()
     return frame.sample(2000, random_state=0).reset_index(drop=True), regions
 

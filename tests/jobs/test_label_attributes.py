@@ -126,7 +126,7 @@ def test_labels_equal_a_loop_over_the_points(workspace: Workspace, tmp_path: Pat
     np.testing.assert_array_equal(labels["s2_id"].to_numpy().view(np.uint64), [cell.id() for cell in cells])
     tokens = duckdb.sql(f"""
         SELECT l.image_id, r.name FROM read_parquet('{workspace.tables}/labels/*/*.parquet') l
-        JOIN read_parquet('{workspace.tables}/regions_of_partition/*/*.parquet') r
+        JOIN read_parquet('{workspace.tables}/regions_of_partition/*/*/*.parquet') r
         ON r.partition = 's2_l8' AND r.region = l.s2_l8 ORDER BY 1""").fetchall()
     assert [name for _, name in tokens] == [cell.parent(8).to_token() for cell in cells]
 

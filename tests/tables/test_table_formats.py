@@ -112,7 +112,7 @@ def published(
     table, root = request.param, str(tmp_path_factory.mktemp(request.param.name))
     leaf = Leaf(table, {column.name: "x" for column in table.partitions})
     # Rejects are never a run's main table: they count beside it.
-    leaves = [leaf, Leaf(schemas.PARTITIONS)] if table is schemas.REJECTS else [leaf]
+    leaves = [leaf, Leaf(schemas.PARTITIONS, {"job": "x"})] if table is schemas.REJECTS else [leaf]
     publication = Publication(spark, root, "r1", "{}", "0" * 64, leaves)
     publication.begin()
     rows = [publication.write(each.table, _frame(spark, each.table)) for each in leaves]

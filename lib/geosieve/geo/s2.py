@@ -97,18 +97,22 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
     )
     with chunks:
         for chunk, lat, lon in chunks:
-            lowest = chunk & -chunk
-            face, position = _face(chunk), (chunk - lowest) >> 1
-            entry = _first_orientation(face)
-            i, j = np.zeros_like(face), np.zeros_like(face)
-            for shift in range(2 * (MAX_LEVEL - _STEP), -1, -2 * _STEP):
-                entry = _DECODE[(entry & _ORIENTATION) | ((position >> shift) & _DIGITS)]
-                i = (i << _STEP) | ((entry >> _STEP) & _LOW)
-                j = (j << _STEP) | (entry & _LOW)
-            # The curve may enter a cell at any corner: the bits below the cell's level are not the cell's.
-            size = np.sqrt(lowest).astype(np.int64)
-            lat[...], lon[...] = _unproject(face, i & -size, j & -size, size)
+            face, i, j, size = _squares(chunk)
+            x, y, z = _unproject(face, _face_u(2 * i + size), _face_u(2 * j + size))
+            lat[...], lon[...] = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
     return all_lat, all_lon
+
+
+def corners(ids: ArrayLike) -> Floats:
+    """Return the cells' corners as unit vectors (x, y, z), shape (n, 4, 3), around each cell; the edges between
+    them are great circles. Ids of shape (n,), levels may differ; ValueError at an invalid one."""
+    face, i, j, size = _squares(_checked(ids))
+    vectors = [
+        np.stack(_unproject(face, _face_u(2 * (i + size * di)), _face_u(2 * (j + size * dj))), axis=-1)
+        for di, dj in ((0, 0), (1, 0), (1, 1), (0, 1))
+    ]
+    stacked = np.stack(vectors, axis=1)
+    return np.asarray(stacked / np.linalg.norm(stacked, axis=-1, keepdims=True))
 
 
 def levels(ids: ArrayLike) -> Ints:
@@ -237,16 +241,32 @@ def _leaf_index(u: Floats) -> Ints:
     return np.asarray(np.minimum((s * _SIZE).astype(np.int64), _SIZE - 1))
 
 
-def _unproject(face: Ints, i: Ints, j: Ints, size: Ints) -> tuple[Floats, Floats]:
-    """Inverse of `_project` for the centres of cells of `size` leaf cells a side, first of them (i, j)."""
+def _squares(ids: Ints) -> tuple[Ints, Ints, Ints, Ints]:
+    """Face, least (i, j) and size in leaf cells of every cell, i and j exchanged on faces 3, 4 and 5."""
+    lowest = ids & -ids
+    face, position = _face(ids), (ids - lowest) >> 1
+    entry = _first_orientation(face)
+    i, j = np.zeros_like(face), np.zeros_like(face)
+    for shift in range(2 * (MAX_LEVEL - _STEP), -1, -2 * _STEP):
+        entry = _DECODE[(entry & _ORIENTATION) | ((position >> shift) & _DIGITS)]
+        i = (i << _STEP) | ((entry >> _STEP) & _LOW)
+        j = (j << _STEP) | (entry & _LOW)
+    # The curve may enter a cell at any corner: the bits below the cell's level are not the cell's.
+    size = np.sqrt(lowest).astype(np.int64)
+    return face, i & -size, j & -size, size
+
+
+def _unproject(face: Ints, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
+    """Inverse of `_project`: x, y, z on the cube at (u, v), each in [-1, 1]."""
     axis, main = face % 3, np.where(face < 3, 1.0, -1.0)
-    first, second = (_centre_u(index, size) * main for index in (i, j))
+    first, second = u * main, v * main
     x = np.where(axis == 0, main, -first)
     y = np.where(axis == 0, first, np.where(axis == 1, main, -second))
     z = np.where(axis == 2, main, second)
-    return np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+    return x, y, z
 
 
-def _centre_u(first: Ints, size: Ints) -> Floats:
-    s = (2 * first + size) / (2 * _SIZE)
+def _face_u(half_leaves: Ints) -> Floats:
+    """u in [-1, 1] at a distance, in halves of leaf cells, from the edge of the face."""
+    s = half_leaves / (2 * _SIZE)
     return np.asarray(np.where(s >= 0.5, 4 * s**2 - 1, 1 - 4 * (1 - s) ** 2) / 3)

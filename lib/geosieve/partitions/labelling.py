@@ -84,7 +84,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     """Label the images of the chosen runs with every partition and publish `labels` and what describes them."""
     config, report, spark = context.config, context.report, context.spark
     table = labels_table([definition.name for definition in config.partitions])
-    leaves = [Leaf(REJECTS, {"job": report.job, "part": "all"}), Leaf(PARTITIONS), Leaf(REGIONS), Leaf(table)]
+    job = {"job": report.job}
+    leaves = [Leaf(REJECTS, {**job, "part": "all"}), Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(table)]
     publication = context.publication(config.output, leaves)
     if not context.dry_run and not publication.begin():
         report.status = "nothing_to_do"

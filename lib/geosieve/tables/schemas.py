@@ -106,6 +106,7 @@ PARTITIONS = Table(
         Column("n_regions", "bigint", "number of regions that it can tell apart"),
         Column("definition", "string", "the definition, JSON"),
     ),
+    (Column("job", "string", "the job that used or built it"),),
 )
 
 REGIONS = Table(
@@ -119,6 +120,7 @@ REGIONS = Table(
         Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon", nullable=True),
         BBOX,
     ),
+    (Column("job", "string", "the job that used or built the partition"),),
 )
 
 LABELS = Table(
@@ -137,7 +139,7 @@ LABELS = Table(
 
 OVERLAY_ATOMS = Table(
     "overlay_atoms",
-    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: the pixels that have the "
+    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: the pixels with the "
     "same region in each of them. One bigint column a partition (named like it) holds the region, or -1, -2, -3 as in "
     "`labels`. Written by `build_overlay`; `_report.json` beside it names the partitions' hashes.",
     (
