@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -17,31 +18,27 @@ from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 _LISTED = 50  # regions that the report counts one by one; of more it gives the fullest
-
 _REGIONS_PER_FILE = 100_000
 
-Counts = dict[str, dict[int, int]]
-"""Images by partition name and region index."""
+I8 = NDArray[np.int64]
+Counts = dict[str, tuple[I8, I8]]
+"""For each partition's name the labels that images have, ascending, and how many images have each."""
 
 
 def count_regions(labels: DataFrame, names: list[str]) -> Counts:
     """How many images have each label of each partition, counted from the written table."""
+    columns = ["partition", "region", "images"]
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
             for number, name in enumerate(names):
                 region, images = np.unique(chunk[name].to_numpy(), return_counts=True)
-                yield pa.RecordBatch.from_arrays([np.full(region.size, number), region, images], counted)
+                yield pa.RecordBatch.from_arrays([np.full(region.size, number), region, images], columns)
 
     # Files hold neighbours, so that their counts hardly overlap and the driver adds up little more than it keeps.
-    counted = ["partition", "region", "images"]
-    rows = labels.select(*names).mapInArrow(count, ", ".join(f"{column} bigint" for column in counted)).toPandas()
-    sums = rows.groupby(["partition", "region"], as_index=False)["images"].sum()
-    return {
-        name: dict(zip(group["region"].tolist(), group["images"].tolist(), strict=True))
-        for number, name in enumerate(names)
-        for group in [sums[sums["partition"] == number]]
-    }
+    rows = labels.select(*names).mapInArrow(count, ", ".join(f"{column} bigint" for column in columns)).toPandas()
+    sums = rows.groupby(["partition", "region"], as_index=False)["images"].sum().to_numpy(dtype=np.int64)
+    return {name: (of[:, 1], of[:, 2]) for number, name in enumerate(names) for of in [sums[sums[:, 0] == number]]}
 
 
 def publish_partitions(
@@ -58,33 +55,38 @@ def publish_partitions(
     ]
     publication.write(PARTITIONS, spark.createDataFrame(rows, PARTITIONS.spark_schema()).coalesce(1))
     regions = []
-    for p in partitions:
-        observed = np.array(sorted(region for region in counts.get(p.name, {}) if region >= 0), dtype=np.int64)
-        regions.append(p.regions(observed).to_pandas().assign(partition=p.name, partition_hash=p.digest))
-    listed = pd.concat(regions)[["partition", "partition_hash", "region", "name", "wkb"]]
-    # From pandas, by Arrow: an S2 level may have a million cells with images.
-    schema = "partition string, partition_hash string, region bigint, name string, wkb binary"
-    frame = spark.createDataFrame(listed, schema)
-    frame = frame.withColumn("geometry", F.expr("ST_GeomFromWKB(wkb)")).drop("wkb")
+    for number, p in enumerate(partitions):
+        labels, _ = counts[p.name]
+        regions.append(_pandas(p.regions(labels[labels >= 0])).assign(number=number))
+    listed = pd.concat(regions)
+    # From pandas, by Arrow: an S2 level may have a million cells with images. What is the same for all regions of a
+    # partition is not sent with each.
+    frame = spark.createDataFrame(listed, REGION_COLUMNS + ", number int")
+    for column, values in (
+        ("partition", [p.name for p in partitions]),
+        ("partition_hash", [p.digest for p in partitions]),
+    ):
+        frame = frame.withColumn(column, F.array(*map(F.lit, values))[F.col("number")])
+    frame = frame.withColumn("geometry", F.expr("ST_GeomFromWKB(wkb)")).drop("wkb", "number")
     publication.write(REGIONS, frame.coalesce(1 + len(listed) // _REGIONS_PER_FILE))
 
 
 def summarize(partitions: list[Partition], counts: Counts) -> dict[str, dict[str, Any]]:
     """For each partition: hash, images labelled, outside, without data and of unknown value, and images by region."""
-    return {p.name: _facts(p, counts.get(p.name, {})) for p in partitions}
+    return {p.name: _facts(p, *counts[p.name]) for p in partitions}
 
 
-def _facts(partition: Partition, counts: dict[int, int]) -> dict[str, Any]:
-    inside = {region: n for region, n in counts.items() if region >= 0}
-    fullest = sorted(inside, key=lambda region: (-inside[region], region))[:_LISTED]
-    regions = partition.regions(np.array(sorted(fullest), dtype=np.int64))
+def _facts(partition: Partition, labels: I8, images: I8) -> dict[str, Any]:
+    inside = labels >= 0
+    fullest = np.lexsort((labels, -np.where(inside, images, 0)))[: min(_LISTED, int(inside.sum()))]
+    regions = partition.regions(np.sort(labels[fullest]))
     names = dict(zip(regions["region"].to_pylist(), regions["name"].to_pylist(), strict=True))
     return {
         "hash": partition.digest,
-        "labelled": sum(inside.values()),
-        "outside": counts.get(OUTSIDE, 0),
-        "nodata": counts.get(NODATA, 0),
-        "unknown": counts.get(UNKNOWN, 0),
-        "regions_with_images": len(inside),
-        "regions": {names[region]: inside[region] for region in fullest},
+        "labelled": int(images[inside].sum()),
+        "outside": int(images[labels == OUTSIDE].sum()),
+        "nodata": int(images[labels == NODATA].sum()),
+        "unknown": int(images[labels == UNKNOWN].sum()),
+        "regions_with_images": int(inside.sum()),
+        "regions": {names[int(labels[i])]: int(images[i]) for i in fullest},
     }
