@@ -121,8 +121,8 @@ def run_prefix(prefix: str, root: Path) -> None:
     """Print the seconds of the job up to a step, in a fresh session; all but `write` and `floor` end in a sink."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     from geosieve.partitions import labelling
-    from geosieve.partitions.catalog import read_catalog
     from geosieve.partitions.nearby import NOTHING
+    from geosieve.partitions.published import CommittedTables
     from geosieve.runtime.config import validate
     from geosieve.runtime.session import spark_session
     from geosieve.tables.arrow import CHUNK_ROWS, chunks
@@ -149,7 +149,7 @@ def run_prefix(prefix: str, root: Path) -> None:
         tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // CHUNK_ROWS))
         ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
         if prefix in ("blocks", "write"):
-            catalog = [d.build(lambda name: read_catalog(spark, str(root), name)) for d in config.partitions]
+            catalog = [d.build(CommittedTables(spark, str(root))) for d in config.partitions]
             labelled = labelling.label_points(points, catalog, dict.fromkeys(names, NOTHING), labels_table(names), rows)
         frame = {
             "session": lambda: spark.range(1),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import shapely
+from given_tables import GivenTables
 from pyspark.sql import SparkSession
 
 from geosieve.partitions.base import OUTSIDE, parse_definition
@@ -35,7 +36,7 @@ def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
     uri = str(DATA / "vector" / "countries-50m.json")
     facts = {"uri": uri, "layer": "countries", "name_column": "name", "edges": "shortest"}
     definition = parse_definition({"name": "countries", "kind": "polygons", **facts}, "test")
-    countries = definition.build(lambda collection: [])
+    countries = definition.build(GivenTables())
     photos = pd.read_csv(DATA / "coords" / "im2gps3k_2997.csv")
     lat = np.concatenate([[place[0] for place in CITIES], photos["latitude"]])
     lon = np.concatenate([[place[1] for place in CITIES], photos["longitude"]])

@@ -11,6 +11,7 @@ import pytest
 import s2sphere
 import shapely
 from fabricated_rasters import cataloged, world, write_raster
+from given_tables import GivenTables
 from rasterio.transform import from_origin
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, kinds, parse_definition
@@ -22,7 +23,7 @@ CONF = Path(__file__).parents[2] / "conf" / "partitions"
 
 
 def build(files: list[CatalogedFile], **definition: Any) -> Partition:
-    return parse_definition({"name": "p", **definition}, "test").build(lambda collection: files)
+    return parse_definition({"name": "p", **definition}, "test").build(GivenTables(files))
 
 
 def everything_near(partition: Partition, lat: np.ndarray, lon: np.ndarray) -> CellIndex:

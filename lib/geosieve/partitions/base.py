@@ -13,7 +13,7 @@ import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +24,6 @@ from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -39,15 +36,30 @@ UNKNOWN = -3
 """Label of a point whose value the partition does not name."""
 
 
-_REGIONS = pa.schema([("region", pa.int64()), ("name", pa.string()), ("wkb", pa.binary())])
+_REGIONS = pa.schema(
+    [
+        ("region", pa.int64()),
+        ("name", pa.string()),
+        ("wkb", pa.binary()),
+        ("parent", pa.int64()),
+        ("area_km2", pa.float64()),
+        ("lat", pa.float64()),
+        ("lon", pa.float64()),
+        ("n_images", pa.int64()),
+    ]
+)
 
 
 def region_table(
-    names: Sequence[str] | NDArray[np.str_], index: I8 | None = None, wkb: Sequence[bytes] | None = None
+    names: Sequence[str] | NDArray[np.str_], index: I8 | None = None, **known: Sequence[Any] | NDArray[Any] | pa.Array
 ) -> pa.Table:
-    """Regions as columns region (index, from 0 on if not given), name and, for polygons, wkb (outline, lon-lat)."""
-    index = np.arange(len(names)) if index is None else index
-    return pa.table([index, pa.array(names), pa.nulls(len(names)) if wkb is None else wkb], schema=_REGIONS)
+    """Regions as columns region (index, from 0 on if not given) and name, and what else is `known` of each.
+
+    That may be wkb (outline, lon-lat), parent, area_km2, lat and lon, n_images, as in table `regions_of_partition`.
+    """
+    columns = {"region": np.arange(len(names)) if index is None else index, "name": pa.array(names), **known}
+    empty = pa.nulls(len(names))
+    return pa.table([columns.pop(field.name, empty) for field in _REGIONS], schema=_REGIONS)
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,28 @@ class Partition(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Published:
+    """A partition as a committed run of `build_partitions` left it: kind, hash, definition, and its `region_table`."""
+
+    kind: str
+    digest: str
+    definition: dict[str, Any]
+    regions: pa.Table
+
+
+class Tables(Protocol):
+    """The committed tables that a definition may need to be built, read on the driver."""
+
+    def catalog(self, collection: str) -> list[CatalogedFile]:
+        """The files of a raster collection. InputError names those that there are."""
+        ...
+
+    def published(self, root: str, partition: str, run: str) -> Published:
+        """A partition that was built: `run` is a run id or `latest`. InputError names those that there are."""
+        ...
+
+
 class PartitionDefinition(Config):
     """Base of the configuration of every kind of partition."""
 
@@ -98,8 +132,8 @@ class PartitionDefinition(Config):
     kind: str
     title: str = Field("", description="one line for people")
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> Partition:
-        """The partition; `catalog` gives the files of a raster collection. ConfigError if it cannot be built."""
+    def build(self, tables: Tables) -> Partition:
+        """The partition; `tables` gives what it needs from other jobs. ConfigError if it cannot be built."""
         raise NotImplementedError
 
     def content_digest(self, data: Any) -> str:

@@ -19,8 +19,8 @@ from pyspark.sql import functions as F
 
 from geosieve.geo import s2
 from geosieve.partitions.base import Partition, PartitionDefinition, parse_definition
-from geosieve.partitions.catalog import read_catalog
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
+from geosieve.partitions.published import CommittedTables
 from geosieve.partitions.summary import count_regions, publish_partitions, summarize
 from geosieve.runtime.config import Config, read_yaml
 from geosieve.runtime.job import Context
@@ -93,10 +93,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     with report.stage("inputs"):
         runs = _image_runs(spark, config.images)
         images = read_runs(spark, config.images.root, IMAGES, runs)
-        partitions = [
-            definition.build(lambda name: read_catalog(spark, config.rasters.root, name, config.rasters.run))
-            for definition in config.partitions
-        ]
+        tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
+        partitions = [definition.build(tables) for definition in config.partitions]
     report.rows_in = sum(run.rows for run in runs)
     points = images.where(_POSITIONED).select("image_id", "source", "lat", "lon")
     rejects = images.where(f"NOT {_POSITIONED}").select(*_reject_columns())

@@ -6,19 +6,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
-from pyspark.sql import functions as F
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, Partition, PartitionDefinition
+from geosieve.partitions.published import partitions_frame, regions_frame
 from geosieve.tables.arrow import chunks
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 _LISTED = 50  # regions that the report counts one by one; of more it gives the fullest
-_REGIONS_PER_FILE = 100_000
 
 I8 = NDArray[np.int64]
 Counts = dict[str, tuple[I8, I8]]
@@ -53,22 +51,12 @@ def publish_partitions(
         (p.name, p.digest, d.kind, p.n_regions, d.model_dump_json())
         for p, d in zip(partitions, definitions, strict=True)
     ]
-    publication.write(PARTITIONS, spark.createDataFrame(rows, PARTITIONS.spark_schema()).coalesce(1))
+    publication.write(PARTITIONS, partitions_frame(spark, rows))
     regions = []
-    for number, p in enumerate(partitions):
+    for p in partitions:
         labels, _ = counts[p.name]
-        regions.append(_pandas(p.regions(labels[labels >= 0])).assign(number=number))
-    listed = pd.concat(regions)
-    # From pandas, by Arrow: an S2 level may have a million cells with images. What is the same for all regions of a
-    # partition is not sent with each.
-    frame = spark.createDataFrame(listed, REGION_COLUMNS + ", number int")
-    for column, values in (
-        ("partition", [p.name for p in partitions]),
-        ("partition_hash", [p.digest for p in partitions]),
-    ):
-        frame = frame.withColumn(column, F.array(*map(F.lit, values))[F.col("number")])
-    frame = frame.withColumn("geometry", F.expr("ST_GeomFromWKB(wkb)")).drop("wkb", "number")
-    publication.write(REGIONS, frame.coalesce(1 + len(listed) // _REGIONS_PER_FILE))
+        regions.append((p.name, p.digest, p.regions(labels[labels >= 0])))
+    publication.write(REGIONS, regions_frame(spark, regions))
 
 
 def summarize(partitions: list[Partition], counts: Counts) -> dict[str, dict[str, Any]]:

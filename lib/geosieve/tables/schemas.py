@@ -98,11 +98,12 @@ RASTER_CATALOG = Table(
 
 PARTITIONS = Table(
     "partitions",
-    "One row a partition that a run used. Its hash names it exactly: definition, merges, edges and data.",
+    "One row a partition that a run made or used. Its hash names it exactly: definition, merges, edges and data; of a "
+    "built one, its cells. Written by `build_partitions` and `label_attributes`.",
     (
         Column("partition", "string", "name"),
         Column("partition_hash", "string", "SHA-256 of definition and data, hex"),
-        Column("kind", "string", "classes, density, s2 or polygons"),
+        Column("kind", "string", "of a definition: classes, density …; of what was built: s2_cells, quadtree, voronoi …"),
         Column("n_regions", "bigint", "number of regions that it can tell apart"),
         Column("definition", "string", "the definition, JSON"),
     ),
@@ -111,12 +112,18 @@ PARTITIONS = Table(
 
 REGIONS = Table(
     "regions_of_partition",
-    "One row a region of a partition; of an S2 level, the cells in which an image fell.",
+    "One row a region of a partition; of an S2 level, the cells in which an image fell. "
+    "Written by `build_partitions` and `label_attributes`.",
     (
         Column("partition", "string", "name of the partition"),
         Column("partition_hash", "string", "its hash"),
         Column("region", "bigint", "index, from 0"),
-        Column("name", "string", "name of the region; an S2 cell's token"),
+        Column("name", "string", "name of the region; an S2 cell's token, a quadtree box's quadkey"),
+        Column("parent", "bigint", "region of the next coarser partition of its family that holds it", nullable=True),
+        Column("area_km2", "double", "area on the sphere of radius 6371.0088 km", nullable=True),
+        Column("lat", "double", "latitude of the mean position of its images on the sphere, degrees", nullable=True),
+        Column("lon", "double", "longitude of it, degrees, in [-180, 180]", nullable=True),
+        Column("n_images", "bigint", "images from which it was made", nullable=True),
         Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon", nullable=True),
         BBOX,
     ),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 from held_partition import HeldPartition
 
-from geosieve.partitions.base import CatalogedFile, PartitionDefinition
+from geosieve.partitions.base import PartitionDefinition, Tables
 
 
 class Definition(PartitionDefinition):
     kind: Literal["held"]
     uri: str  # the folder of the files; a path, so that it does not enter the partition's hash
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> HeldPartition:
+    def build(self, tables: Tables) -> HeldPartition:
         return HeldPartition(self.name, self.content_digest(None), self.uri)

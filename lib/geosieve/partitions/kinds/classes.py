@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import field_validator
 
-from geosieve.partitions.base import UNKNOWN, CatalogedFile, PartitionDefinition, region_table
+from geosieve.partitions.base import UNKNOWN, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.config import Config
@@ -43,8 +42,8 @@ class Definition(PartitionDefinition):
             raise ValueError(f"values {twice} stand in more than one class" if twice else "no class has a value")
         return classes
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> ClassesPartition:
-        rasters = RasterMap.of(catalog(self.collection))
+    def build(self, tables: Tables) -> ClassesPartition:
+        rasters = RasterMap.of(tables.catalog(self.collection))
         return ClassesPartition(self, rasters, self.content_digest(rasters.checksums()))
 
 

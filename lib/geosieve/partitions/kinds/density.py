@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import model_validator
 
-from geosieve.partitions.base import CatalogedFile, PartitionDefinition, region_table
+from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.errors import ConfigError
@@ -42,8 +41,8 @@ class Definition(PartitionDefinition):
                 raise ValueError("edges must be positive and ascending")
         return self
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> DensityPartition:
-        rasters = RasterMap.of(catalog(self.collection))
+    def build(self, tables: Tables) -> DensityPartition:
+        rasters = RasterMap.of(tables.catalog(self.collection))
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
         return DensityPartition(self, rasters, edges, self.content_digest([list(edges), rasters.checksums()]))
 

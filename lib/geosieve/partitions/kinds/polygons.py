@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,7 +15,7 @@ from pydantic import Field
 from pyproj import CRS, Transformer
 
 from geosieve.geo.antimeridian import has_long_edges, shortest_edges
-from geosieve.partitions.base import OUTSIDE, CatalogedFile, PartitionDefinition, region_table
+from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
@@ -38,7 +37,7 @@ class Definition(PartitionDefinition):
         description="planar: shapes are cut at ±180, as GeoJSON demands; shortest: edges take the shorter way around",
     )
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> PolygonPartition:
+    def build(self, tables: Tables) -> PolygonPartition:
         pyogrio.set_gdal_config_options(gdal_options())  # it brings a GDAL of its own, which would not retry
         try:
             path = gdal_path(self.uri)

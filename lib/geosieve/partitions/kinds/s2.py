@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from geosieve.geo import s2
-from geosieve.partitions.base import CatalogedFile, PartitionDefinition, region_table
+from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 
 F8 = NDArray[np.float64]
@@ -23,7 +22,7 @@ class Definition(PartitionDefinition):
     kind: Literal["s2"]
     level: int = Field(ge=0, le=30)
 
-    def build(self, catalog: Callable[[str], list[CatalogedFile]]) -> S2Partition:
+    def build(self, tables: Tables) -> S2Partition:
         return S2Partition(self.name, self.level, self.content_digest(None))
 
 

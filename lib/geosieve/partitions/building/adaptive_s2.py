@@ -1,0 +1,46 @@
+"""Adaptive S2 partitions (Weyand et al. 2016, Müller-Budack et al. 2018): cells refined where there are many images."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geosieve.geo import s2
+from geosieve.geo.outlines import areas_km2, planar
+from geosieve.partitions.building.cell_tree import DEPTH, Cells
+from geosieve.runtime.errors import InputError
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+def leaves(lat: F8, lon: F8) -> I8:
+    """The leaf of each point: its index among all S2 cells of level 30."""
+    return s2.positions(s2.cell_ids(lat, lon))
+
+
+def cells_of(ids: I8) -> Cells:
+    """S2 ids of mixed levels as cells, in their order. InputError if some overlap."""
+    level = s2.levels(ids)
+    cells = Cells(s2.positions(ids) << (2 * (DEPTH - level)), level)
+    overlapping = cells.overlapping()
+    if overlapping.size:
+        examples = ", ".join(s2.tokens(ids[overlapping[:5]]))
+        raise InputError(f"{overlapping.size} cells lie inside others or stand twice: {examples}")
+    return cells
+
+
+def ids_of(cells: Cells) -> I8:
+    """S2 ids, signed, of cells."""
+    lowest = np.int64(1) << (2 * (DEPTH - cells.level))
+    return np.asarray((cells.first << 1) | lowest)
+
+
+def outlines(ids: I8) -> tuple[NDArray[np.object_], F8]:
+    """Outlines (lon, lat) and areas, km², of S2 cells from level 1 on."""
+    level = s2.levels(ids)
+    corners = s2.corners(ids)
+    shapes = np.empty(ids.size, dtype=object)
+    for one in np.unique(level):  # cells of one level get equally many vertices
+        shapes[level == one] = planar(corners[level == one])
+    return shapes, areas_km2(corners)

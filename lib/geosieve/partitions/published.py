@@ -1,0 +1,88 @@
+"""Tables `partitions` and `regions_of_partition`: as frames to write, and what `build_partitions` wrote read back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.partitions.base import CatalogedFile, Published, region_table
+from geosieve.partitions.catalog import read_catalog
+from geosieve.runtime.errors import InputError
+from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schemas import PARTITIONS, REGIONS
+
+BUILD_JOB = "build_partitions"
+
+_REGIONS_PER_FILE = 100_000
+_COLUMNS = (
+    "region bigint, name string, wkb binary, parent bigint, area_km2 double, lat double, lon double, n_images bigint"
+)
+
+
+def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, str]]) -> DataFrame:
+    """`partitions` of rows (name, hash, kind, number of regions, definition as JSON)."""
+    return spark.createDataFrame(rows, PARTITIONS.spark_schema()).coalesce(1)
+
+
+def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table]]) -> DataFrame:
+    """`regions_of_partition` of partitions given as (name, hash, `region_table`)."""
+    integers = {pa.int64(): pd.Int64Dtype()}  # a missing number does not turn the others into floats
+    listed = pd.concat(
+        [
+            table.to_pandas(types_mapper=integers.get).assign(number=number)
+            for number, (_, _, table) in enumerate(partitions)
+        ]
+    )
+    # From pandas, by Arrow: an S2 level may have a million cells with images. What is the same for all regions of a
+    # partition is not sent with each.
+    frame = spark.createDataFrame(listed, f"{_COLUMNS}, number int")
+    names, digests = [name for name, _, _ in partitions], [digest for _, digest, _ in partitions]
+    for column, values in (("partition", names), ("partition_hash", digests)):
+        frame = frame.withColumn(column, F.array(*map(F.lit, values))[F.col("number")])
+    frame = frame.withColumn("geometry", F.expr("ST_GeomFromWKB(wkb)")).drop("wkb", "number")
+    return frame.coalesce(1 + len(listed) // _REGIONS_PER_FILE)
+
+
+@dataclass(frozen=True)
+class CommittedTables:
+    """`Tables` read by Spark from committed runs; raster catalogues lie below `rasters_root`."""
+
+    spark: SparkSession
+    rasters_root: str
+    rasters_run: str = "latest"
+
+    def catalog(self, collection: str) -> list[CatalogedFile]:
+        return read_catalog(self.spark, self.rasters_root, collection, self.rasters_run)
+
+    def published(self, root: str, partition: str, run: str) -> Published:
+        rows = {}  # by run id, in the order of the commits
+        listed = {r.run_id: r for r in committed_runs(self.spark, root, REGIONS, job=BUILD_JOB)}
+        runs = [r for r in committed_runs(self.spark, root, PARTITIONS, job=BUILD_JOB) if r.run_id in listed]
+        if runs:
+            found = read_runs(self.spark, root, PARTITIONS, runs).collect()
+            of = {(row["run_id"], row["partition"]): row for row in found}
+            rows = {r.run_id: of[r.run_id, partition] for r in runs if (r.run_id, partition) in of}
+            known = ", ".join(sorted({f"{name} (run {run_id})" for run_id, name in of}))
+        if not rows or (run != "latest" and run not in rows):
+            raise InputError(
+                f"no partition {partition!r} was built in run {run!r}; built: {known if runs else 'none'}",
+                where=f"{root}/{PARTITIONS.name}",
+                hint=f"run {BUILD_JOB} first",
+            )
+        row = rows[run] if run in rows else list(rows.values())[-1]
+        frame = read_runs(self.spark, root, REGIONS, [listed[row["run_id"]]]).where(F.col("partition") == partition)
+        columns = ["name", "parent", "area_km2", "lat", "lon", "n_images"]
+        regions = frame.select("region", F.col("geometry").alias("wkb"), *columns).orderBy("region").collect()
+        known_columns = {name: pa.array([r[name] for r in regions]) for name in ("wkb", *columns[1:])}
+        table = region_table([r["name"] for r in regions], **_typed(known_columns))
+        return Published(row["kind"], row["partition_hash"], json.loads(row["definition"]), table)
+
+
+def _typed(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
+    """Columns without those that are all null: their type is not known, and `region_table` fills them in."""
+    return {name: column for name, column in columns.items() if column.null_count < len(column)}

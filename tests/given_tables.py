@@ -1,0 +1,21 @@
+"""Tables for definitions in tests without Spark."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from geosieve.partitions.base import CatalogedFile, Published
+
+
+@dataclass
+class GivenTables:
+    """Gives the same raster files for every collection, and published partitions by name."""
+
+    files: list[CatalogedFile] = field(default_factory=list)
+    built: dict[str, Published] = field(default_factory=dict)
+
+    def catalog(self, collection: str) -> list[CatalogedFile]:
+        return self.files
+
+    def published(self, root: str, partition: str, run: str) -> Published:
+        return self.built[partition]
