@@ -12,7 +12,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,39 +35,44 @@ from pyspark.sql.types import (
     StructType,
 )
 
-from geosieve.images.sources import Columns, CsvSource, ParquetSource
+from geosieve.images.sources import Columns
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
 
+Names = Iterable[tuple[str, str | None]]
+"""Pairs of our name of a column and a list's own, or None where the list has no such column."""
+
 _HEADER_BYTES = 1 << 16  # a header line longer than this is no header
 _MOST_FIELDS = 1 << 20  # a line with more fields than this, unlike one with just too many, ends the job
 _HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
 
 
-def find_files(spark: SparkSession, uri: str) -> list[FileInfo]:
+def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileInfo]:
     """The files that a path, a folder or a glob names. InputError if there is none or all are empty."""
     files = Files(spark)
     found: list[FileInfo] = []
     for entry in files.glob(uri):
         found += files.walk(entry.uri) if entry.is_folder else [entry]
     if not found:
-        raise InputError("no such file, or an empty folder", where=uri, hint="check source.uri")
+        raise InputError("no such file, or an empty folder", where=uri, hint=f"check {key}.uri")
     if all(file.size == 0 for file in found):
         raise InputError("empty input: every file has 0 bytes", where=uri)
     return found
 
 
-def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) -> DataFrame:
-    """Rows of text: TEXT_COLUMNS (null where not mapped), MALFORMED (the raw row if it does not fit the header;
-    else null) and INPUT_URI. InputError names the file whose header cannot be used.
+def open_csv(
+    spark: SparkSession, columns: Names, delimiter: str, files: Sequence[FileInfo], key: str = "source"
+) -> DataFrame:
+    """Rows of text: TEXT_COLUMNS (null where not mapped), what else is mapped, MALFORMED (the raw row if it does not
+    fit the header; else null) and INPUT_URI. InputError names the file whose header cannot be used.
     """
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        headers = list(pool.map(lambda file: _csv_header(spark, file.uri, source.delimiter), files))
+        headers = list(pool.map(lambda file: csv_header(spark, file.uri, delimiter), files))
     for file, header in zip(files, headers, strict=True):
-        _check_mapped(source.columns, header, file.uri)
+        _check_mapped(columns, header, file.uri, key)
         if header != headers[0]:
             raise InputError(
                 f"its header differs from that of {files[0].uri}: {_difference(headers[0], header)}",
@@ -81,7 +86,7 @@ def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) 
     frame = (
         spark.read.schema(StructType([*fields, StructField(MALFORMED, StringType())]))
         .option("header", True)
-        .option("sep", source.delimiter)
+        .option("sep", delimiter)
         .option("escape", '"')
         .option("columnNameOfCorruptRecord", MALFORMED)
         .option("columnPruning", False)  # with it, rows with too many or too few fields pass unnoticed
@@ -91,20 +96,20 @@ def open_csv(spark: SparkSession, source: CsvSource, files: Sequence[FileInfo]) 
     )
     if breaks:  # in this mode alone, Spark takes a line of blanks for a row
         frame = frame.where(F.coalesce(F.btrim(MALFORMED, F.lit(" \t\r\n")) != "", F.lit(True)))
-    texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(source.columns).items()}
+    texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(columns).items()}
     return _rows(frame, texts, F.col(MALFORMED))
 
 
-def open_parquet(spark: SparkSession, source: ParquetSource, files: Sequence[FileInfo]) -> DataFrame:
+def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo], key: str = "source") -> DataFrame:
     """Rows as of `open_csv`, MALFORMED always null. InputError if a file is no Parquet or its columns do not fit."""
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
         schemas = list(pool.map(lambda file: _parquet_schema(spark, file.uri), files))
-    mapped = _mapped(source.columns)
+    mapped = _mapped(columns)
     for file, schema in zip(files, schemas, strict=True):
-        _check_mapped(source.columns, schema.names, file.uri)
+        _check_mapped(columns, schema.names, file.uri, key)
         for ours, theirs in mapped.items():
             kind, first = schema[theirs].dataType, schemas[0][theirs].dataType
-            _check_type(ours, theirs, kind, file.uri)
+            _check_type(ours, theirs, kind, file.uri, key)
             if kind != first:
                 raise InputError(
                     f"column {theirs!r} is {kind.simpleString()} but {first.simpleString()} in {files[0].uri}",
@@ -118,26 +123,25 @@ def open_parquet(spark: SparkSession, source: ParquetSource, files: Sequence[Fil
 
 def _rows(frame: DataFrame, texts: dict[str, Column], malformed: Column) -> DataFrame:
     nothing = F.lit(None).cast("string")
-    columns = [texts.get(ours, nothing).alias(ours) for ours in TEXT_COLUMNS]
+    columns = [text.alias(ours) for ours, text in {**dict.fromkeys(TEXT_COLUMNS, nothing), **texts}.items()]
     return frame.select(*columns, malformed.alias(MALFORMED), F.input_file_name().alias(INPUT_URI))
 
 
-def _mapped(columns: Columns) -> dict[str, str]:
+def _mapped(columns: Names) -> dict[str, str]:
     return {ours: theirs for ours, theirs in columns if theirs is not None}
 
 
-def _check_mapped(columns: Columns, header: Sequence[str], uri: str) -> None:
+def _check_mapped(columns: Names, header: Sequence[str], uri: str, key: str) -> None:
     for ours, theirs in _mapped(columns).items():
         if header.count(theirs) == 1:
             continue
-        key = f"source.columns.{ours}"
         if theirs in header:
-            raise InputError(f"{key}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
+            raise InputError(f"{key}.columns.{ours}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
         by_folded = {name.casefold(): name for name in header}
         near = difflib.get_close_matches(theirs.casefold(), by_folded, n=3, cutoff=0.5)
         advice = ", ".join(repr(by_folded[name]) for name in near)
         raise InputError(
-            f"{key}: there is no column {theirs!r}",
+            f"{key}.columns.{ours}: there is no column {theirs!r}",
             where=uri,
             hint=f"nearest: {advice}" if advice else f"its columns: {', '.join(header)[:500]}",
         )
@@ -150,7 +154,7 @@ def _difference(first: Sequence[str], other: Sequence[str]) -> str:
     return "; ".join(parts)[:500] or "the same columns in another order"
 
 
-def _csv_header(spark: SparkSession, uri: str, delimiter: str) -> list[str]:
+def csv_header(spark: SparkSession, uri: str, delimiter: str) -> list[str]:
     """The names in a CSV file's first record. Reads at most _HEADER_BYTES of it, through its codec (.gz, .bz2)."""
     first = next(csv.reader(io.StringIO(_head(spark, uri), newline=""), delimiter=delimiter), [])
     names = [name.strip() for name in first]
@@ -197,7 +201,7 @@ def _parquet_schema(spark: SparkSession, uri: str) -> StructType:
         raise InputError("not a Parquet file, or cut off before its end", where=uri) from None
 
 
-def _check_type(ours: str, theirs: str, kind: DataType, uri: str) -> None:
+def _check_type(ours: str, theirs: str, kind: DataType, uri: str, key: str) -> None:
     fault = ""
     if isinstance(kind, ArrayType | MapType | StructType | BinaryType | BooleanType | NullType):
         fault = "is no text, number or time"
@@ -205,7 +209,7 @@ def _check_type(ours: str, theirs: str, kind: DataType, uri: str) -> None:
         fault = "cannot hold ids: it loses digits beyond 2^53"
     if fault:
         raise InputError(
-            f"source.columns.{ours}: column {theirs!r} of type {kind.simpleString()} {fault}",
+            f"{key}.columns.{ours}: column {theirs!r} of type {kind.simpleString()} {fault}",
             where=uri,
             hint="store it as string" if ours == "image_id" else "map another column",
         )

@@ -97,7 +97,10 @@ def _open(ctx: Context[IngestConfig]) -> _Opened:
         found = {"files": len(listing), "bytes": sum(file.size for file in listing), "folder": folder}
         return _Opened(lambda: len(listing), photos.read_photos(spark, folder, listing), photos.STAGE, found)
     files = find_files(spark, source.uri)
-    raw = open_csv(spark, source, files) if isinstance(source, CsvSource) else open_parquet(spark, source, files)
+    if isinstance(source, CsvSource):
+        raw = open_csv(spark, source.columns, source.delimiter, files)
+    else:
+        raw = open_parquet(spark, source.columns, files)
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
     return _Opened(raw.count, row_checks.check_rows(raw), row_checks.STAGE, found)
 

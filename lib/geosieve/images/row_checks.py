@@ -22,7 +22,7 @@ from __future__ import annotations
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
-from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED, TEXT_COLUMNS
+from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED
 from geosieve.tables.schemas import IMAGES
 
 STAGE = "check_rows"
@@ -48,11 +48,17 @@ def check_rows(rows: DataFrame) -> DataFrame:
     `rows`: TEXT_COLUMNS, MALFORMED and INPUT_URI as text. `lat` and `lon` hold the parsed numbers also in refused
     rows. Repeated ids are another step: `repeated_ids` and `refuse_repeats`.
     """
-    tidy = rows.select(*(_tidy(F.col(name)).alias(name) for name in TEXT_COLUMNS), MALFORMED, INPUT_URI)
+    return _typed(parse_positions(rows))
+
+
+def parse_positions(rows: DataFrame) -> DataFrame:
+    """`rows` with tidied texts, `lat` and `lon` as numbers, and `error`: struct(error_class, message), null if good."""
+    texts = [name for name in rows.columns if name not in (MALFORMED, INPUT_URI)]
+    tidy = rows.select(*(_tidy(F.col(name)).alias(name) for name in texts), MALFORMED, INPUT_URI)
     parsed = tidy.withColumns({"lat_text": F.col("lat"), "lon_text": F.col("lon")}).withColumns(
         {"lat": _number("lat"), "lon": _number("lon")}
     )
-    return _typed(parsed.withColumn("error", _error()))
+    return parsed.withColumn("error", _error())
 
 
 def repeated_ids(checked: DataFrame) -> DataFrame:
