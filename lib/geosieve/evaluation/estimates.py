@@ -1,0 +1,228 @@
+"""All figures of an evaluation with their intervals: systems × strata × (as they are, balanced), and differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from geosieve.evaluation.bootstrap import Part, Sums, cell_sums, interval, poisson_counts
+from geosieve.evaluation.measures import Columns, Figure, columns
+from geosieve.evaluation.medians import Windows, sample_medians, windows
+from geosieve.evaluation.protocols import PROTOCOLS
+from geosieve.evaluation.scored import Answers, Scored, Stratum
+
+F8 = NDArray[np.float64]
+
+ALL = "all"
+"""The stratum of all images, and its only value."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to estimate: protocols, bootstrap, and the stratum whose buckets weigh the same in balanced figures."""
+
+    protocols: tuple[str, ...]
+    samples: int
+    seed: int
+    confidence: float
+    balance: str | None = None
+
+
+@dataclass(frozen=True)
+class _Ranking:
+    """Medians of one system's distances in one stratum: which column of the sums says `below`, and the windows."""
+
+    values: F8
+    windows: Windows
+    column: int
+
+
+def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
+    """A table with the columns of `evaluations`. `scored` in the order of its keys; strata named once."""
+    everything = Stratum(ALL, (ALL,), np.zeros(len(scored), np.int32))
+    strata = (everything, *scored.strata)
+    balancing = next((s for s in scored.strata if s.name == plan.balance), everything)
+    shared, curves = columns(scored, plan.protocols, curves=False), columns(scored, plan.protocols, curves=True)
+    orders = {key: np.argsort(values, kind="stable") for key, values in _distances(scored).items()}
+    groups = [
+        _Group(scored, plan, shared, curves if s is everything else None, s, balancing, orders) for s in strata
+    ]
+    sums = cell_sums(scored.keys, shared.matrix, [group.part for group in groups], plan.seed, plan.samples)
+    rows = [row for group, found in zip(groups, sums, strict=True) for row in group.rows(found)]
+    return pd.concat(rows, ignore_index=True)
+
+
+def _distances(scored: Scored) -> dict[tuple[str, bool], F8]:
+    """Distances to rank by: of each system, on the sphere (True) and on the ellipsoid. Missing ones are infinite."""
+    return {
+        (name, sphere): np.nan_to_num(answers.angle if sphere else answers.geodesic_km, nan=np.inf)
+        for name, answers in scored.systems.items()
+        for sphere in (True, False)
+    }
+
+
+class _Group:
+    """One stratum: its cells (value × bucket), its own columns, and the figures made of their sums."""
+
+    def __init__(
+        self,
+        scored: Scored,
+        plan: Plan,
+        shared: Columns,
+        curves: Columns | None,
+        stratum: Stratum,
+        balancing: Stratum,
+        orders: dict[tuple[str, bool], NDArray[np.int64]],
+    ) -> None:
+        self._scored, self._plan, self._stratum = scored, plan, stratum
+        self._buckets, self._bucket_codes = len(balancing.values), balancing.codes
+        self._variants = (False, True) if plan.balance is not None else (False,)
+        width = len(shared.makers)
+        self._figures = shared.figures
+        if curves is not None:
+            moved = {name: _moved(figures, width) for name, figures in curves.figures.items()}
+            self._figures = {name: (*figures, *moved[name]) for name, figures in shared.figures.items()}
+            width += len(curves.makers)
+        self._rankings: dict[tuple[str, bool, bool], _Ranking] = {}
+        for (name, sphere), values in _distances(scored).items():
+            for balanced in self._variants:
+                found = windows(
+                    orders[name, sphere], stratum.codes, balancing.codes, len(stratum.values), balanced
+                )
+                self._rankings[name, sphere, balanced] = _Ranking(values, found, width)
+                width += 1
+        below = [ranking.windows.below for ranking in self._rankings.values()]
+
+        def own(rows: slice) -> F8:
+            indicators = np.stack([column[rows] for column in below], axis=1).astype(np.float64)
+            return indicators if curves is None else np.hstack([curves.matrix(rows), indicators])
+
+        cells = stratum.codes * self._buckets + balancing.codes
+        self.part = Part(cells, len(stratum.values) * self._buckets, own)
+
+    def rows(self, sums: Sums) -> Iterator[pd.DataFrame]:
+        """Rows of `evaluations` of every value of the stratum that holds images."""
+        for number, value in enumerate(self._stratum.values):
+            cells = slice(number * self._buckets, (number + 1) * self._buckets)
+            point, samples = sums.point[cells], sums.samples[cells]
+            if point[:, 0].sum() == 0:
+                continue
+            for balanced in self._variants:
+                found = {
+                    name: self._of_system(name, number, point, samples, balanced) for name in self._scored.systems
+                }
+                for name, one in found.items():
+                    yield self._table(value, balanced, name, None, one)
+                for first, second in _pairs(list(found)):
+                    yield self._table(value, balanced, first, second, found[first].minus(found[second]))
+
+    def _of_system(self, name: str, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
+        figures = self._figures[name]
+        over, under = [f.over for f in figures], [f.under for f in figures]
+        factors = np.array([f.factor for f in figures])
+        answered = [f.under for f in figures if f.metric == "mean_km"][0]
+        values = factors * _ratio(point[:, over, None], point[:, under, None], balanced)[:, 0]
+        drawn = factors[:, None] * _ratio(samples[:, over], samples[:, under], balanced)
+        n = point[:, under].sum(0)
+        names = [(f.metric, f.protocol, f.threshold_km, f.area_km2) for f in figures]
+        for protocol in (PROTOCOLS[p] for p in self._plan.protocols):
+            sphere = protocol.radius_km is not None
+            factor = protocol.radius_km if protocol.radius_km is not None else 1.0
+            median, medians = self._medians(name, sphere, balanced, number, point, samples)
+            names.append(("median_km", protocol.name, None, None))
+            values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * medians])
+            n = np.append(n, point[:, 0].sum())
+        missing = point[:, 0].sum() - point[:, answered].sum()
+        return _Found(names, values, drawn, n, missing)
+
+    def _medians(
+        self, name: str, sphere: bool, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
+    ) -> tuple[float, F8]:
+        ranking = self._rankings[name, sphere, balanced]
+        rows = ranking.windows.rows[number]
+        values, buckets = ranking.values[rows], self._bucket_codes[rows]
+        ones = np.ones((rows.size, 1), np.float32)
+        counts = poisson_counts(self._scored.keys[rows], self._plan.seed, self._plan.samples)
+        column = ranking.column
+        of_images = sample_medians(values, ones, buckets, point[:, column, None], point[:, 0, None], balanced)
+        of_samples = sample_medians(
+            values, counts, buckets, samples[:, column].astype(np.float64), samples[:, 0].astype(np.float64), balanced
+        )
+        return float(of_images[0]), of_samples
+
+    def _table(self, value: str, balanced: bool, system: str, other: str | None, found: _Found) -> pd.DataFrame:
+        low, high = interval(found.samples, self._plan.confidence)
+        metric, protocol, threshold, area = zip(*found.names, strict=True)
+        return pd.DataFrame(
+            {
+                "system": system,
+                "compared_to": other,
+                "metric": metric,
+                "protocol": protocol,
+                "stratum": self._stratum.name,
+                "stratum_value": value,
+                "balanced_by": self._plan.balance if balanced else None,
+                "threshold_km": np.array(threshold, np.float64),
+                "area_km2": np.array(area, np.float64),
+                "value": _finite(found.values),
+                "low": _finite(low),
+                "high": _finite(high),
+                "n": found.n.astype(np.int64),
+                "missing": int(found.missing),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Figures of a system, or differences: names, values (f,), samples (f, samples), images counted (f,), missing."""
+
+    names: list[tuple[str, str, float | None, float | None]]
+    values: F8
+    samples: F8
+    n: F8
+    missing: float
+
+    def minus(self, other: _Found) -> _Found:
+        """Differences of the figures that both have, sample by sample. `missing`: those of both together."""
+        place = {name: k for k, name in enumerate(other.names)}
+        mine = [k for k, name in enumerate(self.names) if name in place]
+        names = [self.names[k] for k in mine]
+        theirs = [place[name] for name in names]
+        with np.errstate(invalid="ignore"):  # infinite medians
+            values, samples = self.values[mine] - other.values[theirs], self.samples[mine] - other.samples[theirs]
+        return _Found(names, values, samples, np.minimum(self.n[mine], other.n[theirs]), self.missing + other.missing)
+
+
+def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
+    """Figures of curves for columns that stand behind the shared ones; their denominator, column 0, stays."""
+    return tuple(
+        Figure(f.metric, f.protocol, f.over + by, f.under, f.factor, f.threshold_km, f.area_km2) for f in figures
+    )
+
+
+def _ratio(over: NDArray[np.floating], under: NDArray[np.floating], balanced: bool) -> F8:
+    """Ratio of sums (buckets, figures, samples): of the buckets' sums, or the mean of the buckets' ratios.
+
+    A bucket that holds nothing is left out of the mean. NaN where there is nothing at all.
+    """
+    over, under = over.astype(np.float64), under.astype(np.float64)
+    if not balanced:
+        over, under = over.sum(0, keepdims=True), under.sum(0, keepdims=True)
+    held = under > 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.where(held, over / under, 0.0)
+        return np.asarray(ratios.sum(0) / held.sum(0))
+
+
+def _pairs(names: list[str]) -> list[tuple[str, str]]:
+    """Each later system against each earlier one."""
+    return [(second, first) for k, first in enumerate(names) for second in names[k + 1 :]]
+
+
+def _finite(values: F8) -> F8:
+    return np.where(np.isfinite(values), values, np.nan)

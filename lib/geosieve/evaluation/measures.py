@@ -1,0 +1,151 @@
+"""Every figure as a ratio of two sums over images: which columns to sum, and which figure each ratio is.
+
+Recalls, hits, scores, mean distances and the summary of a Recall-vs-Area curve are all means of a number an image has.
+So one matrix of such numbers serves every figure, stratum and bootstrap sample. The median is apart: see `medians`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geosieve.evaluation import places
+from geosieve.evaluation.protocols import (
+    EARTH_AREA_KM2,
+    PROTOCOLS,
+    THRESHOLDS_KM,
+    Protocol,
+    cap_area_km2,
+    log_area_score,
+)
+from geosieve.evaluation.scored import Answers, Scored
+
+F8 = NDArray[np.float64]
+Rows = slice
+
+RECALL_VS_AREA, REVERSE_GEOCODER = "recall_vs_area", "reverse_geocoder"
+"""Names of the protocols that are no GCD protocol."""
+
+CURVE_KM = tuple(np.round(10 ** (np.arange(18) / 4), 3).tolist())
+"""Distances at which whole recall curves are given: 1 to 17,783 km, four a decade."""
+CURVE_KM2 = tuple(np.geomspace(cap_area_km2(1.0), EARTH_AREA_KM2, 34).tolist())
+"""Areas at which whole Recall-vs-Area curves are given: from the cap of 1 km radius to the Earth, four a decade."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one system: its names, at which distance or area, and the columns whose sums make it up."""
+
+    metric: str
+    protocol: str
+    over: int
+    under: int
+    factor: float = 1.0
+    threshold_km: float | None = None
+    area_km2: float | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The numbers of each image that are summed, as functions of a range of rows; column 0 is 1."""
+
+    makers: tuple[Callable[[Rows], NDArray[np.generic]], ...]
+    figures: dict[str, tuple[Figure, ...]]  # by system
+
+    def matrix(self, rows: Rows) -> F8:
+        """Columns of a range of images, shape (rows, columns)."""
+        return np.stack([maker(rows) for maker in self.makers], axis=1).astype(np.float64, copy=False)
+
+
+def columns(scored: Scored, protocols: Sequence[str], curves: bool) -> Columns:
+    """Columns and figures of every system; `curves` adds those of whole curves."""
+    builder = _Builder(scored)
+    figures = {name: tuple(builder.figures(name, answers, protocols, curves)) for name, answers in scored.systems.items()}
+    return Columns(tuple(builder.makers), figures)
+
+
+class _Builder:
+    def __init__(self, scored: Scored) -> None:
+        self._named = scored.named
+        self.makers: list[Callable[[Rows], NDArray[np.generic]]] = [
+            lambda rows: np.ones(len(range(*rows.indices(len(scored)))))
+        ]
+        self._known: dict[object, int] = {}
+
+    def _column(self, key: object, maker: Callable[[Rows], NDArray[np.generic]]) -> int:
+        """The number of a column, made once however many figures use it."""
+        if key not in self._known:
+            self._known[key] = len(self.makers)
+            self.makers.append(maker)
+        return self._known[key]
+
+    def figures(self, name: str, answers: Answers, protocols: Sequence[str], curves: bool) -> list[Figure]:
+        found = []
+        if not curves:
+            for protocol in (PROTOCOLS[p] for p in protocols):
+                found += self._distance_figures(name, answers, protocol)
+            found += self._place_figures(name, answers)
+        else:
+            first = PROTOCOLS[protocols[0]]
+            found += [self._recall(name, answers, first, t, "recall_curve") for t in CURVE_KM]
+        if answers.area_km2 is not None:
+            found += self._area_figures(name, answers.area_km2, curves)
+        return found
+
+    def _recall(self, name: str, answers: Answers, protocol: Protocol, threshold: float, metric: str) -> Figure:
+        def maker(rows: Rows) -> NDArray[np.bool_]:
+            return protocol.hit(protocol.distance_km(answers.angle[rows], answers.geodesic_km[rows]), threshold)
+
+        column = self._column((name, protocol.radius_km, protocol.inclusive, threshold), maker)
+        return Figure(metric, protocol.name, column, 0, threshold_km=threshold)
+
+    def _distance_figures(self, name: str, answers: Answers, protocol: Protocol) -> list[Figure]:
+        found = [self._recall(name, answers, protocol, threshold, "recall") for threshold in THRESHOLDS_KM]
+        base = answers.geodesic_km if protocol.radius_km is None else answers.angle
+        answered = self._column((name, "answered"), lambda rows: ~answers.missing[rows])
+        distance = self._column((name, "sum", base is answers.angle), lambda rows: np.nan_to_num(base[rows]))
+        found.append(Figure("mean_km", protocol.name, distance, answered, factor=protocol.radius_km or 1.0))
+        if protocol.geoscore is not None:
+
+            def score(rows: Rows) -> F8:
+                distance = protocol.distance_km(answers.angle[rows], answers.geodesic_km[rows])
+                return np.nan_to_num(protocol.score(distance))
+
+            column = self._column((name, "score", protocol.name), score)
+            found.append(Figure("geoscore", protocol.name, column, 0))
+        return found
+
+    def _place_figures(self, name: str, answers: Answers) -> list[Figure]:
+        hits, named = answers.hits, self._named
+        if hits is None or named is None:
+            return []
+
+        def of(array: NDArray[np.bool_], level: int) -> Callable[[Rows], NDArray[np.generic]]:
+            return lambda rows: array[rows, level]
+
+        return [
+            Figure(
+                f"hit_{place}",
+                REVERSE_GEOCODER,
+                self._column((name, place), of(hits, level)),
+                self._column(("named", place), of(named, level)),
+            )
+            for level, place in enumerate(places.LEVELS)
+        ]
+
+    def _area_figures(self, name: str, area: F8, curves: bool) -> list[Figure]:
+        def within(limit: float) -> Callable[[Rows], NDArray[np.generic]]:
+            return lambda rows: area[rows] <= limit
+
+        def at(metric: str, limit: float, radius: float | None = None) -> Figure:
+            column = self._column((name, "area", limit), within(limit))
+            return Figure(metric, RECALL_VS_AREA, column, 0, threshold_km=radius, area_km2=limit)
+
+        if curves:
+            return [at("area_curve", limit) for limit in CURVE_KM2]
+        caps = [at("area_recall", float(cap_area_km2(radius)), radius) for radius in THRESHOLDS_KM]
+        summary = self._column((name, "aurc"), lambda rows: log_area_score(area[rows]))
+        return [*caps, Figure("aurc", RECALL_VS_AREA, summary, 0)]
