@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import Field, model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.geo import s2
-from geosieve.partitions.base import Partition, PartitionDefinition, parse_definition
+from geosieve.partitions.base import Partition
+from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
 from geosieve.partitions.published import CommittedTables
 from geosieve.partitions.summary import count_regions, publish_partitions, summarize
-from geosieve.runtime.config import Config, read_yaml
+from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import CHUNK_ROWS, chunks
 from geosieve.tables.publish import Leaf
@@ -41,42 +42,15 @@ class ImagesInput(Config):
     run: str = Field("latest", description="a run id, `latest` (of each source) or `all`")
 
 
-class RastersInput(Config):
-    """Committed runs of `raster_catalog`."""
-
-    root: str
-    run: str = Field("latest", description="a run id or `latest`")
-
-
-class LabelConfig(Config):
-    """Configuration of `label_attributes`. A partition is a name in `definitions`, or a definition written out."""
+class LabelConfig(PartitionsConfig):
+    """Configuration of `label_attributes`."""
 
     images: ImagesInput
-    rasters: RastersInput
-    definitions: str = "conf/partitions"
-    partitions: list[SerializeAsAny[PartitionDefinition]] = Field(min_length=1)
     output: str
 
-    @model_validator(mode="before")
-    @classmethod
-    def _look_up(cls, content: Any) -> Any:
-        """Replace names by the definitions in their files, so that the effective configuration holds them whole."""
-        if not isinstance(content, dict) or not isinstance(content.get("partitions"), list):
-            return content
-        folder = content.get("definitions", "conf/partitions")
-        found = []
-        for entry in content["partitions"]:
-            where = f"{folder}/{entry}.yaml" if isinstance(entry, str) else "partitions"
-            mapping = read_yaml(where) if isinstance(entry, str) else entry
-            found.append(parse_definition({"name": entry, **mapping} if isinstance(entry, str) else mapping, where))
-        return {**content, "partitions": found}
-
     @model_validator(mode="after")
-    def _unique(self) -> LabelConfig:
-        names = [definition.name for definition in self.partitions]
-        if len(set(names)) < len(names):
-            raise ValueError(f"partitions: a name stands twice in {names}")
-        labels_table(names)
+    def _columns(self) -> LabelConfig:
+        labels_table([definition.name for definition in self.partitions])
         return self
 
 
