@@ -103,7 +103,7 @@ PARTITIONS = Table(
     (
         Column("partition", "string", "name"),
         Column("partition_hash", "string", "SHA-256 of definition and data, hex"),
-        Column("kind", "string", "of a definition: classes, density …; of what was built: s2_cells, quadtree, voronoi …"),
+        Column("kind", "string", "classes, density, s2, polygons, built; of a built one: s2_cells, quadtree, voronoi"),
         Column("n_regions", "bigint", "number of regions that it can tell apart"),
         Column("definition", "string", "the definition, JSON"),
     ),
@@ -177,7 +177,33 @@ OVERLAY_RUNS = Table(
     (Column("overlay", "string", "name of the overlay"),),
 )
 
-ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS, OVERLAY_ATOMS, OVERLAY_RUNS)
+EVALUATIONS = Table(
+    "evaluations",
+    "One row a figure of one system, or of the difference of two. Written by `evaluate`; `_summary.md` and "
+    "`_summary.html` lie beside it. Metrics: recall, recall_curve, mean_km (of the images that have a prediction), "
+    "median_km (a missing prediction is infinitely far), geoscore, hit_country, hit_region, hit_area, hit_city, "
+    "area_recall, area_curve, aurc.",
+    (
+        Column("system", "string", "the system"),
+        Column("compared_to", "string", "if set: value is `system` minus this one, on the same samples", nullable=True),
+        Column("metric", "string", "what was measured"),
+        Column("protocol", "string", "how: a GCD protocol's name, reverse_geocoder, or recall_vs_area"),
+        Column("stratum", "string", "by what the images are divided; `all` for undivided"),
+        Column("stratum_value", "string", "which of them"),
+        Column("balanced_by", "string", "if set: each value of this stratum weighs the same", nullable=True),
+        Column("threshold_km", "double", "distance of a recall, or radius of the cap of area_km2", nullable=True),
+        Column("area_km2", "double", "area of a recall vs area", nullable=True),
+        Column(
+            "value", "double", "the figure; shares are in [0, 1]; null where it is infinite or nothing", nullable=True
+        ),
+        Column("low", "double", "lower end of the bootstrap interval, likewise", nullable=True),
+        Column("high", "double", "upper end, likewise", nullable=True),
+        Column("n", "bigint", "images that count"),
+        Column("missing", "bigint", "of the images here, those without a prediction: misses everywhere"),
+    ),
+)
+
+ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS, OVERLAY_ATOMS, OVERLAY_RUNS, EVALUATIONS)
 
 
 def labels_table(partitions: list[str]) -> Table:
