@@ -203,7 +203,60 @@ EVALUATIONS = Table(
     ),
 )
 
-ALL = (IMAGES, REJECTS, RASTER_CATALOG, PARTITIONS, REGIONS, LABELS, OVERLAY_ATOMS, OVERLAY_RUNS, EVALUATIONS)
+SPLITS = Table(
+    "splits",
+    "One row an image of the runs that were split, also those that are in no split: rows in = rows out. Written by "
+    "`build_splits`.",
+    (
+        Column("source", "string", "source of the image"),
+        Column("image_id", "string", "the image"),
+        Column("split", "string", "the split that it is in, or `left_out`"),
+        Column("drawn", "string", "the split that it was drawn for", nullable=True),
+        Column(
+            "reason",
+            "string",
+            "why it was left out: no_position, not_drawn, no_group, same_group, too_near, too_dense, no_label, "
+            "no_class, over_cap or over_balance; null if it was not",
+            nullable=True,
+        ),
+        Column(
+            "distance_km",
+            "double",
+            "great-circle distance to the nearest image for which a too_near or too_dense one was left out",
+            nullable=True,
+        ),
+    ),
+    (Column("split_set", "string", "name of the set of splits"),),
+)
+
+SPLIT_RECEIPT = Table(
+    "split_receipt",
+    "What became of the images of a set of splits: one row an outcome, of all classes together (partition null) and by "
+    "the regions of each partition that a cap or balance names. Written by `build_splits`.",
+    (
+        Column("drawn", "string", "the split that the images were drawn for; null: none", nullable=True),
+        Column("outcome", "string", "`kept`, or the reason of `splits`"),
+        Column("partition", "string", "the partition whose regions are counted; null: all images", nullable=True),
+        Column("region", "bigint", "the region, or -1, -2, -3 as in `labels`; null: not labelled", nullable=True),
+        Column("region_name", "string", "its name", nullable=True),
+        Column("images", "bigint", "how many images"),
+    ),
+    (Column("split_set", "string", "name of the set of splits"),),
+)
+
+ALL = (
+    IMAGES,
+    REJECTS,
+    RASTER_CATALOG,
+    PARTITIONS,
+    REGIONS,
+    LABELS,
+    OVERLAY_ATOMS,
+    OVERLAY_RUNS,
+    EVALUATIONS,
+    SPLITS,
+    SPLIT_RECEIPT,
+)
 
 
 def labels_table(partitions: list[str]) -> Table:

@@ -1,0 +1,226 @@
+"""`build_splits`: every image gets a split or a reason why it has none.
+
+Images are drawn into splits by hashes, then the splits are finished one after the other, in order of precedence:
+each leaves out what touches those before it, as they ended up. Drawing looks at nothing but the seed and the image's
+group, cell or id, so that an image stays where it is when the list grows.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.runtime.errors import InputError, IntegrityError
+from geosieve.runtime.job import Context
+from geosieve.runtime.report import JobReport
+from geosieve.splits import numbers, rules
+from geosieve.splits.classes import Classes, label_column, read_classes
+from geosieve.splits.config import LEFT_OUT, Balance, Cap, Cells, Split, SplitConfig, fraction
+from geosieve.splits.groups import with_groups
+from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
+from geosieve.tables.arrow import CHUNK_ROWS
+from geosieve.tables.publish import Leaf
+from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.schemas import IMAGES, SPLIT_RECEIPT, SPLITS
+
+_POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
+
+
+def build_splits(context: Context[SplitConfig]) -> None:
+    """Split the images of the chosen runs and publish `splits` and `split_receipt`.
+
+    InputError if an id occurs twice, a source is not there, or a cap or balance cannot be had.
+    """
+    config, report, spark = context.config, context.report, context.spark
+    values = {"split_set": config.name}
+    publication = context.publication(config.output, [Leaf(SPLIT_RECEIPT, values), Leaf(SPLITS, values)])
+    if not context.dry_run and not publication.begin():
+        report.status = "nothing_to_do"
+        return
+    with report.stage("inputs"):
+        runs = _image_runs(spark, config)
+        images = read_runs(spark, config.images.root, IMAGES, runs)
+        classes = read_classes(spark, config.labels, config.partitions) if config.labels else None
+        report.rows_in = sum(run.rows for run in runs)
+    if context.dry_run:
+        found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+        found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
+        context.show_plan(found, {"drawn": _drawn(config, images, classes)})
+        return
+    with ExitStack() as kept:
+        splitter = _Splitter(config, classes, kept, _tasks(spark, report.rows_in))
+        with report.stage("draw"):
+            drawn = splitter.keep(_drawn(config, images, classes))
+            _refuse_repeated_ids(drawn)
+        done = [drawn.where("drawn IS NULL")]
+        for split in config.splits:
+            with report.stage(f"split_{split.name}"):
+                done.append(splitter.finish(split, drawn.where(F.col("drawn") == split.name), done))
+        with report.stage("write"):
+            rows = reduce(DataFrame.unionByName, done)
+            report.rows_out = publication.write(SPLITS, rows.select(*_split_columns()))
+            outcomes = count_outcomes(rows, config.partitions)
+            if int(outcomes[outcomes["partition"].isna()]["images"].sum()) != report.rows_out:
+                raise IntegrityError("the receipt does not add up to the images", hint="please report this")
+            publication.write(SPLIT_RECEIPT, receipt_rows(spark, outcomes, classes))
+    report.details["splits"] = summarize(outcomes)
+    _warn(report, config, drawn)
+    publication.commit(report.rows_in, report.to_json(status="done"))
+
+
+@dataclass(frozen=True)
+class _Splitter:
+    """Finishes splits; what it keeps on disk lives until `kept` closes."""
+
+    config: SplitConfig
+    classes: Classes | None
+    kept: ExitStack
+    tasks: int
+
+    def keep(self, rows: DataFrame) -> DataFrame:
+        """`rows`, computed once; on disk, for they may be larger than memory."""
+        stored = rows.persist(StorageLevel.DISK_ONLY)
+        self.kept.callback(stored.unpersist)
+        return stored
+
+    def finish(self, split: Split, rows: DataFrame, before: list[DataFrame]) -> DataFrame:
+        """The rows drawn for a split, with reasons for those that it leaves out."""
+        earlier = reduce(DataFrame.unionByName, before).where(rules.LIVE)
+        if split.known_group:
+            rows = rules.leave_out(rows, F.col("group").isNull(), "no_group")
+        if self.config.groups and len(before) > 1:
+            rows = rules.apart_by_group(rows, earlier)
+        if split.apart_km is not None:
+            rows = rules.apart_by_distance(rows, earlier, split.apart_km, self.tasks)
+        if split.spacing_km is not None:
+            rows = rules.spaced(self.keep(rows), split.spacing_km, self.tasks)
+        if split.cap is not None:
+            rows = self._cap(self.keep(rows), split.cap, f"split {split.name}")
+        if split.balance is not None:
+            rows = self._balance(self.keep(rows), split.balance, f"split {split.name}")
+        return self.keep(rows)
+
+    def _cap(self, rows: DataFrame, cap: Cap, where: str) -> DataFrame:
+        rows, regions, counts = self._counted(rows, cap.partition, list(cap.shares))
+        shares = {name: fraction(share) for name, share in cap.shares.items()}
+        try:
+            keep = numbers.capped(counts, shares)
+        except InputError as error:
+            raise InputError(error.what, where=where, hint=error.hint) from None
+        limits = {regions[name]: n for name, n in keep.items()}
+        return rules.surplus(rows, label_column(cap.partition), limits, "over_cap")
+
+    def _balance(self, rows: DataFrame, balance: Balance, where: str) -> DataFrame:
+        assert self.classes is not None
+        names = balance.regions or list(self.classes.regions[balance.partition])
+        rows, regions, counts = self._counted(rows, balance.partition, names)
+        label = label_column(balance.partition)
+        try:
+            images = numbers.balanced({name: counts.get(name, 0) for name in names}, balance.images)
+        except InputError as error:
+            raise InputError(error.what, where=where, hint=error.hint) from None
+        rows = rules.leave_out(rows, ~F.col(label).isin(list(regions.values())), "no_class")
+        return rules.surplus(rows, label, dict.fromkeys(regions.values(), images), "over_balance")
+
+    def _counted(
+        self, rows: DataFrame, partition: str, names: list[str]
+    ) -> tuple[DataFrame, dict[str, int], dict[str, int]]:
+        """Rows without those that have no label, the numbers of the named regions, and live rows by region's name."""
+        assert self.classes is not None
+        regions = dict(zip(names, self.classes.number(partition, names), strict=True))
+        label = label_column(partition)
+        rows = rules.leave_out(rows, F.col(label).isNull(), "no_label")
+        counted = rows.where(rules.LIVE).groupBy(label).count().collect()
+        counts = {self.classes.name(partition, row[label]): int(row["count"]) for row in counted}
+        return rows, regions, counts
+
+
+def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:
+    where = f"{config.images.root}/{IMAGES.name}"
+    runs = committed_runs(spark, config.images.root, IMAGES)
+    if config.images.sources:
+        runs = [run for run in runs if run.values["source"] in config.images.sources]
+    runs = select_runs(runs, config.images.run, where)
+    known = sorted({run.values["source"] for run in runs})
+    asked = [*config.images.sources, *(source for split in config.splits for source in split.sources)]
+    missing = sorted(set(asked) - set(known))
+    if missing:
+        raise InputError(f"no images of source {', '.join(missing)}; there are {', '.join(known)}", where=where)
+    return runs
+
+
+def _tasks(spark: SparkSession, rows: int) -> int:
+    return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // CHUNK_ROWS))
+
+
+def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:
+    """Images with all columns that rules need, the split that each is drawn for, and a reason for those without."""
+    keys = ["author", "sequence", "content_sha256"]
+    rows = with_groups(images.select("source", "image_id", "lat", "lon", *keys), config.groups).drop(*keys)
+    if classes is not None:
+        rows = rows.join(classes.labels, ["source", "image_id"], "left")
+    positioned, drawn = F.expr(_POSITIONED), _lot(config)
+    rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
+    reason = F.when(~positioned, F.lit("no_position")).when(drawn.isNull(), F.lit("not_drawn"))
+    return rows.select(
+        *(column for column in rows.columns if column != "cell"),
+        F.xxhash64(F.lit(config.seed), F.lit("rank"), "source", "image_id").alias("rank"),
+        F.when(positioned, drawn).alias("drawn"),
+        reason.alias("reason"),
+        F.lit(None).cast("double").alias("distance_km"),
+    )
+
+
+def _lot(config: SplitConfig) -> Column:
+    """The split of an image by its source, or by where the hash of its unit falls among the shares; else null."""
+    own = F.xxhash64("source", "image_id")
+    unit = F.col("cell") if isinstance(config.draw, Cells) else F.coalesce("group", own)
+    hashed = F.xxhash64(F.lit(config.seed), F.lit("draw"), own if config.draw == "image" else unit)
+    lot: Any = F
+    for split in config.splits:
+        if split.sources:
+            lot = lot.when(F.col("source").isin(split.sources), F.lit(split.name))
+    upto = Fraction(0)
+    for split in config.splits:
+        if split.share is not None:
+            upto += fraction(split.share)
+            last = int(upto * (1 << 64)) - (1 << 63) - 1  # of the hashes from -2^63 on, as many as the shares say
+            lot = lot.when(hashed <= F.lit(last), F.lit(split.name))
+    column: Column = lot
+    return column
+
+
+def _refuse_repeated_ids(rows: DataFrame) -> None:
+    repeated = rows.groupBy("source", "image_id").count().where("count > 1")
+    examples = repeated.orderBy("source", "image_id").limit(3).collect()
+    if examples:
+        listed = ", ".join(f"{row.image_id!r} of {row.source}" for row in examples)
+        raise InputError(
+            f"ids occur more than once in the runs of images or labels: {listed}",
+            hint="choose one run of each source (images.run: latest)",
+        )
+
+
+def _split_columns() -> list[Column]:
+    split = F.when(F.col("reason").isNull(), F.col("drawn")).otherwise(F.lit(LEFT_OUT)).alias("split")
+    return [F.col("source"), F.col("image_id"), split, F.col("drawn"), F.col("reason"), F.col("distance_km")]
+
+
+def _warn(report: JobReport, config: SplitConfig, drawn: DataFrame) -> None:
+    for split in config.splits:
+        if report.details["splits"].get(split.name, {}).get("kept", 0) == 0:
+            report.warn(f"split {split.name} is empty")
+    if config.groups:
+        alone = drawn.where("group IS NULL AND drawn IS NOT NULL").groupBy("drawn").count().orderBy("drawn").collect()
+        for row in alone:
+            keys = ", ".join(config.groups)
+            report.warn(
+                f"{row['count']} images drawn for {row.drawn} have no {keys}: nothing keeps them apart by group"
+            )

@@ -1,0 +1,79 @@
+"""The classes that caps and balances name: label columns of images, and the regions' names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
+from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.splits.config import LabelsInput
+from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
+
+_JOB = "label_attributes"
+_WITHOUT_REGION = {OUTSIDE: "(outside)", NODATA: "(no data)", UNKNOWN: "(unknown value)"}
+
+
+def label_column(partition: str) -> str:
+    """The name under which a partition's labels stand among the columns of images."""
+    return f"label_{partition}"
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels of one run: rows source, image_id and `label_column`s, and the regions' numbers by partition and name."""
+
+    labels: DataFrame
+    regions: dict[str, dict[str, int]]
+    run: Run
+
+    def number(self, partition: str, names: Iterable[str]) -> list[int]:
+        """The numbers of regions. ConfigError names the nearest region where there is none of a name."""
+        known = self.regions[partition]
+        for name in names:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                advice = f"did you mean {near[0]!r}?" if near else f"regions: {', '.join(list(known)[:30])}"
+                raise ConfigError(f"partition {partition} has no region {name!r}", where=self.run.uri, hint=advice)
+        return [known[name] for name in names]
+
+    def name(self, partition: str, region: int | None) -> str:
+        """The name of a region, or in brackets why an image has none."""
+        if region is None:
+            return "(not labelled)"
+        by_number = {number: name for name, number in self.regions[partition].items()}
+        return by_number.get(region) or _WITHOUT_REGION.get(region, f"({region})")
+
+
+def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str]) -> Classes:
+    """Labels of the run for these partitions. InputError if the run has no such column or gives no names."""
+    runs = select_runs(committed_runs(spark, given.root, LABELS), given.run, f"{given.root}/{LABELS.name}")
+    if len(runs) > 1:
+        raise ConfigError("labels.run: one run gives the classes", where=given.root, hint="name it, or write latest")
+    run = runs[0]
+    described = {
+        table.name: read_runs(
+            spark, given.root, table, committed_runs(spark, given.root, table, job=_JOB, run_id=run.run_id)
+        )
+        for table in (PARTITIONS, REGIONS)
+    }
+    have = sorted(row.partition for row in described[PARTITIONS.name].select("partition").collect())
+    missing = [name for name in partitions if name not in have]
+    if missing:
+        raise InputError(
+            f"the labels have no partition {', '.join(repr(name) for name in missing)}; they have {', '.join(have)}",
+            where=run.uri,
+            hint="label the images with it first, or choose another labels.run",
+        )
+    names = described[REGIONS.name].where(F.col("partition").isin(partitions)).select("partition", "name", "region")
+    regions: dict[str, dict[str, int]] = {name: {} for name in partitions}
+    for row in names.orderBy("partition", "region").collect():
+        regions[row.partition][row.name] = row.region
+    labels = read_runs(spark, given.root, labels_table(partitions), [run])
+    renamed = [F.col(name).alias(label_column(name)) for name in partitions]
+    return Classes(labels.select("source", "image_id", *renamed), regions, run)

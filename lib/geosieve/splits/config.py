@@ -1,0 +1,122 @@
+"""Configuration of `build_splits`: which splits there are, and what is left out of each."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from geosieve.geo.s2 import MAX_LEVEL
+from geosieve.partitions.labelling import ImagesInput
+from geosieve.runtime.config import Config
+
+LEFT_OUT = "left_out"
+"""What the column `split` holds for images that are in no split."""
+
+_HALF_EARTH_KM = 20_015  # no two points of the Earth are farther apart
+
+Share = Annotated[float, Field(gt=0, le=1)]
+Km = Annotated[float, Field(gt=0, le=_HALF_EARTH_KM)]
+
+
+def fraction(share: float) -> Fraction:
+    """The share as it is written: 0.1 is a tenth and not the binary number next to it."""
+    return Fraction(str(share))
+
+
+class LabelsInput(Config):
+    """A committed run of `labels`, for the classes that caps and balances name."""
+
+    root: str
+    run: str = Field("latest", description="a run id or `latest`")
+
+
+class Cap(Config):
+    """At most a share of the split for regions of a partition, of the split as it is after the cap."""
+
+    partition: str
+    shares: dict[str, Share] = Field(min_length=1, description="region's name: its greatest share")
+
+
+class Balance(Config):
+    """The same number of images in every region of a partition."""
+
+    partition: str
+    regions: list[str] = Field([], description="only these, other images are left out; all regions if empty")
+    images: int | None = Field(None, ge=1, description="images of each region; those of the smallest if not given")
+
+
+class Split(Config):
+    """A split, the images it starts with, and what is left out of it.
+
+    It starts with the images of whole `sources`, or is drawn as a `share` of all images of no such source.
+    """
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    sources: list[str] = []
+    share: Share | None = None
+    known_group: bool = Field(False, description="leave out images of which no author, sequence … is known")
+    apart_km: Km | None = Field(None, description="leave out images this near to one of the splits before")
+    spacing_km: Km | None = Field(None, description="of images this near to each other leave out all but one")
+    cap: Cap | None = None
+    balance: Balance | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Split:
+        if bool(self.sources) == (self.share is not None):
+            raise ValueError(f"split {self.name}: give either sources or a share")
+        if self.cap is not None and self.balance is not None:
+            raise ValueError(f"split {self.name}: a cap and a balance contradict each other")
+        if self.name == LEFT_OUT:
+            raise ValueError(f"split {self.name}: this name stands for the images that are in no split")
+        return self
+
+    @property
+    def partition(self) -> str | None:
+        """The partition that a cap or a balance names."""
+        rule = self.cap or self.balance
+        return rule.partition if rule is not None else None
+
+
+class Cells(Config):
+    """Whole S2 cells are drawn: evaluation images then lie together, and few neighbours are lost to `apart_km`."""
+
+    s2_level: int = Field(ge=0, le=MAX_LEVEL)
+
+
+class SplitConfig(Config):
+    """Configuration of `build_splits`. Of two splits that would touch, the one that stands first keeps its images."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="the partition value split_set=…")
+    seed: int = Field(ge=0, lt=1 << 31)
+    images: ImagesInput
+    labels: LabelsInput | None = None
+    groups: list[Literal["author", "sequence", "content_sha256"]] = Field(
+        ["author", "sequence"], description="images that share one of these, or are linked by others, never part"
+    )
+    draw: Literal["group", "image"] | Cells = Field("group", description="what is drawn as a whole")
+    splits: list[Split] = Field(min_length=1, description="in order of precedence: what must not leak comes first")
+    output: str
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SplitConfig:
+        names = [split.name for split in self.splits]
+        if len(set(names)) < len(names):
+            raise ValueError(f"splits: a name stands twice in {names}")
+        sources = [source for split in self.splits for source in split.sources]
+        if len(set(sources)) < len(sources):
+            raise ValueError(f"splits: a source stands twice in {sources}")
+        total = sum(fraction(split.share) for split in self.splits if split.share is not None)
+        if total > 1:
+            raise ValueError(f"splits: the shares sum to {float(total)}, more than 1")
+        if self.partitions and self.labels is None:
+            raise ValueError("labels: needed for the cap or balance of a split")
+        if not self.groups and (self.draw == "group" or any(split.known_group for split in self.splits)):
+            raise ValueError("groups: name at least one, or draw images or cells and ask for no known group")
+        return self
+
+    @property
+    def partitions(self) -> list[str]:
+        """The partitions that caps and balances name."""
+        return sorted({split.partition for split in self.splits if split.partition is not None})

@@ -1,0 +1,45 @@
+"""The receipt of a split set: how many images each split kept and left out, for which reason, and of which class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.splits.classes import Classes, label_column
+from geosieve.tables.schemas import SPLIT_RECEIPT
+
+KEPT = "kept"
+
+
+def count_outcomes(rows: DataFrame, partitions: list[str]) -> pd.DataFrame:
+    """Images by drawn, outcome, partition and region: of all (partition null), and by each partition's regions."""
+    outcome = F.coalesce("reason", F.lit(KEPT)).alias("outcome")
+    counted = [
+        rows.groupBy(
+            "drawn", outcome, F.lit(name).cast("string").alias("partition"), region.cast("bigint").alias("region")
+        ).agg(F.count("*").alias("images"))
+        for name, region in [(None, F.lit(None)), *((name, F.col(label_column(name))) for name in partitions)]
+    ]
+    collected = [row for frame in counted for row in frame.collect()]
+    return pd.DataFrame(collected, columns=["drawn", "outcome", "partition", "region", "images"], dtype=object)
+
+
+def receipt_rows(spark: SparkSession, outcomes: pd.DataFrame, classes: Classes | None) -> DataFrame:
+    """Rows of `split_receipt`."""
+    rows = [
+        (*row[:4], classes.name(row[2], row[3]) if classes is not None and row[2] is not None else None, row[4])
+        for row in outcomes.itertuples(index=False, name=None)
+    ]
+    return spark.createDataFrame(rows, SPLIT_RECEIPT.spark_schema()).coalesce(1)
+
+
+def summarize(outcomes: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """For each split its images by outcome; under `none` those that were drawn for no split."""
+    totals = outcomes[outcomes["partition"].isna()].sort_values(["drawn", "outcome"])
+    found: dict[str, dict[str, Any]] = {}
+    for drawn, outcome, images in totals[["drawn", "outcome", "images"]].itertuples(index=False, name=None):
+        found.setdefault(drawn or "none", {})[outcome] = int(images)
+    return found

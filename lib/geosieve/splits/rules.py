@@ -1,0 +1,170 @@
+"""What is left out of a split: each rule sets `reason` on rows that have none yet, and no row comes or goes.
+
+Rows are images with the columns source, image_id, lat, lon, `group` (null: unknown), `rank` (a hash that decides who
+stays), reason, distance_km, and one `label_…` column a partition. Who stays depends on values alone, never on the
+order of rows or the number of tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyspark.sql import Column, DataFrame, Window
+from pyspark.sql import functions as F
+from pyspark.sql.types import LongType, StructField, StructType
+
+from geosieve.geo import s2
+from geosieve.geo.s2 import Ints
+from geosieve.geo.sphere import Floats
+from geosieve.splits.near import Cubes, level_within, nearest_km, preceded, unit_vectors
+from geosieve.tables.arrow import chunks
+
+LIVE = "reason IS NULL"
+
+_ORDER = ("rank", "source", "image_id")  # the names tell equal hashes apart
+_BUCKET_BITS = 12
+
+Judge = Callable[[pa.Table, pa.Table], Floats]
+"""Of rows and others (both with lat, lon, rank): distance to what each row is too near to, else NaN."""
+
+
+def leave_out(rows: DataFrame, condition: Column, reason: str) -> DataFrame:
+    """Give live rows that meet the condition this reason."""
+    fails = F.col("reason").isNull() & F.coalesce(condition, F.lit(False))
+    return rows.withColumn("reason", F.when(fails, F.lit(reason)).otherwise(F.col("reason")))
+
+
+def apart_by_group(rows: DataFrame, kept: DataFrame) -> DataFrame:
+    """Leave out, as `same_group`, rows of which the group has an image among `kept`."""
+    taken = kept.select("group").where("group IS NOT NULL").distinct().withColumn("taken", F.lit(True))
+    return leave_out(rows.join(taken, "group", "left"), F.col("taken"), "same_group").drop("taken")
+
+
+def apart_by_distance(rows: DataFrame, kept: DataFrame, km: float, tasks: int) -> DataFrame:
+    """Leave out, as `too_near`, rows at most `km` from an image among `kept`; `distance_km` is to the nearest."""
+
+    def judge(points: pa.Table, others: pa.Table) -> Floats:
+        (lat, lon), (other_lat, other_lon) = _columns(points, "lat", "lon"), _columns(others, "lat", "lon")
+        return nearest_km(lat, lon, other_lat, other_lon, km)
+
+    return _brought_together(rows, kept, km, tasks, judge, "too_near")
+
+
+def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
+    """Leave out, as `too_dense`, rows so that no two that stay are `km` or less apart.
+
+    First the least rank of each S2 cell that is nowhere wider than `km` stays; then, of these, those with no lower
+    rank within `km`. So a row may go for another that goes as well, but no chain of decisions has to be followed.
+    """
+    celled = with_cells(rows, level_within(km))
+    order = F.struct(*_ORDER)
+    least = celled.where(LIVE).groupBy("cell").agg(F.min(order).alias("least"))
+    celled = celled.join(least, "cell", "left")
+    thinned = leave_out(celled, order != F.col("least"), "too_dense").drop("cell", "least")
+
+    def judge(points: pa.Table, others: pa.Table) -> Floats:
+        lat, lon, rank = _columns(points, "lat", "lon", "rank")
+        other_lat, other_lon, other_rank = _columns(others, "lat", "lon", "rank")
+        return preceded(lat, lon, rank, other_lat, other_lon, other_rank, km)
+
+    return _brought_together(thinned, thinned.where(LIVE), km, tasks, judge, "too_dense")
+
+
+def surplus(rows: DataFrame, label: str, keep: Mapping[int, int], reason: str) -> DataFrame:
+    """Leave out of each label all live rows but the `keep[label]` of lowest rank; other labels stay as they are.
+
+    `keep` is at most the number of such rows. No label's rows come together in one task: a histogram of ranks
+    finds the bucket in which the last one falls, and only that bucket's rows are sorted.
+    """
+    limits = rows.sparkSession.createDataFrame(list(keep.items()), f"`{label}` bigint, limit bigint")
+    bucket = F.shiftright("rank", 64 - _BUCKET_BITS).alias("bucket")
+    live = rows.where(LIVE).select(label, *_ORDER, bucket).join(F.broadcast(limits), label)
+    upto = F.sum("n").over(Window.partitionBy(label).orderBy("bucket"))
+    last = (
+        live.groupBy(label, "limit", "bucket")
+        .agg(F.count("*").alias("n"))
+        .withColumn("upto", upto)
+        .where("upto >= limit AND upto - n < limit")
+        .select(label, "bucket", F.expr("limit - (upto - n)").alias("wanted"))
+    )
+    place = F.row_number().over(Window.partitionBy(label).orderBy(*_ORDER))
+    cuts = (
+        live.join(F.broadcast(last), [label, "bucket"])
+        .withColumn("place", place)
+        .where("place = wanted")
+        .select(label, F.struct(*_ORDER).alias("cut"))
+    )
+    known = rows.join(F.broadcast(limits), label, "left").join(F.broadcast(cuts), label, "left")
+    beyond = F.col("limit").isNotNull() & (F.col("cut").isNull() | (F.struct(*_ORDER) > F.col("cut")))
+    return leave_out(known, beyond, reason).drop("limit", "cut")
+
+
+def with_cells(rows: DataFrame, level: int) -> DataFrame:
+    """`rows` with a column `cell`, the S2 cell of one level; null where a row has no position."""
+    return _with_cell(rows, lambda lat, lon: s2.cell_ids(lat, lon, level))
+
+
+def _with_cell(rows: DataFrame, cells: Callable[[Floats, Floats], Ints]) -> DataFrame:
+    def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for chunk in chunks(batches):
+            lat, lon = _columns(chunk, "lat", "lon")
+            known = (np.abs(lat) <= 90) & np.isfinite(lon)  # NaN where null
+            column = np.zeros(lat.size, dtype=np.int64)
+            column[known] = cells(lat[known], lon[known])
+            yield from chunk.append_column("cell", pa.array(column, mask=~known)).to_batches()
+
+    return rows.mapInArrow(add, StructType([*rows.schema.fields, StructField("cell", LongType())]))
+
+
+def _brought_together(
+    rows: DataFrame, others: DataFrame, km: float, tasks: int, judge: Judge, reason: str
+) -> DataFrame:
+    """Judge rows among copies of others: a copy goes to every cube that its ball of radius `km` touches."""
+    cubes = Cubes.for_balls(km)
+
+    def copy(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for chunk in chunks(batches):
+            point, cube = cubes.touched(unit_vectors(*_columns(chunk, "lat", "lon")), km)
+            yield from chunk.take(pa.array(point)).append_column("cell", pa.array(cube)).to_batches()
+
+    def judged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        near = None  # copies of the cube that the chunk before ended in
+        for chunk in chunks(batches):
+            is_copy = chunk["is_copy"].to_numpy()
+            copies = chunk.filter(pa.array(is_copy)).select(_POINT)
+            copies = copies if near is None else pa.concat_tables([near, copies])
+            yield from _judge(chunk.filter(pa.array(~is_copy)).select(names), copies, judge, reason).to_batches()
+            near = copies.filter(pa.array(copies["cell"].to_numpy() == chunk["cell"].to_numpy()[-1]))
+
+    names = rows.columns
+    placed = _with_cell(rows, lambda lat, lon: cubes.of(unit_vectors(lat, lon)))
+    copies = others.select("lat", "lon", "rank").mapInArrow(copy, "lat double, lon double, rank bigint, cell bigint")
+    both = placed.withColumn("is_copy", F.lit(False)).unionByName(
+        copies.withColumn("is_copy", F.lit(True)), allowMissingColumns=True
+    )
+    sorted_ = both.repartition(tasks, "cell").sortWithinPartitions("cell", F.desc("is_copy"))
+    return sorted_.mapInArrow(judged, rows.schema)
+
+
+_POINT = ["lat", "lon", "rank", "cell"]
+
+
+def _judge(rows: pa.Table, others: pa.Table, judge: Judge, reason: str) -> pa.Table:
+    """`rows` with reason and distance_km set where a live one is too near."""
+    live = np.nonzero(rows["reason"].is_null().to_numpy())[0]
+    distance = np.full(rows.num_rows, np.nan)
+    distance[live] = judge(rows.take(pa.array(live)), others)
+    near = pa.array(~np.isnan(distance))
+    for name, new in (("reason", pa.scalar(reason)), ("distance_km", pa.array(distance))):
+        column = pc.if_else(near, new, rows[name])
+        rows = rows.set_column(rows.column_names.index(name), name, column)
+    return rows
+
+
+def _columns(table: pa.Table, *names: str) -> list[NDArray[Any]]:
+    return [table[name].to_numpy() for name in names]
