@@ -11,10 +11,13 @@ CORE = [
     "rasterio>=1.4.4,<1.5",  # block-wise reading; 1.5 needs numpy 2
     "shapely>=2.0,<3",  # vectorised point in polygon
     "pyproj>=3.6,<4",  # vectorised transformation of points to a raster's CRS
+    "scipy>=1.11",  # trees of neighbours, connected components
+    "reverse_geocoder==1.5.1",  # the towns by which OSV-5M counts; another version has others. LGPL, used as it is
     "pyogrio>=0.8",  # reads polygons of any vector format through GDAL
     "pydantic>=2.7,<3",  # configuration: unknown keys refused
     "PyYAML>=6",  # configuration files
     "Pillow>=13",  # image headers and EXIF; the oldest whose limits on hostile tags are tested
+    "scikit-learn>=1.5",  # OPTICS and its scores, for geocells
     "tqdm>=4.66",  # the driver's progress bar
     "matplotlib>=3.8",  # maps
 ]
@@ -33,7 +36,6 @@ TEST = [
     "pandas-stubs",
 ]
 BENCH = [
-    "scipy>=1.11",  # smooth synthetic fields
     "rioxarray>=0.15",  # peer: what a user would pick for point sampling
     "geopandas>=0.14",  # peer
     "rasterstats>=0.19",  # peer
