@@ -64,7 +64,7 @@ class Part:
 
     cells: NDArray[np.int32]
     n_cells: int
-    extra: Matrix | None = None
+    own: Matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def cell_sums(keys: U8, shared: Matrix, parts: Sequence[Part], seed: int, sample
         rows = slice(first, min(first + BLOCK_ROWS, keys.size))
         counts, matrix = poisson_counts(keys[rows], seed, samples), shared(rows)
         for number, part in enumerate(parts):
-            block = matrix if part.extra is None else np.hstack([matrix, part.extra(rows)])
+            block = matrix if part.own is None else np.hstack([matrix, part.own(rows)])
             if number == len(sums):
                 sums.append(_zeros(part.n_cells, block.shape[1], samples))
             _add(sums[number], part.cells[rows], block, counts)

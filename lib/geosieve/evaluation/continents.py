@@ -10,9 +10,7 @@ _COUNTRIES = {
         "AO BF BI BJ BW CD CF CG CI CM CV DJ DZ EG EH ER ET GA GH GM GN GQ GW KE KM LR LS LY MA MG ML MR MU MW MZ "
         "NA NE NG RE RW SC SD SH SL SN SO SS ST SZ TD TG TN TZ UG YT ZA ZM ZW"
     ),
-    "Antarctica": (
-        "AQ BV GS HM TF"
-    ),
+    "Antarctica": ("AQ BV GS HM TF"),
     "Asia": (
         "AE AF AM AZ BD BH BN BT CC CN GE HK ID IL IN IO IQ IR JO JP KG KH KP KR KW KZ LA LB LK MM MN MO MV MY NP "
         "OM PH PK PS QA SA SG SY TH TJ TM TR TW UZ VN YE"
@@ -25,12 +23,8 @@ _COUNTRIES = {
         "AG AI AN AW BB BL BM BQ BS BZ CA CR CU CW DM DO GD GL GP GT HN HT JM KN KY LC MF MQ MS MX NI PA PM PR SV "
         "SX TC TT US VC VG VI"
     ),
-    "Oceania": (
-        "AS AU CK CX FJ FM GU KI MH MP NC NF NR NU NZ PF PG PN PW SB TK TL TO TV UM VU WF WS"
-    ),
-    "South America": (
-        "AR BO BR CL CO EC FK GF GY PE PY SR UY VE"
-    ),
+    "Oceania": ("AS AU CK CX FJ FM GU KI MH MP NC NF NR NU NZ PF PG PN PW SB TK TL TO TV UM VU WF WS"),
+    "South America": ("AR BO BR CL CO EC FK GF GY PE PY SR UY VE"),
 }
 
 CONTINENT_OF = {code: continent for continent, codes in _COUNTRIES.items() for code in codes.split()}

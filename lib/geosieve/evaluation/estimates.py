@@ -13,7 +13,7 @@ from geosieve.evaluation.bootstrap import Part, Sums, cell_sums, interval, poiss
 from geosieve.evaluation.measures import Columns, Figure, columns
 from geosieve.evaluation.medians import Windows, sample_medians, windows
 from geosieve.evaluation.protocols import PROTOCOLS
-from geosieve.evaluation.scored import Answers, Scored, Stratum
+from geosieve.evaluation.scored import Scored, Stratum
 
 F8 = NDArray[np.float64]
 
@@ -48,9 +48,7 @@ def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
     balancing = next((s for s in scored.strata if s.name == plan.balance), everything)
     shared, curves = columns(scored, plan.protocols, curves=False), columns(scored, plan.protocols, curves=True)
     orders = {key: np.argsort(values, kind="stable") for key, values in _distances(scored).items()}
-    groups = [
-        _Group(scored, plan, shared, curves if s is everything else None, s, balancing, orders) for s in strata
-    ]
+    groups = [_Group(scored, plan, shared, curves if s is everything else None, s, balancing, orders) for s in strata]
     sums = cell_sums(scored.keys, shared.matrix, [group.part for group in groups], plan.seed, plan.samples)
     rows = [row for group, found in zip(groups, sums, strict=True) for row in group.rows(found)]
     return pd.concat(rows, ignore_index=True)
@@ -90,9 +88,7 @@ class _Group:
         self._rankings: dict[tuple[str, bool, bool], _Ranking] = {}
         for (name, sphere), values in _distances(scored).items():
             for balanced in self._variants:
-                found = windows(
-                    orders[name, sphere], stratum.codes, balancing.codes, len(stratum.values), balanced
-                )
+                found = windows(orders[name, sphere], stratum.codes, balancing.codes, len(stratum.values), balanced)
                 self._rankings[name, sphere, balanced] = _Ranking(values, found, width)
                 width += 1
         below = [ranking.windows.below for ranking in self._rankings.values()]
@@ -112,9 +108,7 @@ class _Group:
             if point[:, 0].sum() == 0:
                 continue
             for balanced in self._variants:
-                found = {
-                    name: self._of_system(name, number, point, samples, balanced) for name in self._scored.systems
-                }
+                found = {name: self._of_system(name, number, point, samples, balanced) for name in self._scored.systems}
                 for name, one in found.items():
                     yield self._table(value, balanced, name, None, one)
                 for first, second in _pairs(list(found)):
@@ -124,7 +118,7 @@ class _Group:
         figures = self._figures[name]
         over, under = [f.over for f in figures], [f.under for f in figures]
         factors = np.array([f.factor for f in figures])
-        answered = [f.under for f in figures if f.metric == "mean_km"][0]
+        answered = next(f.under for f in figures if f.metric == "mean_km")
         values = factors * _ratio(point[:, over, None], point[:, under, None], balanced)[:, 0]
         drawn = factors[:, None] * _ratio(samples[:, over], samples[:, under], balanced)
         n = point[:, under].sum(0)

@@ -63,7 +63,9 @@ class Columns:
 def columns(scored: Scored, protocols: Sequence[str], curves: bool) -> Columns:
     """Columns and figures of every system; `curves` adds those of whole curves."""
     builder = _Builder(scored)
-    figures = {name: tuple(builder.figures(name, answers, protocols, curves)) for name, answers in scored.systems.items()}
+    figures = {
+        name: tuple(builder.figures(name, answers, protocols, curves)) for name, answers in scored.systems.items()
+    }
     return Columns(tuple(builder.makers), figures)
 
 

@@ -1,12 +1,13 @@
 """Medians of bootstrap samples, of groups of images, without sorting a sample.
 
 Images are sorted by distance once. A sample's median lies within a few standard errors of rank n/2, so that only the
-images of that window (some 10 sqrt(n)) are counted one by one; those below it enter as one sum, a matrix product like all.
+images of that window (some 10 sqrt(n)) are counted one by one; those below it enter as one sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def windows(order: I8, codes: NDArray[np.int32], buckets: NDArray[np.int32], n_g
     bounds = np.searchsorted(codes[by_group], np.arange(n_groups + 1))
     below = np.zeros(codes.size, bool)
     rows = []
-    for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+    for first, last in pairwise(bounds.tolist()):
         members = by_group[first:last]
         if not balanced:
             weights, reach = np.full(members.size, 1.0 / max(members.size, 1)), 0.5 / np.sqrt(max(members.size, 1))

@@ -1,0 +1,9 @@
+"""Evaluate predicted positions: `spark-submit jobs/evaluate.py --config conf/evaluate.yaml`."""
+
+import sys
+
+from geosieve.evaluation.job import EvaluateConfig, evaluate
+from geosieve.runtime.job import main
+
+if __name__ == "__main__":
+    sys.exit(main("evaluate", EvaluateConfig, evaluate))

@@ -1,0 +1,167 @@
+"""Reading truth and predictions of anybody's making, and what refuses a file as a whole.
+
+A list is CSV or Parquet; its columns are named in the configuration. A file that holds truth and prediction side by
+side is named twice. Refused as a whole, because leaving single rows out would change figures silently: ids that occur
+twice, aggregate rows ("mean, 12.3, …") at a file's end, predictions for images that have no truth.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.images.coordinate_lists import (
+    INPUT_URI,
+    MALFORMED,
+    Names,
+    csv_header,
+    find_files,
+    literal,
+    open_csv,
+    open_parquet,
+)
+from geosieve.images.row_checks import parse_positions
+from geosieve.runtime.config import Config
+from geosieve.runtime.errors import InputError
+
+_AGGREGATES = r"(?i)^(mean|median|avg|average|total|sum|count|overall|all|std|stdev|min|max|accuracy|\d+%)([ :=(].*)?$"
+_EXTENSION = r"(?i)\.(jpe?g|png|tiff?|webp|gif|bmp|hei[cf])$"
+_SHOWN = 5
+
+
+class PositionColumns(Config):
+    """A list's own names of the columns of an image's id and a position in degrees."""
+
+    image_id: str
+    lat: str
+    lon: str
+
+
+class PredictionColumns(PositionColumns):
+    """Also, where the system ranks regions, the area that it needs to reach the truth; empty or NaN: never."""
+
+    area_km2: str | None = None
+
+
+class ListInput(Config):
+    """A CSV or Parquet list: one file, a folder or a glob."""
+
+    format: Literal["csv", "parquet"]
+    uri: str = Field(min_length=1)
+    columns: PositionColumns
+    delimiter: str = Field(",", min_length=1, max_length=1)
+    strip_extension: bool = Field(False, description="compare ids without .jpg, .png, …")
+    exclude_ids: str | None = Field(None, description="regular expression of ids whose rows are left out")
+
+
+class ListTruth(ListInput):
+    """Where images really are, with the columns that divide them into strata, by the stratum's name."""
+
+    strata: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}
+
+
+class System(ListInput):
+    """One system's predictions."""
+
+    name: str = Field(min_length=1, max_length=60)
+    columns: PredictionColumns
+
+
+def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
+    """Rows image_id, lat, lon, what else is mapped (as text), error_class, message (null: good), `suspect` (it may be
+    an aggregate) and input_uri. InputError if the list cannot be read. `key` names it in the configuration.
+    """
+    files = find_files(spark, source.uri, key)
+    strata = source.strata if isinstance(source, ListTruth) else {}
+    divided = {stratum_column(name): column for name, column in strata.items()}
+    names: Names = [*source.columns, *divided.items()]
+    if source.format == "csv":
+        raw = open_csv(spark, names, source.delimiter, files, key)
+    else:
+        raw = open_parquet(spark, names, files, key)
+    mapped = [ours for ours, theirs in names if theirs is not None]
+    parsed = parse_positions(raw.select(*mapped, MALFORMED, INPUT_URI))
+    # A mean of coordinates is a position like any other, so that only its id tells.
+    excluded, suspect = _matches(source, F.col("image_id")), _suspect(F.col("image_id"), F.col(MALFORMED))
+    image_id = F.regexp_replace("image_id", _EXTENSION, "") if source.strip_extension else F.col("image_id")
+    settled = {
+        "error_class": F.when(excluded, F.lit("excluded_by_filter")).otherwise(F.col("error.error_class")),
+        "message": F.when(
+            excluded, F.concat(F.lit("exclude_ids matches "), F.coalesce("image_id", F.lit("no id")))
+        ).otherwise(F.col("error.message")),
+        "suspect": ~excluded & suspect,
+        "image_id": F.when(~excluded, image_id),
+    }
+    return parsed.withColumns(settled).drop("error", "lat_text", "lon_text", MALFORMED)
+
+
+def stratum_column(name: str) -> str:
+    """The column in which a stratum's values travel."""
+    return f"stratum_{name}"
+
+
+def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
+    """InputError if an id occurs twice among rows that have one, with examples."""
+    repeats = rows.where("image_id IS NOT NULL").groupBy("image_id").count().where("count > 1").persist()
+    try:
+        n, examples = repeats.count(), [row["image_id"] for row in repeats.orderBy("image_id").take(_SHOWN)]
+    finally:
+        repeats.unpersist()
+    if n:
+        hint = "an image may stand there once; keep one row of each"
+        if source is not None and source.strip_extension:
+            hint += f", or compare ids with their extension ({key}.strip_extension: false)"
+        raise InputError(
+            f"{n} ids occur more than once: {', '.join(examples)}{' …' if n > len(examples) else ''}",
+            where=key if source is None else f"{key}, {source.uri}",
+            hint=hint,
+        )
+
+
+def refuse_aggregates(spark: SparkSession, source: ListInput, uri: str) -> None:
+    """InputError if a file that holds suspect rows ends in them, with their line numbers."""
+    if source.format == "parquet":
+        found = "rows without an image's id, or with an aggregate's name for one"
+    else:
+        rows = _numbered(spark, source, uri)
+        last_good = rows.where("NOT suspect").agg(F.max("line")).first()
+        tail = rows.where(F.col("suspect") & (F.col("line") > (last_good[0] if last_good and last_good[0] else 0)))
+        lines = [row["line"] for row in tail.orderBy("line").select("line").take(_SHOWN + 1)]
+        if not lines:
+            return  # suspect rows among good ones are rejects of their own class, or have no truth
+        more = " …" if len(lines) > _SHOWN else ""
+        found = f"its last rows are no image's (aggregates?): lines {', '.join(map(str, lines[:_SHOWN]))}{more}"
+    raise InputError(
+        found,
+        where=uri,
+        hint="if they are to be left out, say so by exclude_ids, e.g. '(mean|total).*' or '' for no id",
+    )
+
+
+def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
+    """Lines of a CSV file after its header that are not blank: their number, from 1, and whether they are suspect.
+
+    Lines are those of the file: a quoted line break makes two.
+    """
+    header = csv_header(spark, uri, source.delimiter)
+    schema = ", ".join([*(f"_{position} string" for position in range(len(header))), f"{MALFORMED} string"])
+    options = {"sep": source.delimiter, "escape": '"', "columnNameOfCorruptRecord": MALFORMED}
+    # One partition, so that ids are numbers of lines. Only a file that is to be refused is read this way.
+    text = spark.read.text(literal(uri)).coalesce(1).withColumn("line", F.monotonically_increasing_id() + 1)
+    rows = text.where("line > 1 AND trim(value) != ''").withColumn("row", F.from_csv("value", schema, options))
+    image_id = F.nullif(F.trim(F.col(f"row._{header.index(source.columns.image_id)}")), F.lit(""))
+    excluded = _matches(source, image_id)
+    return rows.select("line", (~excluded & _suspect(image_id, F.col(f"row.{MALFORMED}"))).alias("suspect"))
+
+
+def _matches(source: ListInput, image_id: Column) -> Column:
+    if source.exclude_ids is None:
+        return F.lit(False)
+    return F.coalesce(image_id, F.lit("")).rlike(f"^(?:{source.exclude_ids})$")
+
+
+def _suspect(image_id: Column, malformed: Column) -> Column:
+    return image_id.isNull() | image_id.rlike(_AGGREGATES) | malformed.isNotNull()

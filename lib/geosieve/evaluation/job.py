@@ -1,0 +1,321 @@
+"""`evaluate`: truth × one or more systems' predictions → figures with intervals, by strata, and a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import Field, model_validator
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from geosieve.evaluation import inputs, truth
+from geosieve.evaluation.estimates import ALL, Plan, estimate
+from geosieve.evaluation.inputs import ListTruth, System
+from geosieve.evaluation.protocols import PROTOCOLS
+from geosieve.evaluation.scored import Scored
+from geosieve.evaluation.scoring import CONTINENT, MAX_IMAGES, Scorer, collect_scores, stratum_values
+from geosieve.evaluation.summary import html, markdown
+from geosieve.evaluation.truth import TableTruth
+from geosieve.runtime.config import Config
+from geosieve.runtime.errors import InputError, IntegrityError
+from geosieve.runtime.files import Files
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf
+from geosieve.tables.schemas import EVALUATIONS, REJECTS
+
+_MAX_CELLS = 2_000  # values of strata × buckets: each holds all figures of 1,000 samples, some 0.2 MB a system
+
+ProtocolName = Literal["geoestimation", "osv5m", "pigeon", "geoclip", "g3"]
+
+
+class EvaluateConfig(Config):
+    """Configuration of `evaluate`."""
+
+    truth: Annotated[ListTruth | TableTruth, Field(discriminator="format")]
+    systems: list[System] = Field(min_length=1, max_length=4)
+    protocols: list[ProtocolName] = Field(list(PROTOCOLS), min_length=1)
+    places: bool = Field(True, description="country, region, area and city by reverse_geocoder")
+    continent: bool = Field(True, description="a stratum of the truth's continents")
+    balance: str | None = Field(None, description="a stratum: figures also with the same weight for each of its values")
+    unmatched: Literal["error", "reject"] = Field("error", description="predictions for images without truth")
+    samples: int = Field(1000, ge=100, le=10_000, description="bootstrap samples")
+    seed: int = Field(0, ge=0, lt=2**63)
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+    output: str
+
+    @model_validator(mode="after")
+    def _names(self) -> EvaluateConfig:
+        names = [system.name for system in self.systems]
+        if len(set(names)) < len(names):
+            raise ValueError(f"systems: a name stands twice in {names}")
+        if len(set(self.protocols)) < len(self.protocols):
+            raise ValueError(f"protocols: a name stands twice in {self.protocols}")
+        strata = list(self.truth.strata)
+        reserved = {ALL, CONTINENT} & set(strata) if self.continent else {ALL} & set(strata)
+        if reserved or len(set(strata)) < len(strata):
+            raise ValueError(f"truth.strata: {', '.join(sorted(reserved)) or 'a name'} cannot stand there (twice)")
+        strata += [CONTINENT] if self.continent else []
+        if self.balance is not None and self.balance not in strata:
+            raise ValueError(f"balance: {self.balance!r} is none of the strata {', '.join(strata) or '(none)'}")
+        return self
+
+
+def evaluate(context: Context[EvaluateConfig]) -> None:
+    """Publish `evaluations`, with `_summary.md` and `_summary.html` beside it.
+
+    Rows in (of truth and of predictions) = images evaluated + predictions used + rejects. InputError as `inputs` says.
+    """
+    config, report, spark = context.config, context.report, context.spark
+    leaves = [Leaf(REJECTS, {"job": report.job, "part": "all"}), Leaf(EVALUATIONS)]
+    publication = context.publication(config.output, leaves)
+    if not context.dry_run and not publication.begin():
+        report.status = "nothing_to_do"
+        return
+    with report.stage("open"):
+        frames = _open(context)
+    if context.dry_run:
+        context.show_plan({name: frame.columns for name, frame in frames.items()}, frames)
+        return
+    with ExitStack() as stack:
+        with report.stage("read"):
+            frames = {name: stack.enter_context(_kept(frame)) for name, frame in frames.items()}
+            counts = {name: _check(context, name, frame) for name, frame in frames.items()}
+            report.rows_in = sum(sum(found.values()) for found in counts.values())
+        with report.stage("match"):
+            settled = {name: _matched(context, name, frame, frames[_TRUTH]) for name, frame in frames.items()}
+        with report.stage("rejects"):
+            rejected = publication.write(REJECTS, _rejects(settled))
+            report.rejected = _count_rejects(publication.written(REJECTS))
+        with report.stage("score"):
+            scored = _score(context, settled)
+        with report.stage("estimate"):
+            figures = estimate(scored, _plan(config))
+    used = sum(int((~answers.missing).sum()) for answers in scored.systems.values())
+    report.rows_out = len(scored) + used
+    if report.rows_in != report.rows_out + rejected:
+        raise IntegrityError(
+            f"{report.rows_in} rows came in but {len(scored)} images and {used} predictions were evaluated and "
+            f"{rejected} rejected",
+            where=publication.uris[-1],
+            hint="nothing was committed; please report this",
+        )
+    report.details |= _details(scored, figures)
+    with report.stage("write"):
+        rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
+        written = publication.write(EVALUATIONS, rows)
+        notes = _notes(config, report.details)
+        files, leaf = Files(spark), publication.uris[-1]
+        files.write_text(f"{leaf}/_summary.md", markdown(figures, notes))
+        files.write_text(f"{leaf}/_summary.html", html(figures, notes))
+    # The publication counts rows of tables; images and predictions were balanced above.
+    publication.commit(written + rejected, report.to_json(status="done"))
+
+
+_TRUTH = "truth"
+
+
+def _open(context: Context[EvaluateConfig]) -> dict[str, DataFrame]:
+    """Rows of truth and of each system, by `truth` and `systems.<number>`, their keys in the configuration."""
+    config, spark = context.config, context.spark
+    if isinstance(config.truth, TableTruth):
+        frames = {_TRUTH: truth.read_tables(spark, config.truth)}
+    else:
+        frames = {_TRUTH: inputs.read_list(spark, config.truth, _TRUTH)}
+    for k, system in enumerate(config.systems):
+        rows = inputs.read_list(spark, system, _key(k))
+        frames[_key(k)] = _with_area(rows, system.columns.area_km2 is not None)
+    return frames
+
+
+def _key(k: int) -> str:
+    return f"systems.{k}"
+
+
+def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
+    """Rows of predictions with `area_km2` as a number, and what is no fault in a prediction made good."""
+    text = F.col("area_km2") if has_area else F.lit(None).cast("string")
+    area = F.expr("try_cast(area_km2 AS double)")
+    # (0, 0) stands for an unknown position in truth; a system may answer it.
+    bad = (area < 0) | (area.isNull() & ~F.lower("area_km2").isin("nan", "null", "none", "na"))
+    error = F.when(F.col("error_class") != "null_island", F.col("error_class"))
+    good = error.isNull()
+    return (
+        rows.withColumn("area_km2", text)
+        .withColumn("bad", F.coalesce(good & bad, F.lit(False)))
+        .withColumns(
+            {
+                "message": F.when(F.col("bad"), F.lit("area_km2 is no area: negative, or no number")).when(
+                    ~good, F.col("message")
+                ),
+                "error_class": F.when(F.col("bad"), F.lit("bad_area")).otherwise(error),
+                "area_km2": F.nanvl(area, F.lit(None)),
+            }
+        )
+        .drop("bad")
+    )
+
+
+@contextmanager
+def _kept(frame: DataFrame) -> Iterator[DataFrame]:
+    """`frame`, computed once, with the rows of an id in one place for all that follows."""
+    tasks = max(4, 2 * frame.sparkSession.sparkContext.defaultParallelism)
+    kept = frame.repartition(tasks, "image_id").persist(StorageLevel.DISK_ONLY)
+    try:
+        yield kept
+    finally:
+        kept.unpersist()
+
+
+def _check(context: Context[EvaluateConfig], name: str, frame: DataFrame) -> dict[str | None, int]:
+    """Rows by error class (None: good). InputError for what refuses a list as a whole."""
+    source = _source(context.config, name)
+    found = frame.groupBy("input_uri", "error_class", "suspect").count().collect()
+    if not isinstance(source, TableTruth):
+        for uri in sorted({row["input_uri"] for row in found if row["suspect"]}):
+            inputs.refuse_aggregates(context.spark, source, uri)
+    counts: dict[str | None, int] = {}
+    for row in found:
+        counts[row["error_class"]] = counts.get(row["error_class"], 0) + row["count"]
+    if not counts.get(None):
+        classes = ", ".join(f"{error} {rows}" for error, rows in sorted(counts.items(), key=str)) or "it holds no rows"
+        example = frame.where("message IS NOT NULL").select("message").first()
+        raise InputError(
+            f"no usable row ({classes})", where=name, hint=example["message"] if example is not None else ""
+        )
+    if name == _TRUTH and counts[None] > MAX_IMAGES:
+        raise InputError(
+            f"{counts[None]} images; one run evaluates at most {MAX_IMAGES}", where=name, hint="sample them"
+        )
+    inputs.refuse_repeats(frame, None if isinstance(source, TableTruth) else source, name)
+    return counts
+
+
+def _source(config: EvaluateConfig, name: str) -> ListTruth | TableTruth | System:
+    return config.truth if name == _TRUTH else config.systems[int(name.removeprefix("systems."))]
+
+
+def _matched(context: Context[EvaluateConfig], name: str, frame: DataFrame, images: DataFrame) -> DataFrame:
+    """Predictions with error class `no_truth` or `truth_rejected` where that is so; truth as it is.
+
+    InputError for predictions without truth unless they are to be rejects, and in any case if all are.
+    """
+    if name == _TRUTH:
+        return frame
+    flags = images.where("image_id IS NOT NULL").select("image_id", F.col("error_class").isNull().alias("usable"))
+    joined = frame.join(flags, "image_id", "left")
+    good = F.col("error_class").isNull()
+    lost, barred = good & F.col("usable").isNull(), good & ~F.col("usable")
+    matched = joined.withColumns(
+        {
+            "error_class": F.when(lost, "no_truth").when(barred, "truth_rejected").otherwise(F.col("error_class")),
+            "message": F.when(lost, "no image of this id in the truth")
+            .when(barred, "the truth of this image was rejected")
+            .otherwise(F.col("message")),
+        }
+    )
+    counts = joined.agg(F.count(F.when(lost, 1)).alias("lost"), F.count(F.when(good, 1)).alias("good")).first()
+    assert counts is not None
+    if counts["lost"] and (context.config.unmatched == "error" or counts["lost"] == counts["good"]):
+        raise InputError(
+            f"{counts['lost']} of {counts['good']} predictions are for images that the truth does not have, e.g. "
+            + ", ".join(repr(row["image_id"]) for row in joined.where(lost).orderBy("image_id").take(3)),
+            where=name,
+            hint=f"truth has ids like {_example(flags)!r}; see strip_extension, exclude_ids, and unmatched: reject",
+        )
+    return matched
+
+
+def _example(images: DataFrame) -> str:
+    row = images.orderBy("image_id").first()
+    return str(row["image_id"]) if row is not None else ""
+
+
+def _rejects(frames: dict[str, DataFrame]) -> DataFrame:
+    parts = [
+        frame.where("error_class IS NOT NULL").select(
+            F.col("image_id").alias("id"),
+            F.col("input_uri").alias("uri"),
+            F.lit(name).alias("stage"),
+            "error_class",
+            F.coalesce("message", F.lit("")).alias("message"),
+        )
+        for name, frame in frames.items()
+    ]
+    rows = parts[0]
+    for part in parts[1:]:
+        rows = rows.unionByName(part)
+    return rows
+
+
+def _count_rejects(rejects: DataFrame) -> dict[str, int]:
+    found = rejects.groupBy("stage", "error_class").count().collect()
+    return {f"{row['stage']}: {row['error_class']}": row["count"] for row in sorted(found)}
+
+
+def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Scored:
+    config = context.config
+    good = {name: frame.where("error_class IS NULL") for name, frame in frames.items()}
+    images = good.pop(_TRUTH)
+    strata = stratum_values(images, list(config.truth.strata))
+    _limit_cells(config, strata)
+    shown: dict[str, dict[str, str]] = {}
+    if isinstance(config.truth, TableTruth):
+        shown = truth.region_names(context.spark, config.truth, strata)
+    areas = tuple(system.columns.area_km2 is not None for system in config.systems)
+    scorer = Scorer(strata, areas, config.places, config.continent)
+    systems = {system.name: good[_key(k)] for k, system in enumerate(config.systems)}
+    return collect_scores(images, systems, scorer, lambda name, value: shown.get(name, {}).get(value, value))
+
+
+def _limit_cells(config: EvaluateConfig, strata: dict[str, tuple[str, ...]]) -> None:
+    sizes = {name: len(values) for name, values in strata.items()} | ({CONTINENT: 8} if config.continent else {})
+    buckets = sizes[config.balance] if config.balance is not None else 1
+    cells = (1 + sum(sizes.values())) * buckets
+    if cells > _MAX_CELLS:
+        raise InputError(
+            f"the strata have {cells} values (times {buckets} buckets of balance); at most {_MAX_CELLS} fit",
+            where="truth.strata",
+            hint="evaluate fewer strata in one run",
+        )
+
+
+def _plan(config: EvaluateConfig) -> Plan:
+    return Plan(tuple(config.protocols), config.samples, config.seed, config.confidence, config.balance)
+
+
+def _nullable(figures: pd.DataFrame) -> pd.DataFrame:
+    """NaN as null: engines take NaN for a number."""
+    return figures.astype(object).where(figures.notna(), None)
+
+
+def _details(scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
+    """Counts, and the figures of all images as they are, for the report."""
+    whole = figures[(figures["stratum"] == ALL) & figures["balanced_by"].isna() & figures["compared_to"].isna()]
+    whole = whole[~whole["metric"].isin(["recall_curve", "area_curve"])]
+    named = [
+        (
+            row.system,
+            f"{row.protocol} {row.metric}" + (f" {row.threshold_km:g} km" if row.threshold_km > 0 else ""),
+            row,
+        )
+        for row in whole.itertuples()
+    ]
+    found: dict[str, Any] = {system: {} for system in scored.systems}
+    for system, name, row in named:
+        found[system][name] = [row.value, row.low, row.high]
+    missing = {system: int(answers.missing.sum()) for system, answers in scored.systems.items()}
+    return {"images": len(scored), "missing": missing, "figures": found}
+
+
+def _notes(config: EvaluateConfig, details: dict[str, Any]) -> list[str]:
+    missing = ", ".join(f"{name} {count:,}" for name, count in details["missing"].items())
+    return [
+        f"{details['images']:,} images. Without a prediction, which counts as a miss everywhere: {missing}.",
+        f"Intervals: {config.confidence:.0%} percentile intervals of {config.samples:,} bootstrap samples of images "
+        f"(seed {config.seed}); differences of systems are taken sample by sample.",
+        "mean_km is over the images that have a prediction; for median_km a missing prediction is infinitely far.",
+    ]
