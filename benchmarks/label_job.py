@@ -145,7 +145,7 @@ def run_prefix(prefix: str, root: Path) -> None:
         rows = sum(run.rows for run in runs)
         start = time.perf_counter()
         images = read_runs(spark, str(root), IMAGES, runs)
-        points = images.where(labelling._POSITIONED).select("image_id", "source", "lat", "lon")
+        points = images.where(labelling.POSITIONED).select("image_id", "source", "lat", "lon")
         tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // CHUNK_ROWS))
         ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
         if prefix in ("blocks", "write"):

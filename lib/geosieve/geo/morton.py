@@ -55,8 +55,9 @@ class Box:
 
 
 def _index(value: Floats, low: float, high: float) -> Ints:
-    scaled = np.floor((value - low) / (high - low) * 2.0**DEPTH)
-    return np.clip(scaled, 0, 2.0**DEPTH - 1).astype(np.int64)
+    extent = (high - low) or 1.0  # one point: it is in the first box of every level
+    scaled = np.floor((value - low) / extent * 2.0**DEPTH)
+    return np.asarray(np.clip(scaled, 0, 2.0**DEPTH - 1), dtype=np.int64)
 
 
 def _spread(value: Ints) -> Ints:

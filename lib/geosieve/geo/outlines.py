@@ -81,23 +81,52 @@ def _cut(polygon: Floats, side: Floats) -> Floats:
 
 
 def planar(polygons: Floats) -> NDArray[np.object_]:
-    """Outlines (lon, lat) of polygons of equally many vertices, shape (n, m, 3), each inside one octant."""
-    longest = np.linalg.norm(np.roll(polygons, -1, axis=1) - polygons, axis=-1).max(initial=0.0)
-    pieces = max(1, int(np.ceil(np.degrees(2 * np.arcsin(min(1.0, longest / 2))) / EDGE_DEG)))
+    """Outlines (lon, lat) of polygons of equally many vertices, shape (n, m, 3), each inside one octant.
+
+    All get equally many vertices more, so that neighbours of one size have the same ones.
+    """
+    after = np.roll(polygons, -1, axis=1)
+    pieces = int(_pieces(polygons, after).max(initial=1))
     share = (np.arange(pieces) / pieces)[:, np.newaxis]
-    dense = polygons[:, :, np.newaxis] + share * (np.roll(polygons, -1, axis=1) - polygons)[:, :, np.newaxis]
-    dense = dense.reshape(len(polygons), -1, 3)
-    lat, lon = lat_lon(dense)
-    west = 90.0 * np.floor(lat_lon(polygons.mean(axis=1))[1] / 90.0)[:, np.newaxis]
+    dense = polygons[:, :, np.newaxis] + share * (after - polygons)[:, :, np.newaxis]
+    return _shapes(dense.reshape(len(polygons), -1, 3), polygons.mean(axis=1))
+
+
+def merged(pieces: list[Floats]) -> BaseGeometry:
+    """One outline of the polygons (m, 3) that make up a region, each inside one octant.
+
+    An edge gets vertices by its own length, so that regions that share it have the same ones.
+    """
+    shapes = []
+    for polygon in pieces:
+        after = np.roll(polygon, -1, axis=0)
+        count = _pieces(polygon, after)
+        edge = np.repeat(np.arange(len(polygon)), count)
+        share = (np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)) / count[edge]
+        dense = polygon[edge] + share[:, np.newaxis] * (after - polygon)[edge]
+        shapes.append(_shapes(dense[np.newaxis], polygon.mean(axis=0)[np.newaxis])[0])
+    return shapely.union_all(shapes)
+
+
+def _pieces(start: Floats, end: Floats) -> NDArray[np.int64]:
+    chord = np.linalg.norm(end - start, axis=-1)
+    angle = np.degrees(2 * np.arcsin(np.minimum(1.0, chord / 2)))
+    return np.asarray(np.maximum(1, np.ceil(angle / EDGE_DEG - 1e-9)), dtype=np.int64)
+
+
+def _shapes(rings: Floats, middle: Floats) -> NDArray[np.object_]:
+    """Polygons (lon, lat) of rings (n, m, 3) around `middle`, shape (n, 3), which tells the octant."""
+    lat, lon = lat_lon(rings)
+    west = 90.0 * np.floor(lat_lon(middle)[1] / 90.0)[:, np.newaxis]
     # An octant's edge may be met from the other side of ±180, or missed by a rounding error.
     lon = west + np.clip((lon - west + 135.0) % 360.0 - 135.0, 0.0, 90.0)
-    polar = np.hypot(dense[..., 0], dense[..., 1]) < _POLE * np.linalg.norm(dense, axis=-1)
-    rings = np.stack([lon, lat], axis=-1).round(_DECIMALS)
-    shapes = np.empty(len(polygons), dtype=object)
+    polar = np.hypot(rings[..., 0], rings[..., 1]) < _POLE * np.linalg.norm(rings, axis=-1)
+    plane = np.stack([lon, lat], axis=-1).round(_DECIMALS)
+    shapes = np.empty(len(rings), dtype=object)
     simple = ~polar.any(axis=1)
-    shapes[simple] = shapely.polygons(rings[simple]) if simple.any() else []
-    for n in np.flatnonzero(~simple):  # at most four polygons of a partition meet at each pole
-        shapes[n] = shapely.polygons(_over_pole(rings[n], polar[n]))
+    shapes[simple] = shapely.polygons(plane[simple]) if simple.any() else []
+    for n in np.flatnonzero(~simple):  # a few: only those that meet at a pole
+        shapes[n] = shapely.polygons(_over_pole(plane[n], polar[n]))
     return shapes
 
 
@@ -107,8 +136,3 @@ def _over_pole(ring: Floats, polar: NDArray[np.bool_]) -> Floats:
     before, after = ring[at - 1, 0], ring[(at + 1) % len(ring), 0]
     pole = np.copysign(90.0, ring[at, 1])
     return np.vstack([ring[:at], [[before, pole], [after, pole]], ring[at + 1 :]])
-
-
-def merged(pieces: list[Floats]) -> BaseGeometry:
-    """One outline of the polygons (m, 3) that make up a region, each inside one octant."""
-    return shapely.union_all([planar(piece[np.newaxis])[0] for piece in pieces])

@@ -136,6 +136,10 @@ class PartitionDefinition(Config):
         """The partition; `tables` gives what it needs from other jobs. ConfigError if it cannot be built."""
         raise NotImplementedError
 
+    def fitted(self, tables: Tables) -> PartitionDefinition:
+        """This definition with what it would take from the data (the edges of buckets) written out."""
+        return self
+
     def content_digest(self, data: Any) -> str:
         """Hash of what decides labels: this definition without its title and paths, and the data's checksums."""
         facts = [self.model_dump(mode="json", exclude={"title", "uri"}), data]

@@ -65,13 +65,13 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         report.status = "nothing_to_do"
         return
     with report.stage("inputs"):
-        runs = _image_runs(spark, config.images)
+        runs = image_runs(spark, config.images)
         images = read_runs(spark, config.images.root, IMAGES, runs)
         tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
         partitions = [definition.build(tables) for definition in config.partitions]
     report.rows_in = sum(run.rows for run in runs)
-    points = images.where(_POSITIONED).select("image_id", "source", "lat", "lon")
-    rejects = images.where(f"NOT {_POSITIONED}").select(*_reject_columns())
+    points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
+    rejects = images.where(f"NOT {POSITIONED}").select(*_reject_columns())
     with report.stage("join"):
         indices = _indices(spark, points, partitions)
     labels = label_points(points, partitions, indices, table, report.rows_in)
@@ -97,7 +97,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     publication.commit(report.rows_in, report.to_json(status="done"))
 
 
-_POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
+POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
+"""Condition in SQL: the image has a position on the Earth."""
 
 
 def _reject_columns() -> list[Any]:
@@ -110,7 +111,8 @@ def _reject_columns() -> list[Any]:
     ]
 
 
-def _image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
+def image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
+    """The committed runs that are meant. InputError if there are none."""
     runs = committed_runs(spark, images.root, IMAGES)
     if images.sources:
         runs = [run for run in runs if run.values["source"] in images.sources]

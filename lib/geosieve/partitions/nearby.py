@@ -39,6 +39,11 @@ def occupied_cells(points: DataFrame) -> I8:
     return np.sort(keys.to_numpy(dtype=np.int64))
 
 
+def every_cell() -> I8:
+    """Keys of all cells of the Earth."""
+    return np.arange(_ROWS * _COLUMNS)
+
+
 @dataclass(frozen=True)
 class CellIndex:
     """For each cell the numbers of the things near it: sorted keys, and `items[offsets[i]:offsets[i + 1]]`."""

@@ -58,7 +58,8 @@ def cells_of_boxes(south: F8, west: F8, north: F8, east: F8) -> tuple[Box, Cells
     if (off > _TOLERANCE).any():
         worst = int(off.argmax())
         raise InputError(
-            f"the boxes are not of one quadtree with halves at midpoints: box {worst} is off by {off[worst]:.2g} of itself"
+            f"the boxes are not of one quadtree with halves at midpoints: box {worst} is off by {off[worst]:.2g} "
+            "of its size"
         )
     middle_lat, middle_lon = (south + north) / 2, (west + east) / 2
     first = root.leaves(middle_lat, middle_lon) & -(np.int64(1) << (2 * (DEPTH - level)))

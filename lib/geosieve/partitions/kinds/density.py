@@ -46,6 +46,13 @@ class Definition(PartitionDefinition):
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
         return DensityPartition(self, rasters, edges, self.content_digest([list(edges), rasters.checksums()]))
 
+    def fitted(self, tables: Tables) -> Definition:
+        if self.edges is not None:
+            return self
+        return self.model_copy(
+            update={"edges": list(self._equal_widths(RasterMap.of(tables.catalog(self.collection))))}
+        )
+
     def _equal_widths(self, rasters: RasterMap) -> tuple[float, ...]:
         lows = [f.positive_min for f in rasters.files if f.positive_min is not None]
         highs = [f.value_max for f in rasters.files if f.value_max is not None]

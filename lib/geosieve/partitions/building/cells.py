@@ -1,0 +1,104 @@
+"""Built partitions as functions from points to regions, whatever they were built by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from geosieve.geo import s2
+from geosieve.geo.morton import Box
+from geosieve.geo.outlines import unit_vectors
+from geosieve.partitions.base import Published
+from geosieve.partitions.building import adaptive_s2, quadtree
+from geosieve.partitions.building.cell_tree import Cells
+from geosieve.partitions.building.geocells import NearestCentroid
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+S2_CELLS, QUADTREE, VORONOI = "s2_cells", "quadtree", "voronoi"
+
+
+class Assigner(Protocol):
+    """Disjoint regions; picklable."""
+
+    def assign(self, lat: F8, lon: F8) -> I8:
+        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE."""
+        ...
+
+
+@dataclass(frozen=True)
+class S2Cells:
+    cells: Cells
+
+    def assign(self, lat: F8, lon: F8) -> I8:
+        return self.cells.locate(adaptive_s2.leaves(lat, lon))
+
+
+@dataclass(frozen=True)
+class QuadtreeCells:
+    root: Box
+    cells: Cells
+
+    def assign(self, lat: F8, lon: F8) -> I8:
+        return self.cells.locate(self.root.leaves(lat, lon))
+
+
+@dataclass(frozen=True)
+class VoronoiCells:
+    """Nearest centroid; where there is a `coarse` partition, of those in the point's cell of it."""
+
+    nearest: NearestCentroid
+    coarse: NearestCentroid | None = None
+
+    def assign(self, lat: F8, lon: F8) -> I8:
+        points = unit_vectors(lat, lon)
+        return self.nearest.assign(points, None if self.coarse is None else self.coarse.assign(points))
+
+
+def assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> Assigner:
+    """The function that a published partition of one of the kinds of this module is."""
+    if kind == VORONOI:
+        vectors = unit_vectors(regions["lat"].to_numpy(), regions["lon"].to_numpy())
+        within = definition.get("within")
+        if within is None:
+            return VoronoiCells(NearestCentroid(vectors))
+        coarse = NearestCentroid(unit_vectors(np.array(within["lat"]), np.array(within["lon"])))
+        return VoronoiCells(NearestCentroid(vectors, regions["parent"].to_numpy()), coarse)
+    names = np.array(regions["name"].to_pylist(), dtype=str)
+    if kind == S2_CELLS:
+        return S2Cells(adaptive_s2.cells_of(s2.from_tokens(names)))
+    return QuadtreeCells(Box(**definition["bounds"]), quadtree.cells_of_names(names))
+
+
+def content_digest(kind: str, definition: dict[str, Any], regions: pa.Table) -> str:
+    """SHA-256 of what decides the region of a point, in hex: neither names of partitions nor how they were found."""
+    facts: list[Any] = [kind]
+    if kind == VORONOI:
+        facts += [regions[column].to_pylist() for column in ("lat", "lon", "parent")] + [definition.get("within")]
+    else:
+        facts += [regions["name"].to_pylist(), definition.get("bounds")]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Built:
+    """A partition that was made: what is published of it, and how to ask it."""
+
+    name: str
+    published: Published
+
+    @classmethod
+    def of(cls, name: str, kind: str, definition: dict[str, Any], regions: pa.Table) -> Built:
+        """A partition of one of the kinds of this module, with its hash."""
+        return cls(name, Published(kind, content_digest(kind, definition, regions), definition, regions))
+
+    def assigner(self) -> Assigner:
+        """The partition as a function."""
+        return assigner(self.published.kind, self.published.definition, self.published.regions)

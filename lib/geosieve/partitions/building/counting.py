@@ -1,0 +1,119 @@
+"""What a building asks of the images, by Spark: how many are in each cell, where they are on average, a sample.
+
+Every answer is the same whatever the number of tasks and the order of rows: counts and sums are of integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from geosieve.geo.outlines import unit_vectors
+from geosieve.partitions.building.cell_tree import Histogram, sizes
+from geosieve.partitions.building.cells import Assigner
+from geosieve.tables.arrow import chunks
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+# Levels between two counts. A cell that is counted anew lies in one with more than `maximum` images, so that the driver
+# sees at most 4^_STEP / maximum cells an image, and of most collections far fewer.
+_STEP = 4
+_FIRST = 8  # the sphere has 393,216 S2 cells of that level
+_UNIT = 2.0**32  # unit vectors are summed in units of 1.5 mm; 2^31 images in one region fit an int64
+
+
+def cell_histogram(points: DataFrame, leaves: Callable[[F8, F8], I8], depth: int, maximum: int) -> Histogram:
+    """Images (columns lat, lon) by cell, deep enough to be refined to `maximum` images and level `depth`.
+
+    One pass over the points for each few levels, for those only whose cell is still too full.
+    """
+    level, full = min(_FIRST, depth), None
+    done: list[pd.DataFrame] = []
+    while True:
+        counted = _count(points, leaves, level, full)
+        over = (counted["images"] > maximum) & (level < depth)
+        done.append(counted[~over])
+        if not over.any():
+            break
+        full = (level, np.sort(counted.loc[over, "cell"].to_numpy(np.int64)))
+        level = min(level + _STEP, depth)
+    cells = pd.concat(done).sort_values("cell")
+    return Histogram(cells["cell"].to_numpy(np.int64), cells["images"].to_numpy(np.int64))
+
+
+def _count(
+    points: DataFrame, leaves: Callable[[F8, F8], I8], level: int, within: tuple[int, I8] | None
+) -> pd.DataFrame:
+    """Images by first leaf of the cells of one level, only inside the cells `within` (their level, first leaves)."""
+    shared = points.sparkSession.sparkContext.broadcast(within)
+
+    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        mask = -int(sizes(np.array(level)))
+        for chunk in chunks(batches):
+            leaf = leaves(chunk["lat"].to_numpy(), chunk["lon"].to_numpy())
+            leaf = leaf[leaf >= 0]
+            if shared.value is not None:
+                above, full = shared.value
+                cell = leaf & -int(sizes(np.array(above)))
+                leaf = leaf[full[np.minimum(np.searchsorted(full, cell), full.size - 1)] == cell]
+            cell, images = np.unique(leaf & mask, return_counts=True)
+            yield pa.RecordBatch.from_arrays([pa.array(cell), pa.array(images.astype(np.int64))], ["cell", "images"])
+
+    partial = points.select("lat", "lon").mapInArrow(count, "cell bigint, images bigint")
+    return partial.groupBy("cell").agg(F.sum("images").alias("images")).toPandas()
+
+
+def mean_positions(points: DataFrame, assigners: list[Assigner]) -> list[pd.DataFrame]:
+    """For each partition its regions with images: index `region`; images, and x, y, z that point to their mean.
+
+    One pass over the points. Unit vectors are summed as integers, so that the sums do not depend on an order.
+    """
+    shared = points.sparkSession.sparkContext.broadcast(assigners)
+    columns = ["partition", "region", "images", "x", "y", "z"]
+
+    def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for chunk in chunks(batches):
+            lat, lon = chunk["lat"].to_numpy(), chunk["lon"].to_numpy()
+            vectors = np.rint(unit_vectors(lat, lon) * _UNIT)
+            for number, assigner in enumerate(shared.value):
+                label = assigner.assign(lat, lon)
+                region, place = np.unique(label, return_inverse=True)
+                # Sums of whole numbers below 2^53 are exact in float64: a chunk has fewer than 2^21 rows.
+                sums = [np.bincount(place, column).astype(np.int64) for column in vectors.T]
+                arrays = [np.full(region.size, number), region, np.bincount(place), *sums]
+                yield pa.RecordBatch.from_arrays([pa.array(a, pa.int64()) for a in arrays], columns)
+
+    partial = points.select("lat", "lon").mapInArrow(add, ", ".join(f"{column} bigint" for column in columns))
+    sums = partial.groupBy("partition", "region").agg(*(F.sum(c).alias(c) for c in columns[2:])).toPandas()
+    return [
+        sums[sums["partition"] == number].set_index("region").drop(columns="partition").sort_index()
+        for number in range(len(assigners))
+    ]
+
+
+def bounds(points: DataFrame) -> dict[str, Any]:
+    """South, west, north, east of the points, and how many there are."""
+    row = points.agg(
+        F.min("lat").alias("south"),
+        F.min("lon").alias("west"),
+        F.max("lat").alias("north"),
+        F.max("lon").alias("east"),
+        F.count("*").alias("images"),
+    ).first()
+    return row.asDict() if row else {}
+
+
+def sample(points: DataFrame, n: int, seed: int) -> tuple[F8, F8]:
+    """Positions (lat, lon) of the n images whose ids have the least hashes (xxHash64 with the seed), in that order."""
+    key = F.xxhash64(F.lit(seed), F.col("source"), F.col("image_id"))
+    taken = points.select("lat", "lon", "source", "image_id", key.alias("key"))
+    found = taken.orderBy("key", "source", "image_id").limit(n).select("lat", "lon").toPandas()
+    return found["lat"].to_numpy(), found["lon"].to_numpy()

@@ -1,0 +1,81 @@
+"""`build_partitions`: images, maps or files of others → `partitions` and `regions_of_partition`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field
+from pyspark.sql import DataFrame
+
+from geosieve.partitions.building.cells import Built
+from geosieve.partitions.building.methods import Inputs, Made, Method
+from geosieve.partitions.labelling import POSITIONED, ImagesInput, image_runs
+from geosieve.partitions.published import partitions_frame, regions_frame
+from geosieve.runtime.config import Config
+from geosieve.runtime.job import Context
+from geosieve.tables.publish import Leaf
+from geosieve.tables.read import read_runs
+from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS
+
+
+class BuildConfig(Config):
+    """Configuration of `build_partitions`."""
+
+    images: ImagesInput | None = Field(None, description="for methods that follow the images")
+    build: Method
+    output: str
+
+
+def build_partitions(context: Context[BuildConfig]) -> None:
+    """Make the partitions of one method and publish them.
+
+    Rows are regions. Images without a position take no part and are counted; the report's details say how many images
+    are inside and outside of each partition, and hold the table of a search.
+    """
+    config, report, spark = context.config, context.report, context.spark
+    leaves = [Leaf(PARTITIONS, {"job": report.job}), Leaf(REGIONS, {"job": report.job})]
+    publication = context.publication(config.output, leaves)
+    if not context.dry_run and not publication.begin():
+        report.status = "nothing_to_do"
+        return
+    with report.stage("inputs"):
+        points, found = _images(context)
+    if context.dry_run:
+        context.show_plan(found, {} if points is None else {"images": points})
+        return
+    with report.stage("build"):
+        made = config.build.make(Inputs(points, spark))
+    report.details = _details(made, found)
+    with report.stage("write"):
+        rows = [_row(built) for built in made.partitions]
+        publication.write(PARTITIONS, partitions_frame(spark, rows))
+        described = [(b.name, b.published.digest, b.published.regions) for b in made.partitions]
+        report.rows_in = sum(regions.num_rows for _, _, regions in described)
+        report.rows_out = publication.write(REGIONS, regions_frame(spark, described))
+    publication.commit(report.rows_in, report.to_json(status="done"))
+
+
+def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, dict[str, Any]]:
+    """The images that have a position, and what was found."""
+    chosen = context.config.images
+    if chosen is None:
+        return None, {}
+    runs = image_runs(context.spark, chosen)
+    images = read_runs(context.spark, chosen.root, IMAGES, runs)
+    found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+    return images.where(POSITIONED).select("image_id", "source", "lat", "lon"), found
+
+
+def _row(built: Built) -> tuple[str, str, str, int, str]:
+    published = built.published
+    definition = json.dumps(published.definition, sort_keys=True)
+    return built.name, published.digest, published.kind, published.regions.num_rows, definition
+
+
+def _details(made: Made, found: dict[str, Any]) -> dict[str, Any]:
+    partitions = {
+        b.name: {"hash": b.published.digest, "kind": b.published.kind, "regions": b.published.regions.num_rows}
+        for b in made.partitions
+    }
+    return {"inputs": found, "partitions": partitions, **made.facts}

@@ -1,0 +1,61 @@
+"""A partition that `build_partitions` made and published, or read from a file of others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from pydantic import Field
+
+from geosieve.partitions.base import Partition, PartitionDefinition, Tables, kinds, parse_definition
+from geosieve.partitions.building.cells import Assigner, assigner
+from geosieve.partitions.kinds.polygons import PolygonPartition
+from geosieve.partitions.nearby import Nearby
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+class Definition(PartitionDefinition):
+    """Regions and hash are those that were published; a point in none of the cells is OUTSIDE."""
+
+    kind: Literal["built"]
+    root: str = Field(description="where the tables are that build_partitions wrote")
+    partition: str = Field(description="its name there")
+    run: str = Field("latest", description="a run id or `latest`")
+
+    def build(self, tables: Tables) -> Partition:
+        found = tables.published(self.root, self.partition, self.run)
+        if found.kind == "polygons":
+            names, shapes = found.regions["name"].to_pylist(), found.regions["wkb"].to_pylist()
+            return PolygonPartition(self.name, tuple(names), tuple(shapes), found.digest)
+        if found.kind in kinds():  # a definition with its fitted values: the maps are asked
+            fitted = parse_definition({**found.definition, "name": self.name}, self.root).build(tables)
+            return cast(Partition, replace(cast(Any, fitted), digest=found.digest))
+        return BuiltPartition(
+            self.name, found.digest, found.regions, assigner(found.kind, found.definition, found.regions)
+        )
+
+
+@dataclass(frozen=True)
+class BuiltPartition:
+    name: str
+    digest: str
+    table: pa.Table
+    assigner: Assigner
+
+    @property
+    def n_regions(self) -> int:
+        return int(self.table.num_rows)
+
+    def regions(self, observed: I8) -> pa.Table:
+        return self.table
+
+    def outlines(self) -> dict[int, bytes]:
+        return {}
+
+    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+        return self.assigner.assign(lat, lon)
