@@ -15,8 +15,9 @@ def capped(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> dict[st
     `counts`: images by class; classes without a share keep all. InputError if nothing could be kept.
     """
     free = sum(n for name, n in counts.items() if name not in shares)
-    kept = {name: min(counts.get(name, 0), floor(share * _bound(counts, shares))) for name, share in shares.items()}
-    # From a bound above, down to the greatest whole numbers that agree with their own total.
+    bound = _bound(counts, shares)
+    kept = {name: min(counts.get(name, 0), floor(share * bound)) for name, share in shares.items()}
+    # From there down to the greatest whole numbers that agree with their own total.
     while (fewer := _within(kept, shares, free + sum(kept.values()))) != kept:
         kept = fewer
     if free + sum(kept.values()) == 0 < sum(counts.values()):
