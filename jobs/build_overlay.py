@@ -1,0 +1,9 @@
+"""Refine partitions to atoms: `spark-submit jobs/build_overlay.py --config conf/overlay/demo.yaml`."""
+
+import sys
+
+from geosieve.overlay.build import OverlayConfig, build_overlay
+from geosieve.runtime.job import main
+
+if __name__ == "__main__":
+    sys.exit(main("build_overlay", OverlayConfig, build_overlay))

@@ -1,0 +1,244 @@
+"""The ensemble: a weighted, tempered product of predictors over the atoms of an overlay.
+
+Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors (Bianco,
+Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geosieve.overlay.atoms import Overlay
+from geosieve.runtime.errors import InputError
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+SUM_TOLERANCE = 1e-3
+"""How far probabilities may be from a sum of 1: float32 softmaxes over 10,000 classes are."""
+_CELLS_AT_ONCE = 4_000_000  # images × regions (or atoms) in one array of doubles: 32 MB
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A predictor of an ensemble: the partition that it tells apart, and how much it counts.
+
+    Its probabilities p become p^(1/temperature), normalised, and its densities are raised to `weight`. A prior is a
+    predictor with `fixed` probabilities, the same for every image.
+    """
+
+    name: str
+    partition: str
+    weight: float = 1.0
+    temperature: float = 1.0
+    fixed: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.weight >= 0 and self.temperature > 0):
+            raise ValueError(f"predictor {self.name}: weight must be at least 0 and temperature above 0")
+
+
+@dataclass(frozen=True)
+class Probabilities:
+    """A predictor's probabilities for images, shape (images, regions), over the partition of this hash.
+
+    A row with a NaN is a missing prediction.
+    """
+
+    partition_hash: str
+    values: NDArray[np.floating]
+
+
+Predictions = Mapping[str, Probabilities]
+"""By predictor's name. A predictor that is absent is missing for every image."""
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Predictors, each over a partition of the overlay. KeyError if one names a partition that is not in it."""
+
+    overlay: Overlay
+    predictors: tuple[Predictor, ...]
+
+    def __post_init__(self) -> None:
+        if not self.predictors or len({p.name for p in self.predictors}) < len(self.predictors):
+            raise ValueError("an ensemble has predictors, and each has a name of its own")
+        for predictor in self.predictors:
+            self.overlay.column(predictor.partition)
+
+    def factors(self, predictions: Predictions) -> list[F8]:
+        """For each predictor the log densities of its regions, (images, 1 + regions); the first column is outside.
+
+        A missing prediction is 0 everywhere, also outside: it says nothing. InputError names the first fault of
+        `predictions`.
+        """
+        unknown = sorted(predictions.keys() - {p.name for p in self.predictors})
+        if unknown:
+            raise InputError(f"the ensemble has no predictor {', '.join(unknown)}")
+        sizes = {len(of.values) for of in predictions.values()}
+        if len(sizes) > 1:
+            raise InputError(f"predictors have different numbers of images: {sorted(sizes)}")
+        images = sizes.pop() if sizes else 1
+        return [self._factor(predictor, predictions.get(predictor.name), images) for predictor in self.predictors]
+
+    def _factor(self, predictor: Predictor, given: Probabilities | None, images: int) -> F8:
+        k = self.overlay.column(predictor.partition)
+        partition = self.overlay.partitions[k]
+        if predictor.fixed is not None:
+            if given is not None:
+                raise InputError(f"predictor {predictor.name} is a prior: its probabilities are fixed")
+            given = Probabilities(partition.digest, np.tile(np.array(predictor.fixed), (images, 1)))
+        if given is None:
+            return np.zeros((images, 1 + partition.n_regions))
+        if given.partition_hash != partition.digest:
+            raise InputError(
+                f"predictor {predictor.name} is over partition {given.partition_hash[:12]}…, the overlay has "
+                f"{partition.name} {partition.digest[:12]}…",
+                hint="use the predictor's own partition, or an overlay made of it",
+            )
+        p, missing = checked(given.values, partition.n_regions, predictor.name)
+        with np.errstate(divide="ignore"):
+            log_p = np.log(p) / predictor.temperature
+            log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True) if predictor.temperature != 1 else 0.0
+            density = log_p - np.log(self.overlay.region_areas_km2[k])
+        # A region without a pixel has no atom: whatever stands there is never read.
+        density = np.where(np.isnan(density), -np.inf, density) * predictor.weight if predictor.weight else 0 * p
+        density[missing] = 0.0
+        outside = np.where(missing | (predictor.weight == 0), 0.0, -np.inf)
+        return np.column_stack([outside, density])
+
+    def chunks(self, images: int) -> Iterator[slice]:
+        """Slices of images whose arrays over regions fit into a bounded memory."""
+        widest = max(p.n_regions for p in self.overlay.partitions) + self.structure.profiles.shape[0]
+        step = max(1, _CELLS_AT_ONCE // widest)
+        return (slice(start, min(start + step, images)) for start in range(0, images, step))
+
+    def scores(self, predictions: Predictions) -> F8:
+        """Log density of every atom (in no particular unit: densities are products), (images, atoms)."""
+        factors = self.factors(predictions)
+        return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self._columns, strict=True)))
+
+    @cached_property
+    def _columns(self) -> list[I8]:
+        """For each predictor the column of its factor at each atom: 0 outside, 1 + region within."""
+        return [np.maximum(self.overlay.labels[:, self.overlay.column(p.partition)], -1) + 1 for p in self.predictors]
+
+    @cached_property
+    def structure(self) -> Structure:
+        """The atoms by the region of the finest predictor."""
+        return Structure.of(self.overlay.area_km2, self._columns)
+
+    def reached(self, predictions: Predictions, truth: ArrayLike) -> F8:
+        """Area, km², of all atoms that score at least as much as the truth's: Alg. 3, ties count. (images,)
+
+        `truth`: the atom of each image's true position. What is certain from the extremes of a cell is not looked at
+        atom by atom.
+        """
+        truth = np.asarray(truth, dtype=np.int64)
+        factors = self.factors(predictions)
+        areas = np.empty(truth.size)
+        for images in self.chunks(truth.size):
+            areas[images] = self.structure.reached([f[images] for f in factors], truth[images])
+        return areas
+
+
+def checked(values: ArrayLike, n_regions: int, name: str) -> tuple[F8, NDArray[np.bool_]]:
+    """Probabilities as float64, and which rows are missing (hold a NaN; they become 1 everywhere).
+
+    InputError if their length is wrong, one is negative, or a row does not sum to 1 within SUM_TOLERANCE.
+    """
+    p = np.array(values, dtype=np.float64)
+    if p.ndim != 2 or p.shape[1] != n_regions:
+        raise InputError(f"predictor {name}: probabilities have shape {p.shape}, not (images, {n_regions})")
+    missing = np.isnan(p).any(axis=1)
+    p[missing] = 1.0
+    for fault, rows in (
+        ("negative or infinite", ((p < 0) | np.isinf(p)).any(axis=1)),
+        (f"not 1 in sum (to {SUM_TOLERANCE})", ~missing & (np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE)),
+    ):
+        if rows.any():
+            first = int(np.flatnonzero(rows)[0])
+            raise InputError(
+                f"predictor {name}: probabilities of {rows.sum()} images are {fault}", where=f"row {first}"
+            )
+    return p, missing
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Atoms grouped by the region of the predictor with most regions, their `base`; other regions are their `profile`.
+
+    An atom's score is base score + profile score; there are few profiles.
+    """
+
+    base: int  # number of the predictor
+    cell: I8  # of each atom: column of the base's factor
+    profile: I8  # of each atom
+    profiles: I8  # (profiles, predictors - 1) columns of the other predictors' factors
+    area: F8
+    first: I8  # atoms of cell c, in `order`: order[first[c]:first[c + 1]]
+    order: I8
+    cell_area: F8
+
+    @classmethod
+    def of(cls, area: F8, columns: list[I8]) -> Structure:
+        """From the areas of atoms and, for each predictor, the columns of its factor."""
+        base = int(np.argmax([c.max() for c in columns]))
+        others = [c for k, c in enumerate(columns) if k != base]
+        stacked = np.stack(others, axis=1) if others else np.zeros((area.size, 0), np.int64)
+        profiles, profile = np.unique(stacked, axis=0, return_inverse=True)
+        cell = columns[base]
+        order = np.argsort(cell, kind="stable")
+        n = int(cell.max()) + 1
+        first = np.searchsorted(cell[order], np.arange(n + 1))
+        return cls(base, cell, profile.ravel(), profiles, area, first, order, np.bincount(cell, area, n))
+
+    def scores(self, factors: list[F8]) -> tuple[F8, F8]:
+        """Scores of cells and of profiles, (images, cells) and (images, profiles)."""
+        rest = [f for k, f in enumerate(factors) if k != self.base]
+        v = np.zeros((len(factors[0]), len(self.profiles)))
+        for f, columns in zip(rest, self.profiles.T, strict=True):
+            v += f[:, columns]
+        return factors[self.base][:, : self.cell_area.size], v
+
+    def reached(self, factors: list[F8], truth: I8) -> F8:
+        """As Ensemble.reached, of images whose factors fit into memory."""
+        s, v = self.scores(factors)
+        images = np.arange(truth.size)
+        limit = (s[images, self.cell[truth]] + v[images, self.profile[truth]])[:, None]
+        # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
+        whole = s + v.min(axis=1, keepdims=True) >= limit
+        partly = (s + v.max(axis=1, keepdims=True) >= limit) & ~whole
+        area = whole @ self.cell_area
+        image, cell = np.nonzero(partly)
+        n = self.first[cell + 1] - self.first[cell]
+        image, start = np.repeat(image, n), np.repeat(self.first[cell] - (np.cumsum(n) - n), n)
+        atom = self.order[start + np.arange(start.size)]
+        above = s[image, self.cell[atom]] + v[image, self.profile[atom]] >= limit[image, 0]
+        return np.asarray(area + np.bincount(image[above], self.area[atom[above]], truth.size))
+
+
+def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> Predictor:
+    """A prior that is constant per area in some regions and zero elsewhere ("urban prior": the densest buckets)."""
+    area = overlay.region_areas_km2[overlay.column(partition)]
+    chosen = np.zeros_like(area)
+    chosen[np.asarray(regions)] = area[np.asarray(regions)]
+    return Predictor(name, partition, fixed=tuple((chosen / chosen.sum()).tolist()))
+
+
+def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:
+    """The ensemble with these weights and temperatures of predictors, by name."""
+    changed = tuple(
+        replace(
+            p,
+            weight=float(weights.get(p.name, p.weight)),
+            temperature=float(temperatures.get(p.name, p.temperature)),
+        )
+        for p in ensemble.predictors
+    )
+    return Ensemble(ensemble.overlay, changed)

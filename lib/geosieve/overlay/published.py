@@ -1,0 +1,108 @@
+"""An overlay as a committed run of `build_overlay` left it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.overlay.atoms import Overlay, OverlayPartition
+from geosieve.partitions.base import Partition
+from geosieve.runtime.config import Config
+from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.tables.read import committed_runs, read_runs, select_runs
+from geosieve.tables.schema import Table
+from geosieve.tables.schemas import OVERLAY_ATOMS, OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
+
+BUILD_JOB = "build_overlay"
+
+I8 = NDArray[np.int64]
+
+
+class OverlayInput(Config):
+    """A committed run of `build_overlay`."""
+
+    root: str
+    name: str
+    run: str = Field("latest", description="a run id or `latest`")
+
+
+@dataclass(frozen=True)
+class PublishedOverlay:
+    """Atoms on the driver, runs of the grid as a frame, and what `partitions` and `regions_of_partition` say."""
+
+    names: list[str]
+    atoms: pd.DataFrame
+    runs: DataFrame
+    partitions: DataFrame
+    regions: DataFrame
+
+    @cached_property
+    def grid(self) -> EqualAngleGrid:
+        """The grid, which has twice as many columns as rows."""
+        rows = round((int(self.atoms["pixels"].sum()) / 2) ** 0.5)
+        return EqualAngleGrid(rows, 2 * rows)
+
+    @property
+    def labels(self) -> I8:
+        """Region of each atom in each partition, (atoms, partitions)."""
+        return self.atoms[self.names].to_numpy(np.int64)
+
+    @property
+    def has_land(self) -> bool:
+        return bool(self.atoms["land_share"].notna().all())
+
+    def check_refinable(self, grid: EqualAngleGrid, partitions: list[Partition]) -> None:
+        """ConfigError unless the grid is the same and the partitions are new."""
+        if grid != self.grid:
+            raise ConfigError(f"the overlay to refine has a grid of {self.grid.rows} rows, not {grid.rows}")
+        twice = sorted({p.name for p in partitions} & set(self.names))
+        if twice:
+            raise ConfigError(f"the overlay to refine has partitions {', '.join(twice)} already")
+
+    def overlay(self) -> Overlay:
+        """The overlay for scoring."""
+        facts = {row["partition"]: row for row in self.partitions.collect()}
+        partitions = tuple(
+            OverlayPartition(name, facts[name]["partition_hash"], facts[name]["n_regions"]) for name in self.names
+        )
+        columns = {name: self.atoms[name].to_numpy() for name in ("area_km2", "lat", "lon", "land_share")}
+        return Overlay(partitions, self.labels, **columns)
+
+
+def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverlay:
+    """A committed overlay. InputError names those that there are, if it is not among them."""
+    every = committed_runs(spark, source.root, OVERLAY_ATOMS)
+    mine = [run for run in every if run.values["overlay"] == source.name]
+    where = f"{source.root}/{OVERLAY_ATOMS.name}"
+    if not mine:
+        known = ", ".join(sorted({run.values["overlay"] for run in every})) or "none"
+        raise InputError(
+            f"there is no overlay {source.name!r}; overlays: {known}", where=where, hint=f"run {BUILD_JOB} first"
+        )
+    (run,) = select_runs(mine, source.run, where)
+    own = [column.name for column in OVERLAY_ATOMS.columns]
+    stored = spark.read.parquet(*(f"{run.uri}/{name}" for name in run.files)).columns
+    names = [name for name in stored if name not in own]
+    atoms = read_runs(spark, source.root, overlay_atoms_table(names), [run]).toPandas().sort_values("atom")
+
+    def beside(table: Table, **values: str) -> DataFrame:
+        runs = [r for r in committed_runs(spark, source.root, table, **values) if r.run_id == run.run_id]
+        keys = [column.name for column in table.partition_columns]
+        return read_runs(spark, source.root, table, runs).drop(*keys)
+
+    regions = beside(REGIONS, job=BUILD_JOB).drop("bbox").withColumn("geometry", F.expr("ST_GeomFromWKB(geometry)"))
+    return PublishedOverlay(
+        names,
+        atoms.reset_index(drop=True),
+        beside(OVERLAY_RUNS, overlay=source.name),
+        beside(PARTITIONS, job=BUILD_JOB),
+        regions,
+    )
