@@ -6,7 +6,7 @@ from them, and written with the atoms' numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -167,26 +167,19 @@ def _runs(spark: SparkSession, bands: Bands, base: PublishedOverlay | None) -> D
         # One task a band: bands across land take longer than those across the sea.
         return spark.range(0, len(bands), 1, len(bands)).mapInArrow(from_numbers, schema)
 
-    def refine(key: tuple[int], held: pa.Table) -> pa.Table:
-        held = held.sort_by([("row", "ascending"), ("column", "ascending")])
-        length = held["length"].to_numpy()
+    def refine(key: tuple[int], held: pd.DataFrame) -> pd.DataFrame:
+        held = held.sort_values(["row", "column"])
         shape = (-1, shared.value.grid.cols)
-        atoms = np.repeat(held["atom"].to_numpy(), length).reshape(shape)
-        land = np.repeat(held["land"].to_numpy(), length).reshape(shape)
-        return pa.Table.from_batches(map(_to_arrow, shared.value.runs(key[0], (atoms, land))))
+        atoms, land = (
+            np.repeat(held[name].to_numpy(), held["length"].to_numpy()).reshape(shape) for name in ("atom", "land")
+        )
+        found: pd.DataFrame = pa.Table.from_batches(
+            map(_to_arrow, shared.value.runs(key[0], (atoms, land)))
+        ).to_pandas()
+        return found
 
-    return _by_band(base.runs, bands.rows_per_band, refine, schema)
-
-
-def _by_band(
-    runs: DataFrame, rows_per_band: int, refine: Callable[[tuple[int], pa.Table], pa.Table], schema: str
-) -> DataFrame:
-    def of_pandas(key: tuple[int], held: pd.DataFrame) -> pd.DataFrame:
-        return refine(key, pa.Table.from_pandas(held, preserve_index=False)).to_pandas()
-
-    band = F.floor(F.col("row") / rows_per_band).alias("band")
-    frame = runs.withColumn("land", F.coalesce("land", F.lit(False)))
-    return frame.groupBy(band).applyInPandas(of_pandas, schema)
+    held = base.runs.withColumn("land", F.coalesce("land", F.lit(False)))
+    return held.groupBy(F.floor(F.col("row") / bands.rows_per_band).alias("band")).applyInPandas(refine, schema)
 
 
 def _to_arrow(found: arrays.Runs) -> pa.RecordBatch:

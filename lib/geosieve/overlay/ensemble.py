@@ -1,7 +1,7 @@
 """The ensemble: a weighted, tempered product of predictors over the atoms of an overlay.
 
-Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors (Bianco,
-Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
+Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors
+(Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Probabilities:
     """
 
     partition_hash: str
-    values: NDArray[np.floating]
+    values: F8
 
 
 Predictions = Mapping[str, Probabilities]
@@ -102,12 +102,13 @@ class Ensemble:
                 hint="use the predictor's own partition, or an overlay made of it",
             )
         p, missing = checked(given.values, partition.n_regions, predictor.name)
+        area = self.overlay.region_areas_km2[k]
         with np.errstate(divide="ignore"):
             log_p = np.log(p) / predictor.temperature
-            log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True) if predictor.temperature != 1 else 0.0
-            density = log_p - np.log(self.overlay.region_areas_km2[k])
-        # A region without a pixel has no atom: whatever stands there is never read.
-        density = np.where(np.isnan(density), -np.inf, density) * predictor.weight if predictor.weight else 0 * p
+            if predictor.temperature != 1:
+                log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True)
+            density = np.where(area > 0, log_p - np.log(np.where(area > 0, area, 1.0)), -np.inf)
+        density = density * predictor.weight if predictor.weight else np.zeros_like(p)
         density[missing] = 0.0
         outside = np.where(missing | (predictor.weight == 0), 0.0, -np.inf)
         return np.column_stack([outside, density])
@@ -196,7 +197,9 @@ class Structure:
         order = np.argsort(cell, kind="stable")
         n = int(cell.max()) + 1
         first = np.searchsorted(cell[order], np.arange(n + 1))
-        return cls(base, cell, profile.ravel(), profiles, area, first, order, np.bincount(cell, area, n))
+        return cls(
+            base, cell, profile.ravel(), profiles, area, first, order, np.bincount(cell, area, n).astype(np.float64)
+        )
 
     def scores(self, factors: list[F8]) -> tuple[F8, F8]:
         """Scores of cells and of profiles, (images, cells) and (images, profiles)."""

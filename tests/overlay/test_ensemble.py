@@ -1,0 +1,197 @@
+"""The ensemble over atoms against the pixel algorithm."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior
+from geosieve.runtime.errors import InputError
+from tests.overlay.small_worlds import (
+    ensemble_of,
+    overlay_of,
+    pixel_area,
+    pixel_densities,
+    random_maps,
+    random_predictions,
+)
+
+EARTH_KM2 = 4 * np.pi * 6371.0088**2
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(2, 24),
+    regions=st.lists(st.integers(1, 12), min_size=1, max_size=4),
+    outside=st.sampled_from([0.0, 0.3]),
+)
+def test_the_area_needed_is_that_of_the_pixel_algorithm(
+    seed: int, rows: int, regions: list[int], outside: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    maps = random_maps(rng, rows, regions, outside)
+    overlay, grid = overlay_of(maps, regions)
+    images = 5
+    predictions = random_predictions(rng, regions, images)
+    row, column = rng.integers(0, rows, images), rng.integers(0, 2 * rows, images)
+    truth = grid.locate(*grid.grid.centres(row, column))
+    found = ensemble_of(overlay).reached(predictions, truth)
+    for i in range(images):
+        product = pixel_densities(maps, [p.values[i] for p in predictions.values()])
+        assert found[i] == pytest.approx(pixel_area(maps, product, row[i], column[i]), rel=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), regions=st.lists(st.integers(1, 9), min_size=1, max_size=3))
+def test_atoms_rank_as_their_pixels_do(seed: int, regions: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    maps = random_maps(rng, 12, regions)
+    overlay, grid = overlay_of(maps, regions)
+    predictions = random_predictions(rng, regions, 1)
+    scores = ensemble_of(overlay).scores(predictions)[0]
+    product = pixel_densities(maps, [p.values[0] for p in predictions.values()])
+    row, column = np.divmod(np.arange(12 * 24), 24)
+    atoms = grid.locate(*grid.grid.centres(row, column))
+    assert np.exp(scores[atoms]) == pytest.approx(product.ravel(), rel=1e-9)
+
+
+def test_a_single_predictor_needs_the_area_of_the_denser_regions() -> None:
+    # Two hemispheres: three quarters of the probability is in the north, so the north comes first.
+    overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
+    predictions = {"model0": Probabilities("hash0", np.array([[0.75, 0.25]]))}
+    ensemble = ensemble_of(overlay)
+    assert ensemble.reached(predictions, grid.locate([45.0], [10.0])) == pytest.approx([EARTH_KM2 / 2], rel=1e-12)
+    assert ensemble.reached(predictions, grid.locate([-45.0], [10.0])) == pytest.approx([EARTH_KM2], rel=1e-12)
+
+
+def test_equal_densities_count_as_reached() -> None:
+    overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
+    predictions = {"model0": Probabilities("hash0", np.array([[0.5, 0.5]]))}
+    assert ensemble_of(overlay).reached(predictions, grid.locate([45.0], [0.0])) == pytest.approx([EARTH_KM2])
+
+
+def test_outside_of_a_partition_nothing_has_a_density() -> None:
+    overlay, grid = overlay_of([np.array([[0, 0, 1, -1], [0, 0, 1, -1]])], [2])
+    predictions = {"model0": Probabilities("hash0", np.array([[0.5, 0.5]]))}
+    ensemble = ensemble_of(overlay)
+    # 0 covers half of the Earth and 1 a quarter: 1 is twice as dense. Outside comes last, and brings all of the Earth.
+    at = grid.locate([10.0, 10.0, 10.0], [45.0, -45.0, 135.0])
+    doubled = {name: Probabilities(p.partition_hash, np.repeat(p.values, 3, axis=0)) for name, p in predictions.items()}
+    assert ensemble.reached(doubled, at) == pytest.approx(np.array([0.25, 0.75, 1.0]) * EARTH_KM2, rel=1e-12)
+
+
+def _two_predictors() -> tuple[Ensemble, dict[str, Probabilities]]:
+    rng = np.random.default_rng(3)
+    regions = [6, 4]
+    overlay, _ = overlay_of(random_maps(rng, 10, regions, 0.2), regions)
+    return ensemble_of(overlay), random_predictions(rng, regions, 7)
+
+
+def test_a_missing_prediction_says_nothing() -> None:
+    ensemble, predictions = _two_predictors()
+    one = Ensemble(ensemble.overlay, ensemble.predictors[:1])
+    expected = one.scores({"model0": predictions["model0"]})
+    assert ensemble.scores({"model0": predictions["model0"]}) == pytest.approx(expected)
+    unknown = Probabilities("hash1", np.full((7, 4), np.nan))
+    assert ensemble.scores({"model0": predictions["model0"], "model1": unknown}) == pytest.approx(expected)
+    partly = predictions["model1"].values.copy()
+    partly[3, 1] = np.nan
+    mixed = ensemble.scores({**predictions, "model1": Probabilities("hash1", partly)})
+    assert mixed[3] == pytest.approx(expected[3])
+    assert mixed[2] == pytest.approx(ensemble.scores(predictions)[2])
+
+
+def test_weight_zero_is_absence_and_temperature_flattens() -> None:
+    ensemble, predictions = _two_predictors()
+    first, second = ensemble.predictors
+    without = Ensemble(ensemble.overlay, (first, Predictor(second.name, second.partition, weight=0.0)))
+    assert without.scores(predictions) == pytest.approx(ensemble.scores({"model0": predictions["model0"]}))
+    # p^(1/2), normalised, by hand
+    root = np.sqrt(predictions["model1"].values)
+    by_hand = {**predictions, "model1": Probabilities("hash1", root / root.sum(axis=1, keepdims=True))}
+    warm = Ensemble(ensemble.overlay, (first, Predictor(second.name, second.partition, temperature=2.0)))
+    assert warm.scores(predictions) == pytest.approx(ensemble.scores(by_hand))
+
+
+def test_the_order_of_images_and_the_numbering_of_regions_change_nothing() -> None:
+    rng = np.random.default_rng(11)
+    regions = [8, 5]
+    maps = random_maps(rng, 12, regions)
+    overlay, grid = overlay_of(maps, regions)
+    predictions = random_predictions(rng, regions, 20)
+    lat, lon = rng.uniform(-90, 90, 20), rng.uniform(-180, 180, 20)
+    expected = ensemble_of(overlay).reached(predictions, grid.locate(lat, lon))
+
+    shuffled = rng.permutation(20)
+    moved = {name: Probabilities(p.partition_hash, p.values[shuffled]) for name, p in predictions.items()}
+    assert ensemble_of(overlay).reached(moved, grid.locate(lat[shuffled], lon[shuffled])) == pytest.approx(
+        expected[shuffled], rel=1e-12
+    )
+
+    number = rng.permutation(8)
+    renamed, renamed_grid = overlay_of([number[maps[0]], maps[1]], regions)
+    values = np.empty_like(predictions["model0"].values)
+    values[:, number] = predictions["model0"].values
+    again = {**predictions, "model0": Probabilities("hash0", values)}
+    assert ensemble_of(renamed).reached(again, renamed_grid.locate(lat, lon)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_more_probability_never_ranks_a_region_lower() -> None:
+    overlay, grid = overlay_of([np.arange(32).reshape(4, 8)], [32])
+    rng = np.random.default_rng(5)
+    p = rng.dirichlet(np.ones(32))
+    truth = grid.locate([20.0], [20.0])
+    region = int(overlay.labels[truth[0], 0])
+    areas = []
+    for share in (0.001, 0.01, 0.05, 0.2, 0.9):
+        raised = np.where(np.arange(32) == region, 0.0, p)
+        raised = raised / raised.sum() * (1 - share)
+        raised[region] = share
+        areas.append(float(ensemble_of(overlay).reached({"model0": Probabilities("hash0", raised[None])}, truth)[0]))
+    assert areas == sorted(areas, reverse=True)
+    assert areas[-1] == pytest.approx(overlay.area_km2[truth[0]])
+
+
+def test_a_mask_prior_keeps_the_order_within_its_regions() -> None:
+    regions = [6, 4]
+    rng = np.random.default_rng(8)
+    overlay, _ = overlay_of(random_maps(rng, 10, regions), regions)
+    prior = mask_prior(overlay, "urban", "p1", [2, 3])
+    ensemble = Ensemble(overlay, (Predictor("model0", "p0"), prior))
+    predictions = {"model0": random_predictions(rng, regions, 1)["model0"]}
+    scores = ensemble.scores(predictions)[0]
+    base = Ensemble(overlay, (Predictor("model0", "p0"),)).scores(predictions)[0]
+    urban = np.isin(overlay.labels[:, 1], [2, 3])
+    assert np.isneginf(scores[~urban]).all()
+    difference = scores[urban] - base[urban]
+    assert difference == pytest.approx(np.full(urban.sum(), difference[0]))
+
+
+@pytest.mark.parametrize(
+    ("values", "digest", "says"),
+    [
+        ([[0.5, 0.4, 0.0, 0.0]], "hash1", "not 1 in sum"),
+        ([[1.2, -0.2, 0.0, 0.0]], "hash1", "negative"),
+        ([[np.inf, 0.0, 0.0, 0.0]], "hash1", "infinite"),
+        ([[0.5, 0.5]], "hash1", r"shape \(1, 2\), not \(images, 4\)"),
+        ([[0.25, 0.25, 0.25, 0.25]], "hash0", "is over partition hash0"),
+    ],
+)
+def test_probabilities_that_are_none_are_refused(values: list[list[float]], digest: str, says: str) -> None:
+    ensemble, _ = _two_predictors()
+    with pytest.raises(InputError, match=says):
+        ensemble.scores({"model1": Probabilities(digest, np.array(values))})
+
+
+def test_unknown_predictors_and_unequal_numbers_of_images_are_refused() -> None:
+    ensemble, predictions = _two_predictors()
+    with pytest.raises(InputError, match="no predictor other"):
+        ensemble.scores({"other": predictions["model0"]})
+    fewer = Probabilities("hash1", predictions["model1"].values[:3])
+    with pytest.raises(InputError, match=r"different numbers of images: \[3, 7\]"):
+        ensemble.scores({**predictions, "model1": fewer})
+    with pytest.raises(KeyError, match="partition 'p9' is not in the overlay"):
+        Ensemble(ensemble.overlay, (Predictor("x", "p9"),))
