@@ -6,9 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior
-from geosieve.runtime.errors import InputError
 from tests.overlay.small_worlds import (
     ensemble_of,
     overlay_of,
@@ -17,6 +14,9 @@ from tests.overlay.small_worlds import (
     random_maps,
     random_predictions,
 )
+
+from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior
+from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
 

@@ -6,7 +6,7 @@ Every atom has one score per image, the logarithm of the product of densities p_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geosieve.overlay.atoms import Overlay
+from geosieve.overlay.structure import Structure
 from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
@@ -114,14 +115,17 @@ class Ensemble:
         return np.column_stack([outside, density])
 
     def chunks(self, images: int) -> Iterator[slice]:
-        """Slices of images whose arrays over regions fit into a bounded memory."""
-        widest = max(p.n_regions for p in self.overlay.partitions) + self.structure.profiles.shape[0]
+        """Slices of images whose arrays over cells and profiles fit into a bounded memory."""
+        widest = self.structure.cell_area.size + len(self.structure.profiles)
         step = max(1, _CELLS_AT_ONCE // widest)
         return (slice(start, min(start + step, images)) for start in range(0, images, step))
 
     def scores(self, predictions: Predictions) -> F8:
         """Log density of every atom (in no particular unit: densities are products), (images, atoms)."""
-        factors = self.factors(predictions)
+        return self.gather(self.factors(predictions))
+
+    def gather(self, factors: list[F8]) -> F8:
+        """Scores of every atom from the predictors' factors, (images, atoms)."""
         return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self._columns, strict=True)))
 
     @cached_property
@@ -137,15 +141,25 @@ class Ensemble:
     def reached(self, predictions: Predictions, truth: ArrayLike) -> F8:
         """Area, km², of all atoms that score at least as much as the truth's: Alg. 3, ties count. (images,)
 
-        `truth`: the atom of each image's true position. What is certain from the extremes of a cell is not looked at
-        atom by atom.
+        `truth`: the atom of each image's true position.
         """
+        return self._by_chunk(predictions, truth, self.structure.area_above)
+
+    def ranks(self, predictions: Predictions, truth: ArrayLike) -> I8:
+        """Number of atoms that score at least as much as the truth's, (images,)."""
+        return self._by_chunk(predictions, truth, self.structure.atoms_above).astype(np.int64)
+
+    def mass_needed(self, predictions: Predictions, truth: ArrayLike) -> F8:
+        """Probability of all atoms that score at least as much as the truth's, (images,); NaN if nothing is possible."""
+        return self._by_chunk(predictions, truth, self.structure.mass_above)
+
+    def _by_chunk(self, predictions: Predictions, truth: ArrayLike, measure: Callable[[F8, F8, I8], F8]) -> F8:
         truth = np.asarray(truth, dtype=np.int64)
         factors = self.factors(predictions)
-        areas = np.empty(truth.size)
+        found = np.empty(truth.size)
         for images in self.chunks(truth.size):
-            areas[images] = self.structure.reached([f[images] for f in factors], truth[images])
-        return areas
+            found[images] = measure(*self.structure.scores([f[images] for f in factors]), truth[images])
+        return found
 
 
 def checked(values: ArrayLike, n_regions: int, name: str) -> tuple[F8, NDArray[np.bool_]]:
@@ -168,62 +182,6 @@ def checked(values: ArrayLike, n_regions: int, name: str) -> tuple[F8, NDArray[n
                 f"predictor {name}: probabilities of {rows.sum()} images are {fault}", where=f"row {first}"
             )
     return p, missing
-
-
-@dataclass(frozen=True)
-class Structure:
-    """Atoms grouped by the region of the predictor with most regions, their `base`; other regions are their `profile`.
-
-    An atom's score is base score + profile score; there are few profiles.
-    """
-
-    base: int  # number of the predictor
-    cell: I8  # of each atom: column of the base's factor
-    profile: I8  # of each atom
-    profiles: I8  # (profiles, predictors - 1) columns of the other predictors' factors
-    area: F8
-    first: I8  # atoms of cell c, in `order`: order[first[c]:first[c + 1]]
-    order: I8
-    cell_area: F8
-
-    @classmethod
-    def of(cls, area: F8, columns: list[I8]) -> Structure:
-        """From the areas of atoms and, for each predictor, the columns of its factor."""
-        base = int(np.argmax([c.max() for c in columns]))
-        others = [c for k, c in enumerate(columns) if k != base]
-        stacked = np.stack(others, axis=1) if others else np.zeros((area.size, 0), np.int64)
-        profiles, profile = np.unique(stacked, axis=0, return_inverse=True)
-        cell = columns[base]
-        order = np.argsort(cell, kind="stable")
-        n = int(cell.max()) + 1
-        first = np.searchsorted(cell[order], np.arange(n + 1))
-        return cls(
-            base, cell, profile.ravel(), profiles, area, first, order, np.bincount(cell, area, n).astype(np.float64)
-        )
-
-    def scores(self, factors: list[F8]) -> tuple[F8, F8]:
-        """Scores of cells and of profiles, (images, cells) and (images, profiles)."""
-        rest = [f for k, f in enumerate(factors) if k != self.base]
-        v = np.zeros((len(factors[0]), len(self.profiles)))
-        for f, columns in zip(rest, self.profiles.T, strict=True):
-            v += f[:, columns]
-        return factors[self.base][:, : self.cell_area.size], v
-
-    def reached(self, factors: list[F8], truth: I8) -> F8:
-        """As Ensemble.reached, of images whose factors fit into memory."""
-        s, v = self.scores(factors)
-        images = np.arange(truth.size)
-        limit = (s[images, self.cell[truth]] + v[images, self.profile[truth]])[:, None]
-        # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
-        whole = s + v.min(axis=1, keepdims=True) >= limit
-        partly = (s + v.max(axis=1, keepdims=True) >= limit) & ~whole
-        area = whole @ self.cell_area
-        image, cell = np.nonzero(partly)
-        n = self.first[cell + 1] - self.first[cell]
-        image, start = np.repeat(image, n), np.repeat(self.first[cell] - (np.cumsum(n) - n), n)
-        atom = self.order[start + np.arange(start.size)]
-        above = s[image, self.cell[atom]] + v[image, self.profile[atom]] >= limit[image, 0]
-        return np.asarray(area + np.bincount(image[above], self.area[atom[above]], truth.size))
 
 
 def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> Predictor:

@@ -1,0 +1,132 @@
+"""Ranked regions of images: for a budget of area, a share of the probability, or the best k; best points; entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
+
+from geosieve.geo import s2
+from geosieve.geo.sphere import haversine_km
+from geosieve.overlay.atoms import Overlay
+from geosieve.overlay.ensemble import Ensemble, Predictions
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+_ATOMS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Atoms of images from the densest on, all arrays (images, atoms); equally dense ones by their number.
+
+    `probability` sums to 1 along a row, or is NaN where the predictors exclude each other everywhere.
+    """
+
+    overlay: Overlay
+    atom: I8
+    probability: F8
+    log_density: F8  # natural logarithm of the probability per km²
+
+    @cached_property
+    def area_km2(self) -> F8:
+        return self.overlay.area_km2[self.atom]
+
+    def within_area(self, budget_km2: float) -> I8:
+        """How many leading atoms fit into a budget of area, (images,)."""
+        return np.asarray((np.cumsum(self.area_km2, axis=1) <= budget_km2).sum(axis=1))
+
+    def within_mass(self, share: float) -> I8:
+        """How many leading atoms it takes to hold at least `share` of the probability, (images,)."""
+        held = np.cumsum(self.probability, axis=1)
+        # Rounding may leave the last sum below 1: then all atoms that have any.
+        return np.minimum((held < share).sum(axis=1) + 1, (self.probability > 0).sum(axis=1))
+
+    def best_point(self) -> tuple[F8, F8]:
+        """(lat, lon) of the centroid of the densest atom, (images,)."""
+        return self.overlay.lat[self.atom[:, 0]], self.overlay.lon[self.atom[:, 0]]
+
+    def expected_distance_point(self, candidates: int = 128) -> tuple[F8, F8, F8]:
+        """(lat, lon, km): the point with the least expected great-circle distance, and that distance.
+
+        Chosen among the centroids of the `candidates` most probable atoms, which stand for all: their probabilities are
+        normalised.
+        """
+        lat, lon, km = (np.empty(len(self.atom)) for _ in range(3))
+        k = min(candidates, self.atom.shape[1])
+        rows = np.arange(len(self.atom))[:, None]
+        top = np.argpartition(-np.nan_to_num(self.probability), k - 1, axis=1)[:, :k]
+        atom, p = self.atom[rows, top], np.nan_to_num(self.probability[rows, top])
+        p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(float).tiny)
+        for i, (atoms, weights) in enumerate(zip(atom, p, strict=True)):  # k × k distances at a time
+            phi, lam = self.overlay.lat[atoms], self.overlay.lon[atoms]
+            expected = haversine_km(phi[:, None], lam[:, None], phi, lam) @ weights
+            best = int(np.argmin(expected))
+            lat[i], lon[i], km[i] = phi[best], lam[best], expected[best]
+        return lat, lon, km
+
+    def entropy(self) -> F8:
+        """Differential entropy -∫ ρ ln ρ dA in nats, ρ per km², (images,): its exponential is an effective area in km²."""
+        with np.errstate(invalid="ignore"):
+            parts = np.where(self.probability == 0, 0.0, self.probability * self.log_density)
+        return np.asarray(-parts.sum(axis=1))
+
+
+def rank(ensemble: Ensemble, predictions: Predictions) -> Iterator[Ranking]:
+    """Rankings of all images, as many at a time as fit into a bounded memory."""
+    factors = ensemble.factors(predictions)
+    images = len(factors[0])
+    step = max(1, _ATOMS_AT_ONCE // ensemble.overlay.n_atoms)
+    for start in range(0, images, step):
+        yield _ranking(ensemble.overlay, ensemble.gather([f[start : start + step] for f in factors]))
+
+
+def _ranking(overlay: Overlay, scores: F8) -> Ranking:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    with np.errstate(invalid="ignore"):
+        scores = np.take_along_axis(scores, order, axis=1)
+        scores = scores - scores[:, :1]
+        total = (np.exp(scores) * overlay.area_km2[order]).sum(axis=1, keepdims=True)
+        log_density = scores - np.log(total)
+        return Ranking(overlay, order, np.exp(log_density) * overlay.area_km2[order], log_density)
+
+
+def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
+    """Group atoms into regions of at least `least_km2` each; the number of each atom's region, (atoms,).
+
+    An atom that is large enough is a region. Others are joined with those whose centroid is in the same S2 cell, from
+    small cells to large ones; what is left over on a face joins the nearest region. The same for every image, so that a
+    coarsened answer does not tell more than the regions do. ValueError if the overlay is smaller.
+    """
+    if overlay.area_km2.sum() < least_km2:
+        raise ValueError(f"the overlay has {overlay.area_km2.sum():.0f} km2, less than a region of {least_km2:.0f} km2")
+    region = np.full(overlay.n_atoms, -1, dtype=np.int64)
+    large = overlay.area_km2 >= least_km2
+    found = int(large.sum())
+    region[large] = np.arange(found)
+    leaves = s2.cell_ids(overlay.lat, overlay.lon)
+    for level in range(s2.MAX_LEVEL, -1, -1):
+        left = np.flatnonzero(region < 0)
+        _, cell = np.unique(s2.parents(leaves[left], level), return_inverse=True)
+        enough = np.bincount(cell, overlay.area_km2[left]) >= least_km2
+        number = found + np.cumsum(enough) - 1
+        region[left[enough[cell]]] = number[cell[enough[cell]]]
+        found += int(enough.sum())
+    left = region < 0
+    if found == 0:
+        return np.zeros_like(region)
+    if left.any():
+        placed = np.flatnonzero(~left)
+        _, nearest = cKDTree(_vectors(overlay, placed)).query(_vectors(overlay, np.flatnonzero(left)))
+        region[left] = region[placed[nearest]]
+    return region
+
+
+def _vectors(overlay: Overlay, atoms: ArrayLike) -> F8:
+    phi, lam = np.radians(overlay.lat[atoms]), np.radians(overlay.lon[atoms])
+    return np.column_stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])

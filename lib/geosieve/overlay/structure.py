@@ -1,0 +1,101 @@
+"""Atoms grouped by cell and profile, so that few of them are looked at one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Above:
+    """Atoms that score at least as much as a limit: whole cells, (images, cells), and pairs of image and atom."""
+
+    whole: NDArray[np.bool_]
+    image: I8
+    atom: I8
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Atoms by their `cell`, the region of the predictor with most regions, and `profile`, their other regions.
+
+    An atom's score is the cell's score + the profile's; there are few profiles.
+    """
+
+    base: int  # number of the predictor whose regions are the cells
+    cell: I8  # of each atom: column of the base's factor
+    profile: I8  # of each atom
+    profiles: I8  # (profiles, predictors - 1) columns of the other predictors' factors
+    area: F8
+    first: I8  # atoms of cell c: order[first[c]:first[c + 1]]
+    order: I8
+    cell_area: F8
+    areas: csr_array  # (cells, profiles)
+
+    @classmethod
+    def of(cls, area: F8, columns: list[I8]) -> Structure:
+        """From the areas of atoms and, for each predictor, the columns of its factor."""
+        base = int(np.argmax([c.max() for c in columns]))
+        others = [c for k, c in enumerate(columns) if k != base]
+        stacked = np.stack(others, axis=1) if others else np.zeros((area.size, 0), np.int64)
+        profiles, profile = np.unique(stacked, axis=0, return_inverse=True)
+        profile, cell = profile.ravel(), columns[base]
+        order = np.argsort(cell, kind="stable")
+        n = int(cell.max()) + 1
+        first = np.searchsorted(cell[order], np.arange(n + 1))
+        cell_area = np.bincount(cell, area, n).astype(np.float64)
+        areas = csr_array((area, (cell, profile)), shape=(n, len(profiles)))
+        return cls(base, cell, profile, profiles, area, first, order, cell_area, areas)
+
+    def scores(self, factors: list[F8]) -> tuple[F8, F8]:
+        """Scores of cells and of profiles, (images, cells) and (images, profiles), from factors by predictor."""
+        rest = [f for k, f in enumerate(factors) if k != self.base]
+        v = np.zeros((len(factors[0]), len(self.profiles)))
+        for f, columns in zip(rest, self.profiles.T, strict=True):
+            v += f[:, columns]
+        return factors[self.base][:, : self.cell_area.size], v
+
+    def total(self, s: F8, v: F8) -> F8:
+        """Sum of exp(score) · area over all atoms, (images,)."""
+        return np.asarray((np.exp(s) @ self.areas * np.exp(v)).sum(axis=1))
+
+    def above(self, s: F8, v: F8, truth: I8) -> Above:
+        """What scores at least as much as the truth's atom. Cells that their extremes decide are taken whole."""
+        images = np.arange(truth.size)
+        limit = (s[images, self.cell[truth]] + v[images, self.profile[truth]])[:, None]
+        # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
+        whole = s + v.min(axis=1, keepdims=True) >= limit
+        partly = (s + v.max(axis=1, keepdims=True) >= limit) & ~whole
+        image, cell = np.nonzero(partly)
+        n = self.first[cell + 1] - self.first[cell]
+        image, start = np.repeat(image, n), np.repeat(self.first[cell] - (np.cumsum(n) - n), n)
+        atom = self.order[start + np.arange(start.size)]
+        counted = s[image, self.cell[atom]] + v[image, self.profile[atom]] >= limit[image, 0]
+        return Above(whole, image[counted], atom[counted])
+
+    def area_above(self, s: F8, v: F8, truth: I8) -> F8:
+        """Area of the atoms that score at least as much as the truth's, (images,)."""
+        above = self.above(s, v, truth)
+        return np.asarray(above.whole @ self.cell_area + np.bincount(above.image, self.area[above.atom], truth.size))
+
+    def atoms_above(self, s: F8, v: F8, truth: I8) -> F8:
+        """Their number, (images,)."""
+        above = self.above(s, v, truth)
+        return np.asarray(above.whole @ np.diff(self.first) + np.bincount(above.image, minlength=truth.size))
+
+    def mass_above(self, s: F8, v: F8, truth: I8) -> F8:
+        """Their share of the sum of exp(score) · area, (images,); NaN where no atom has a density."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # Shifted by their greatest, so that nothing overflows.
+            s, v = s - s.max(axis=1, keepdims=True), v - v.max(axis=1, keepdims=True)
+            above = self.above(s, v, truth)
+            score = s[above.image, self.cell[above.atom]] + v[above.image, self.profile[above.atom]]
+            single = np.bincount(above.image, np.exp(score) * self.area[above.atom], truth.size)
+            mass = self.total(np.where(above.whole, s, -np.inf), v) + single
+            return np.asarray(np.minimum(mass / self.total(s, v), 1.0))
