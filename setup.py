@@ -18,6 +18,7 @@ CORE = [
     "PyYAML>=6",  # configuration files
     "Pillow>=13",  # image headers and EXIF; the oldest whose limits on hostile tags are tested
     "scikit-learn>=1.5",  # OPTICS and its scores, for geocells
+    "threadpoolctl>=3.5",  # one thread a matrix product where ours run beside each other
     "tqdm>=4.66",  # the driver's progress bar
     "matplotlib>=3.8",  # maps
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,7 +99,7 @@ class _Group:
             return indicators if curves is None else np.hstack([curves.matrix(rows), indicators])
 
         cells = stratum.codes * self._buckets + balancing.codes
-        self.part = Part(cells, len(stratum.values) * self._buckets, own)
+        self.part = Part(cells, len(stratum.values) * self._buckets, width, own)
 
     def rows(self, sums: Sums) -> Iterator[pd.DataFrame]:
         """Rows of `evaluations` of every value of the stratum that holds images."""
@@ -123,12 +124,15 @@ class _Group:
         drawn = factors[:, None] * _ratio(samples[:, over], samples[:, under], balanced)
         n = point[:, under].sum(0)
         names = [(f.metric, f.protocol, f.threshold_km, f.area_km2) for f in figures]
+        medians = {
+            sphere: self._medians(name, sphere, balanced, number, point, samples)
+            for sphere in {PROTOCOLS[p].radius_km is not None for p in self._plan.protocols}
+        }
         for protocol in (PROTOCOLS[p] for p in self._plan.protocols):
-            sphere = protocol.radius_km is not None
-            factor = protocol.radius_km if protocol.radius_km is not None else 1.0
-            median, medians = self._medians(name, sphere, balanced, number, point, samples)
+            median, of_samples = medians[protocol.radius_km is not None]
+            factor = protocol.radius_km or 1.0
             names.append(("median_km", protocol.name, None, None))
-            values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * medians])
+            values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * of_samples])
             n = np.append(n, point[:, 0].sum())
         missing = point[:, 0].sum() - point[:, answered].sum()
         return _Found(names, values, drawn, n, missing)
@@ -199,7 +203,7 @@ def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
     )
 
 
-def _ratio(over: NDArray[np.floating], under: NDArray[np.floating], balanced: bool) -> F8:
+def _ratio(over: NDArray[np.floating[Any]], under: NDArray[np.floating[Any]], balanced: bool) -> F8:
     """Ratio of sums (buckets, figures, samples): of the buckets' sums, or the mean of the buckets' ratios.
 
     A bucket that holds nothing is left out of the mean. NaN where there is nothing at all.

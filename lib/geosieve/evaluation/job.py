@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -15,7 +15,6 @@ from pyspark.sql import functions as F
 from geosieve.evaluation import inputs, truth
 from geosieve.evaluation.estimates import ALL, Plan, estimate
 from geosieve.evaluation.inputs import ListTruth, System
-from geosieve.evaluation.protocols import PROTOCOLS
 from geosieve.evaluation.scored import Scored
 from geosieve.evaluation.scoring import CONTINENT, MAX_IMAGES, Scorer, collect_scores, stratum_values
 from geosieve.evaluation.summary import html, markdown
@@ -30,6 +29,7 @@ from geosieve.tables.schemas import EVALUATIONS, REJECTS
 _MAX_CELLS = 2_000  # values of strata × buckets: each holds all figures of 1,000 samples, some 0.2 MB a system
 
 ProtocolName = Literal["geoestimation", "osv5m", "pigeon", "geoclip", "g3"]
+_EVERY: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
 class EvaluateConfig(Config):
@@ -37,7 +37,7 @@ class EvaluateConfig(Config):
 
     truth: Annotated[ListTruth | TableTruth, Field(discriminator="format")]
     systems: list[System] = Field(min_length=1, max_length=4)
-    protocols: list[ProtocolName] = Field(list(PROTOCOLS), min_length=1)
+    protocols: list[ProtocolName] = Field(list(_EVERY), min_length=1)
     places: bool = Field(True, description="country, region, area and city by reverse_geocoder")
     continent: bool = Field(True, description="a stratum of the truth's continents")
     balance: str | None = Field(None, description="a stratum: figures also with the same weight for each of its values")
@@ -296,17 +296,10 @@ def _details(scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
     """Counts, and the figures of all images as they are, for the report."""
     whole = figures[(figures["stratum"] == ALL) & figures["balanced_by"].isna() & figures["compared_to"].isna()]
     whole = whole[~whole["metric"].isin(["recall_curve", "area_curve"])]
-    named = [
-        (
-            row.system,
-            f"{row.protocol} {row.metric}" + (f" {row.threshold_km:g} km" if row.threshold_km > 0 else ""),
-            row,
-        )
-        for row in whole.itertuples()
-    ]
-    found: dict[str, Any] = {system: {} for system in scored.systems}
-    for system, name, row in named:
-        found[system][name] = [row.value, row.low, row.high]
+    found: dict[str, dict[str, list[float]]] = {system: {} for system in scored.systems}
+    for row in _nullable(whole).to_dict("records"):
+        at = "" if row["threshold_km"] is None else f" {row['threshold_km']:g} km"
+        found[row["system"]][f"{row['protocol']} {row['metric']}{at}"] = [row["value"], row["low"], row["high"]]
     missing = {system: int(answers.missing.sum()) for system, answers in scored.systems.items()}
     return {"images": len(scored), "missing": missing, "figures": found}
 

@@ -101,7 +101,9 @@ class _Builder:
         def maker(rows: Rows) -> NDArray[np.bool_]:
             return protocol.hit(protocol.distance_km(answers.angle[rows], answers.geodesic_km[rows]), threshold)
 
-        column = self._column((name, protocol.radius_km, protocol.inclusive, threshold), maker)
+        # < and <= differ only where a distance is the threshold exactly; elsewhere one column serves both.
+        exact = bool(np.any(protocol.distance_km(answers.angle, answers.geodesic_km) == threshold))
+        column = self._column((name, protocol.radius_km, exact and protocol.inclusive, threshold), maker)
         return Figure(metric, protocol.name, column, 0, threshold_km=threshold)
 
     def _distance_figures(self, name: str, answers: Answers, protocol: Protocol) -> list[Figure]:

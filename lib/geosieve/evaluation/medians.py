@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +54,7 @@ def windows(order: I8, codes: NDArray[np.int32], buckets: NDArray[np.int32], n_g
 
 
 def sample_medians(
-    values: F8, counts: NDArray[np.floating], buckets: NDArray[np.int32], below: F8, totals: F8, balanced: bool
+    values: F8, counts: NDArray[np.floating[Any]], buckets: NDArray[np.int32], below: F8, totals: F8, balanced: bool
 ) -> F8:
     """Median of each sample, shape (samples,).
 

@@ -178,4 +178,4 @@ def _bits(levels: NDArray[np.bool_]) -> NDArray[np.int32]:
 
 
 def _levels(bits: pd.Series[int]) -> NDArray[np.bool_]:
-    return (bits.to_numpy()[:, None] & _LEVEL_BITS) != 0
+    return np.asarray((bits.to_numpy()[:, None] & _LEVEL_BITS) != 0)

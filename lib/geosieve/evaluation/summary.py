@@ -6,8 +6,9 @@ The page loads nothing from anywhere. Names come from other people's files, so t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,9 @@ _SHARES = ("recall", "area_recall", "aurc", *_PLACES)
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 50, 40
 # Okabe and Ito's palette: told apart also by readers who do not see all colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+
+Row = Mapping[Hashable, Any]
+"""A row of `evaluations`."""
 
 Table = tuple[list[str], list[list[str]]]
 """Heads and rows of a table, as plain text."""
@@ -72,14 +76,15 @@ def _variants(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 def _sections(figures: pd.DataFrame) -> list[tuple[str, Table]]:
     found = []
     for words, group in _variants(figures):
-        of_protocol = group.groupby("protocol", sort=False)
-        for protocol, rows in of_protocol:
-            columns = _AREA if protocol == RECALL_VS_AREA else _PLACE if protocol == REVERSE_GEOCODER else _DISTANCE
-            found.append((f"{protocol}{words}", _table(rows, columns, ["system"], _system)))
+        for protocol in group["protocol"].unique():
+            rows = group[group["protocol"] == protocol]
+            found.append((f"{protocol}{words}", _table(rows, _COLUMNS.get(protocol, _DISTANCE), ["system"], _system)))
     divided = figures[figures["stratum"] != ALL]
-    for (protocol, stratum), rows in divided.groupby(["protocol", "stratum"], sort=False):
-        columns = _AREA if protocol == RECALL_VS_AREA else _PLACE if protocol == REVERSE_GEOCODER else _DISTANCE
-        found.append((f"{protocol} by {stratum}", _table(rows, columns, [stratum, "system"], _stratum_and_system)))
+    for stratum in divided["stratum"].unique():
+        for protocol in divided["protocol"].unique():
+            rows = divided[(divided["stratum"] == stratum) & (divided["protocol"] == protocol)]
+            columns, heads = _COLUMNS.get(protocol, _DISTANCE), [stratum, "system"]
+            found.append((f"{protocol} by {stratum}", _table(rows, columns, heads, _stratum_and_system)))
     return found
 
 
@@ -95,42 +100,40 @@ _DISTANCE: tuple[Column, ...] = (
 _AREA: tuple[Column, ...] = (*((f"{km:g} km cap", "area_recall", km) for km in THRESHOLDS_KM), ("AURC", "aurc", None))
 _PLACE: tuple[Column, ...] = tuple((name.removeprefix("hit_"), name, None) for name in _PLACES)
 
+_COLUMNS = {RECALL_VS_AREA: _AREA, REVERSE_GEOCODER: _PLACE}
 
-def _system(row: pd.Series[object]) -> list[str]:
+
+def _system(row: Row) -> list[str]:
     other = row["compared_to"]
-    return [str(row["system"]) if pd.isna(other) else f"{row['system']} − {other}"]
+    return [row["system"] if pd.isna(other) else f"{row['system']} − {other}"]
 
 
-def _stratum_and_system(row: pd.Series[object]) -> list[str]:
-    balance = "" if pd.isna(row["balanced_by"]) else f" (balanced by {row['balanced_by']})"
+def _stratum_and_system(row: Row) -> list[str]:
+    balance: str = "" if pd.isna(row["balanced_by"]) else f" (balanced by {row['balanced_by']})"
     return [f"{row['stratum_value']}{balance}", *_system(row)]
 
 
 def _table(
-    figures: pd.DataFrame, columns: Sequence[Column], heads: list[str], names: Callable[[pd.Series[object]], list[str]]
+    figures: pd.DataFrame, columns: Sequence[Column], heads: list[str], names: Callable[[Row], list[str]]
 ) -> Table:
     """Rows are systems, and differences of systems; cells are figures with their intervals."""
     present = [c for c in columns if (figures["metric"] == c[1]).any()]
     rows = []
     keys = ["stratum_value", "balanced_by", "system", "compared_to"]
     for _, group in figures.groupby(keys, sort=False, dropna=False):
-        first = group.iloc[0]
-        cells = {
-            (row.metric, None if np.isnan(row.threshold_km) else row.threshold_km): _cell(
-                row.metric, row.value, row.low, row.high
-            )
-            for row in group.itertuples()
-        }
-        rows.append([*names(first), f"{group['n'].max():,}", *(cells.get((c[1], c[2]), "") for c in present)])
+        records = group.to_dict("records")
+        cells = {(row["metric"], None if pd.isna(row["threshold_km"]) else row["threshold_km"]): row for row in records}
+        images = f"{max(row['n'] for row in records):,}"
+        rows.append([*names(records[0]), images, *(_cell(cells.get((c[1], c[2]))) for c in present)])
     return [*heads, "images", *(c[0] for c in present)], rows
 
 
-def _cell(metric: str, value: float, low: float, high: float) -> str:
-    if np.isnan(value):
+def _cell(row: Row | None) -> str:
+    if row is None or pd.isna(row["value"]):
         return "–"
-    factor, unit, digits = (100, " %", 2) if metric in _SHARES else (1, "", 1)
-    ends = ("–" if np.isnan(end) else f"{factor * end:.{digits}f}" for end in (low, high))
-    return f"{factor * value:.{digits}f}{unit} [{', '.join(ends)}]"
+    factor, unit, digits = (100, " %", 2) if row["metric"] in _SHARES else (1, "", 1)
+    ends = ("–" if pd.isna(row[end]) else f"{factor * row[end]:.{digits}f}" for end in ("low", "high"))
+    return f"{factor * row['value']:.{digits}f}{unit} [{', '.join(ends)}]"
 
 
 def _plain(text: str) -> str:
