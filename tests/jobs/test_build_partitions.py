@@ -1,0 +1,334 @@
+"""`build_partitions` end to end: what it publishes, that tasks and order do not matter, and labelling with it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import s2sphere
+import shapely
+from fabricated_rasters import write_raster
+from pyspark.sql import SparkSession
+from rasterio.transform import from_origin
+
+from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.partitions.base import OUTSIDE
+from geosieve.partitions.building.job import BuildConfig, build_partitions
+from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
+from geosieve.runtime.job import main
+
+JOBS: dict[str, Any] = {
+    "ingest_images": (IngestConfig, ingest_images),
+    "catalog_rasters": (CatalogConfig, catalog_rasters),
+    "build_partitions": (BuildConfig, build_partitions),
+    "label_attributes": (LabelConfig, label_attributes),
+}
+DATA = Path(__file__).parents[3] / "shared" / "data"
+FAMILY = [{"name": "coarse", "img_max": 400}, {"name": "middle", "img_max": 150}, {"name": "fine", "img_max": 60}]
+ADAPTIVE = {"method": "adaptive_s2", "img_min": 5, "family": FAMILY}
+
+
+class Workspace:
+    """A folder with tables; runs jobs as the command line does and returns exit code and report."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> None:
+        self.root, self._capsys, self.spark = root, capsys, spark
+        self.tables = root / "tables"
+
+    def run(self, job: str, config: dict[str, Any], run_id: str = "r1", *options: str) -> tuple[int, dict[str, Any]]:
+        path = self.root / f"{job}.yaml"
+        path.write_text(json.dumps({**config, "output": str(self.tables)}))
+        model, function = JOBS[job]
+        code = main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])
+        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
+
+    def ingest(self, lat: np.ndarray, lon: np.ndarray, source: str = "points") -> None:
+        path = self.root / f"{source}.csv"
+        ids = [f"{source}{n:06d}" for n in range(lat.size)]
+        pd.DataFrame({"id": ids, "lat": lat, "lon": lon}).to_csv(path, index=False)
+        columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
+        facts = {"name": source, "uri": str(path), "format": "csv", "columns": columns}
+        assert self.run("ingest_images", {"source": facts})[0] == 0
+
+    def build(self, method: dict[str, Any], run_id: str = "r1", source: str = "points") -> tuple[int, dict[str, Any]]:
+        images = {"root": str(self.tables), "sources": [source]}
+        return self.run("build_partitions", {"images": images, "build": method}, run_id)
+
+    def regions(self, partition: str, run_id: str = "r1") -> pd.DataFrame:
+        leaf = self.tables / f"regions_of_partition/job=build_partitions/run_id={run_id}"
+        frame = pq.read_table(leaf, partitioning=None).to_pandas(types_mapper={}.get)
+        return frame[frame["partition"] == partition].sort_values("region").reset_index(drop=True)
+
+    def label(self, partitions: list[Any], source: str = "points", run_id: str = "r1") -> pd.DataFrame:
+        root = {"root": str(self.tables)}
+        config = {"images": {**root, "sources": [source]}, "rasters": root, "partitions": partitions}
+        code, report = self.run("label_attributes", config, run_id)
+        assert code == 0, report["error"]
+        frame = pq.read_table(self.tables / f"labels/run_id={run_id}", partitioning=None).to_pandas()
+        return frame.sort_values("image_id").reset_index(drop=True)
+
+    def built(self, partition: str, **more: Any) -> dict[str, Any]:
+        return {"kind": "built", "name": partition, "root": str(self.tables), "partition": partition, **more}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
+    return Workspace(tmp_path, capsys, spark)
+
+
+def towns(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Synthetic: towns of unequal size all over the Earth, one across ±180, one at each pole, and scattered points."""
+    rng = np.random.default_rng(seed)
+    lat0 = np.r_[rng.uniform(-60, 70, 20), 89.9, -89.9, 10.0]
+    lon0 = np.r_[rng.uniform(-180, 180, 20), 0.0, 0.0, 180.0]
+    town = rng.choice(lat0.size, n, p=rng.dirichlet(np.ones(lat0.size)))
+    lat = np.clip(lat0[town] + rng.normal(0, 0.3, n), -90, 90)
+    lon = (lon0[town] + rng.normal(0, 0.3, n) + 180) % 360 - 180
+    scattered = n // 20
+    lat[:scattered] = np.degrees(np.arcsin(rng.uniform(-1, 1, scattered)))
+    lon[:scattered] = rng.uniform(-180, 180, scattered)
+    return lat, lon
+
+
+def by_s2sphere(lat: np.ndarray, lon: np.ndarray, img_max: int, img_min: int) -> dict[str, int]:
+    """The rules of METHODS section 3 with objects of s2sphere: images by token."""
+    points = zip(lat.tolist(), np.where(lon == 180, -180, lon).tolist(), strict=True)
+    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*p)) for p in points]
+    cells: dict[Any, list[Any]] = {}
+    for leaf in leaves:
+        cells.setdefault(leaf.parent(2), []).append(leaf)
+    cells = {cell: held for cell, held in cells.items() if len(held) > img_min}
+    level = 2
+    while level < 30 and any(len(held) > img_max for held in cells.values()):
+        level += 1
+        for cell in [cell for cell, held in cells.items() if len(held) > img_max]:
+            for leaf in cells.pop(cell):
+                cells.setdefault(leaf.parent(level), []).append(leaf)
+    return {cell.to_token(): len(held) for cell, held in cells.items() if len(held) > img_min}
+
+
+def test_a_family_of_adaptive_s2_cells(workspace: Workspace) -> None:
+    lat, lon = towns(6000)
+    workspace.ingest(lat, lon)
+    code, report = workspace.build(ADAPTIVE)
+    assert code == 0, report["error"]
+    for member in FAMILY:
+        regions = workspace.regions(member["name"])
+        expected = by_s2sphere(lat, lon, member["img_max"], 5)
+        # in S2 id order, each with its images
+        order = sorted(expected, key=lambda token: s2sphere.CellId.from_token(token).id())
+        assert regions["name"].tolist() == order
+        assert regions["n_images"].tolist() == [expected[token] for token in order]
+        areas = [s2sphere.Cell(s2sphere.CellId.from_token(token)).exact_area() * 6371.0088**2 for token in order]
+        np.testing.assert_allclose(regions["area_km2"], areas, rtol=1e-9)
+        inside = report["details"]["images"][member["name"]]
+        assert inside["inside"] == sum(expected.values())
+        assert inside["inside"] + inside["outside"] == lat.size
+    assert report["rows_in"] == report["rows_out"] == sum(len(workspace.regions(m["name"])) for m in FAMILY)
+
+    # a parent is the cell of the coarser member that contains the cell
+    for finer, coarser in (("fine", "middle"), ("middle", "coarse")):
+        above = workspace.regions(coarser)["name"]
+        for row in workspace.regions(finer).itertuples():
+            parent, child = (s2sphere.CellId.from_token(token) for token in (above[row.parent], row.name))
+            assert parent.contains(child)
+
+    # labelling gives every image the cell that holds it, or none
+    labels = workspace.label([workspace.built("fine"), workspace.built("coarse", run="r1")])
+    names = workspace.regions("fine")["name"].tolist()
+    expected = by_s2sphere(lat, lon, 60, 5)
+    for row in labels.itertuples():
+        leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(row.lat, -180.0 if row.lon == 180 else row.lon))
+        if row.fine != OUTSIDE:
+            assert s2sphere.CellId.from_token(names[row.fine]).contains(leaf)
+        else:
+            assert not any(leaf.parent(level).to_token() in expected for level in range(2, 31))
+
+    # the mean position on the sphere, also of the town across ±180
+    mean = labels.groupby("fine")[["lat", "lon"]].agg(list)
+    regions = workspace.regions("fine")
+    for region, (lats, lons) in mean.drop(OUTSIDE).iterrows():
+        phi, theta = np.radians(lats), np.radians(lons)
+        total = np.array([np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)]).sum(axis=1)
+        phi, theta = np.radians(regions.loc[region, ["lat", "lon"]].to_numpy(float))
+        there = np.array([np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)])
+        assert np.linalg.norm(total / np.linalg.norm(total) - there) < 1e-9
+
+    # outlines: GeoParquet that holds its images, none across ±180
+    shapes = shapely.from_wkb(regions["geometry"].to_list())
+    assert shapely.is_valid(shapes).all() and (np.ptp(shapely.bounds(shapes)[:, [0, 2]], axis=1) <= 90.0).all()
+    inside = labels[(labels["fine"] != OUTSIDE) & (labels["lat"].abs() < 80)]  # degrees of longitude shrink beyond
+    away = shapely.distance(shapes[inside["fine"]], shapely.points(inside["lon"], inside["lat"]))
+    assert (away == 0).mean() > 0.99 and away.max() < 0.01  # a chord of half a degree lies so far from its great circle
+
+
+def test_tasks_and_order_do_not_matter(workspace: Workspace) -> None:
+    lat, lon = towns(3000, seed=1)
+    workspace.ingest(lat, lon)
+    workspace.ingest(lat[::-1], lon[::-1], source="reversed")
+    geocells = {"method": "geocells", "name": "g", "sample": 10_000, "search": {"min_samples": [20], "xi": [0.05]}}
+    quadtree = {"method": "quadtree", "name": "q", "img_max": 100}
+    digests = []
+    for run_id, source, partitions in (("a", "points", 4), ("b", "reversed", 31)):
+        workspace.spark.conf.set("spark.sql.shuffle.partitions", partitions)
+        found = {}
+        for number, method in enumerate((ADAPTIVE, quadtree)):
+            code, report = workspace.build(method, f"{run_id}{number}", source)
+            assert code == 0, report["error"]
+            found |= {name: facts["hash"] for name, facts in report["details"]["partitions"].items()}
+            for name in report["details"]["partitions"]:
+                table = workspace.regions(name, f"{run_id}{number}")
+                found[f"{name} rows"] = table.drop(columns=["geometry", "bbox"]).to_csv()
+        digests.append(found)
+    workspace.spark.conf.set("spark.sql.shuffle.partitions", 4)
+    assert digests[0] == digests[1]
+    # a sample is drawn by id: the same images in other tasks give the same geocells
+    hashes = set()
+    for run_id, files in (("c", 1), ("d", 7)):
+        workspace.spark.conf.set("spark.sql.files.maxPartitionBytes", "128MB" if files == 1 else "4KB")
+        code, report = workspace.build(geocells, run_id)
+        assert code == 0, report["error"]
+        hashes.add(report["details"]["partitions"]["g"]["hash"])
+    workspace.spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    assert len(hashes) == 1
+
+
+def test_geocells_cover_the_earth_and_their_clusters_cover_them(workspace: Workspace) -> None:
+    lat, lon = towns(2500, seed=2)
+    workspace.ingest(lat, lon)
+    search = {"min_samples": [10, 20], "xi": [0.03, 0.1]}
+    clusters = {"name": "clusters", "fewest": 2, "min_samples": [5], "xi": [0.05, 0.2]}
+    code, report = workspace.build(
+        {"method": "geocells", "name": "geocells", "sample": 2000, "search": search, "clusters": clusters}
+    )
+    assert code == 0, report["error"]
+    tried = report["details"]["search"]
+    assert [(t["min_samples"], t["xi"]) for t in tried] == [(10, 0.03), (10, 0.1), (20, 0.03), (20, 0.1)]
+    assert sum(t.get("chosen", False) for t in tried) == 1
+    sphere = 4 * np.pi * 6371.0088**2
+    geocells, inner = workspace.regions("geocells"), workspace.regions("clusters")
+    assert len(inner) > len(geocells) > 5
+    np.testing.assert_allclose(geocells["area_km2"].sum(), sphere, rtol=1e-12)
+    # the clusters of a geocell divide it
+    by_parent = inner.groupby("parent").agg({"area_km2": "sum", "n_images": "sum"})
+    np.testing.assert_allclose(by_parent["area_km2"], geocells["area_km2"], rtol=1e-9)
+    assert by_parent["n_images"].tolist() == geocells["n_images"].tolist()
+    assert geocells["n_images"].sum() == lat.size
+    whole = shapely.union_all(shapely.from_wkb(geocells["geometry"].to_list()))
+    assert whole.area == pytest.approx(360 * 180, rel=1e-9)
+
+    # each image is in the geocell of the nearest centroid, and in the nearest cluster of those
+    labels = workspace.label([workspace.built("geocells"), workspace.built("clusters")])
+    near = _haversine(labels["lat"], labels["lon"], geocells)
+    assert labels["geocells"].tolist() == near.argmin(axis=1).tolist()
+    near = _haversine(labels["lat"], labels["lon"], inner)
+    near[inner["parent"].to_numpy()[np.newaxis] != labels["geocells"].to_numpy()[:, np.newaxis]] = np.inf
+    assert labels["clusters"].tolist() == near.argmin(axis=1).tolist()
+
+
+def _haversine(lat: Any, lon: Any, regions: pd.DataFrame) -> np.ndarray:
+    phi, theta = np.radians(lat.to_numpy())[:, np.newaxis], np.radians(lon.to_numpy())[:, np.newaxis]
+    phi0, theta0 = np.radians(regions["lat"].to_numpy(float)), np.radians(regions["lon"].to_numpy(float))
+    return np.sin((phi - phi0) / 2) ** 2 + np.cos(phi) * np.cos(phi0) * np.sin((theta - theta0) / 2) ** 2
+
+
+def test_a_quadtree_of_the_images(workspace: Workspace) -> None:
+    lat, lon = towns(3000, seed=3)
+    workspace.ingest(lat, lon)
+    code, report = workspace.build({"method": "quadtree", "name": "boxes", "depth": 6, "img_max": 50})
+    assert code == 0, report["error"]
+    regions = workspace.regions("boxes")
+    bounds = shapely.bounds(shapely.from_wkb(regions["geometry"].to_list()))
+    west, south, east, north = bounds.T
+    inside = (lon[:, None] >= west) & (lon[:, None] <= east) & (lat[:, None] >= south) & (lat[:, None] <= north)
+    assert inside.any(axis=1).all() and regions["n_images"].sum() == lat.size
+    depth = np.log2(np.ptp(lon) / (east - west)).round()
+    assert ((regions["n_images"] <= 50) | (depth == 6)).all()
+    labels = workspace.label([workspace.built("boxes")])
+    assert inside[np.arange(lat.size), labels["boxes"]].all()
+    assert labels["boxes"].value_counts().sort_index().tolist() == regions["n_images"].tolist()
+
+
+def test_definitions_are_published_with_what_was_fitted(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(np.array([5.5, 4.5]), np.array([0.5, 3.5]))
+    values = np.array([[1, 10, 100, 1000], [1, 1, 1, 10_000]], np.int32)
+    raster = write_raster(tmp_path / "people.tif", values, from_origin(0, 6, 1, 1))
+    rasters = {"collection": "people", "uri": str(raster), "statistics": True}
+    assert workspace.run("catalog_rasters", {"rasters": rasters})[0] == 0
+    square = {"type": "Polygon", "coordinates": [[[0, 4], [2, 4], [2, 6], [0, 6], [0, 4]]]}
+    feature = {"type": "Feature", "properties": {"name": "Squareland"}, "geometry": square}
+    (tmp_path / "land.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    density = {"name": "density", "kind": "density", "collection": "people"}
+    land = {"name": "land", "kind": "polygons", "uri": str(tmp_path / "land.geojson"), "name_column": "name"}
+    method = {"method": "definitions", "rasters": {"root": str(workspace.tables)}, "partitions": [density, land]}
+    code, report = workspace.run("build_partitions", {"build": method})
+    assert code == 0, report["error"]
+    row = duckdb.sql(
+        f"SELECT definition FROM '{workspace.tables}/partitions/job=build_partitions/*/*.parquet' "
+        "WHERE partition = 'density'"
+    ).fetchall()
+    assert json.loads(row[0][0])["edges"] == pytest.approx([10, 100, 1000])
+    labels = workspace.label([workspace.built("density"), workspace.built("land")])
+    assert labels[["density", "land"]].to_numpy().tolist() == [[0, 0], [3, OUTSIDE]]
+
+
+def test_the_published_quadtree_of_osv5m(workspace: Workspace) -> None:
+    cells = DATA / "cells" / "osv5m_quadtree_10_1000.csv"
+    if not cells.exists():
+        pytest.skip("../shared/data is not there")
+    code, report = workspace.run(
+        "build_partitions", {"build": {"method": "quadtree_csv", "name": "osv5m", "uri": str(cells)}}
+    )
+    assert code == 0 and report["details"]["partitions"]["osv5m"]["regions"] == 11_399
+    photos = pd.read_csv(DATA / "coords" / "yfcc26k.csv").head(3000)
+    workspace.ingest(photos["LAT"].to_numpy(), photos["LON"].to_numpy())
+    labels = workspace.label([workspace.built("osv5m")])
+    published = pd.read_csv(cells)
+    inside = labels["osv5m"] != OUTSIDE
+    boxes = published.iloc[labels.loc[inside, "osv5m"]].reset_index(drop=True)
+    there = labels[inside].reset_index(drop=True)
+    assert there["lat"].between(boxes["min_lat"], boxes["max_lat"]).all()
+    assert there["lon"].between(boxes["min_lon"], boxes["max_lon"]).all()
+    for row in labels[~inside].itertuples():
+        holds = published["min_lat"].lt(row.lat) & published["max_lat"].gt(row.lat)
+        assert not (holds & published["min_lon"].lt(row.lon) & published["max_lon"].gt(row.lon)).any()
+    assert inside.mean() > 0.8
+
+
+def test_what_cannot_be_built_is_told(workspace: Workspace) -> None:
+    workspace.ingest(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    code, report = workspace.build(ADAPTIVE)
+    assert code == 65 and "no cell has more than 5 of the 2 images" in report["error"]
+    assert not list(workspace.tables.glob("partitions/*/*/_SUCCESS"))
+    code, report = workspace.build({"method": "geocells", "name": "g"})
+    assert code == 65 and "no clustering has 2 to 10000 clusters" in report["error"]
+    code, report = workspace.run("build_partitions", {"build": ADAPTIVE})
+    assert code == 78 and "images" in report["error"]
+    code, report = workspace.build({**ADAPTIVE, "family": FAMILY[::-1]})
+    assert code == 78 and "coarse ones come first" in report["error"]
+    code, report = workspace.build({"method": "quadtree_csv", "name": "q", "uri": "/nowhere.csv"})
+    assert code == 65 and "/nowhere.csv" in report["error"]
+    root = {"root": str(workspace.tables)}
+    config = {"images": root, "rasters": root, "partitions": [workspace.built("fine")]}
+    code, report = workspace.run("label_attributes", config)
+    assert code == 65 and "no partition 'fine'" in report["error"]
+
+
+def test_all_images_at_one_place(workspace: Workspace) -> None:
+    """The cell is a leaf, level 30, which is still assigned; the quadtree is one region."""
+    workspace.ingest(np.full(30, 48.8584), np.full(30, 2.2945))
+    code, report = workspace.build({**ADAPTIVE, "family": [{"name": "leaf", "img_max": 10}]})
+    assert code == 0, report["error"]
+    leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(48.8584, 2.2945))
+    assert workspace.regions("leaf")["name"].tolist() == [leaf.to_token()]
+    code, report = workspace.build({"method": "quadtree", "name": "one"}, "r2")
+    assert code == 0, report["error"]
+    labels = workspace.label([workspace.built("leaf"), workspace.built("one")])
+    assert set(labels["leaf"]) == {0} and set(labels["one"]) == {0}
