@@ -78,8 +78,8 @@ def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any],
     return json.loads(out.splitlines()[-1]), used
 
 
-def prepare(n: int) -> Path:
-    """Tables with n synthetic images and the maps catalogued; kept between runs."""
+def prepare_images(n: int) -> Path:
+    """Tables with n synthetic images; kept between runs."""
     root = (FOLDER / f"tables_{n}").resolve()
     points = FOLDER / f"points_{n}.parquet"
     if not points.exists():
@@ -90,6 +90,12 @@ def prepare(n: int) -> Path:
     source = {"name": "synthetic", "uri": str(points.resolve()), "format": "parquet", "columns": columns}
     if not (root / f"images/source=synthetic/run_id={RUN}/_SUCCESS").exists():
         job("ingest_images", {"source": source, "output": str(root)}, RUN)
+    return root
+
+
+def prepare(n: int) -> Path:
+    """Tables with n synthetic images and the maps catalogued; kept between runs."""
+    root = prepare_images(n)
     for collection in MAPS:
         if not (root / f"raster_catalog/collection={collection}/run_id={RUN}/_SUCCESS").exists():
             path = koppen() if collection == "koppen" else landscan_like(int(collection[-1])).resolve()

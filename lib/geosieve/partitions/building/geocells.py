@@ -106,13 +106,14 @@ def find_cells(lat: F8, lon: F8, search: Search) -> tuple[F8, F8, list[dict[str,
             algorithm="ball_tree",
         ).fit(radians)
         for xi in search.xi:
-            labels, _ = cluster_optics_xi(
-                reachability=found.reachability_,
-                predecessor=found.predecessor_,
-                ordering=found.ordering_,
-                min_samples=min_samples,
-                xi=xi,
-            )
+            with np.errstate(invalid="ignore"):  # it divides the infinite reachabilities of neighbours
+                labels, _ = cluster_optics_xi(
+                    reachability=found.reachability_,
+                    predecessor=found.predecessor_,
+                    ordering=found.ordering_,
+                    min_samples=min_samples,
+                    xi=xi,
+                )
             labels = labels.astype(np.int64)
             trial = {"min_samples": min_samples, "xi": xi, "clusters": int(labels.max()) + 1}
             trial["unassigned"] = int((labels < 0).sum())

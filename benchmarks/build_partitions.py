@@ -1,0 +1,103 @@
+"""Adaptive S2 of 4.7 million points and against s2sphere objects; spherical Voronoi cells of a million points."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from functools import partial
+from time import process_time
+
+import numpy as np
+import s2sphere
+from numpy.typing import NDArray
+
+from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks.label_job import POINTS, RUN, job, prepare_images
+from benchmarks.timing import bar, interleaved, one_core
+from geosieve.geo import s2
+from geosieve.geo.outlines import unit_vectors
+from geosieve.partitions.building import adaptive_s2
+from geosieve.partitions.building.cell_tree import Histogram, refine
+from geosieve.partitions.building.cells import VoronoiCells
+from geosieve.partitions.building.geocells import NearestCentroid
+
+FEWER_POINTS, PEER_POINTS, VORONOI_POINTS, CENTROIDS = POINTS // 4, 100_000, 1_000_000, 2_700
+START, IMG_MIN, IMG_MAX = 2, 50, 1000
+
+Cells = dict[str, int]
+
+
+def ours(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Cells:
+    """Images by token, by arrays."""
+    cells, images = refine(Histogram.of(adaptive_s2.leaves(lat, lon)), START, s2.MAX_LEVEL, IMG_MAX, IMG_MIN)
+    return dict(zip(s2.tokens(adaptive_s2.ids_of(cells)).tolist(), images.tolist(), strict=True))
+
+
+def peer(lat: list[float], lon: list[float]) -> Cells:
+    """The same by objects of s2sphere, a point at a time."""
+    points = zip(lat, lon, strict=True)
+    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*point)) for point in points]
+    cells: dict[s2sphere.CellId, list[s2sphere.CellId]] = {}
+    for leaf in leaves:
+        cells.setdefault(leaf.parent(START), []).append(leaf)
+    cells = {cell: held for cell, held in cells.items() if len(held) > IMG_MIN}
+    level = START
+    while level < s2.MAX_LEVEL and any(len(held) > IMG_MAX for held in cells.values()):
+        level += 1
+        for cell in [cell for cell, held in cells.items() if len(held) > IMG_MAX]:
+            for leaf in cells.pop(cell):
+                cells.setdefault(leaf.parent(level), []).append(leaf)
+    return {cell.to_token(): len(held) for cell, held in cells.items() if len(held) > IMG_MIN}
+
+
+def spark_seconds() -> tuple[float, dict[str, dict[str, int]]]:
+    """Seconds of the job without the session's start, for the family of GeoEstimation, and what it made."""
+    root, output = prepare_images(POINTS), FOLDER.resolve() / "built"
+    family = [{"name": f"max_{n}", "img_max": n} for n in (5000, 2000, IMG_MAX)]
+    build = {"method": "adaptive_s2", "img_min": IMG_MIN, "family": family}
+    shutil.rmtree(output, ignore_errors=True)
+    try:
+        report, _ = job("build_partitions", {"images": {"root": str(root)}, "build": build, "output": str(output)}, RUN)
+    finally:
+        shutil.rmtree(output, ignore_errors=True)
+    stages = report["seconds"]
+    print("  run: " + ", ".join(f"{stage} {s:.1f}" for stage, s in stages.items()) + " s", flush=True)
+    return sum(s for stage, s in stages.items() if stage != "session"), report["details"]["partitions"]
+
+
+def main() -> int:
+    """Exit code 1 when a bar is missed or a partition differs from the peer's."""
+    seconds, made = spark_seconds()
+    print("  cells: " + ", ".join(f"{name} {facts['regions']:,}" for name, facts in made.items()))
+    done = bar(f"adaptive S2 of {POINTS:,} points, Spark, 2 cores", seconds, 60.0, unit="s")
+    one_core()
+    lat, lon = clustered_points(POINTS, seed=7)
+    assert len(ours(lat, lon)) == made[f"max_{IMG_MAX}"]["regions"]
+    few = lat[:PEER_POINTS], lon[:PEER_POINTS]
+    times, results = interleaved(
+        {
+            "peer": partial(peer, few[0].tolist(), few[1].tolist()),
+            "few": partial(ours, *few),
+            "fewer": partial(ours, lat[:FEWER_POINTS], lon[:FEWER_POINTS]),
+            "many": partial(ours, lat, lon),
+        }
+    )
+    same = results["peer"] == results["few"]
+    print(f"  cells and counts of {PEER_POINTS:,} points {'equal' if same else 'DIFFER'}")
+    rates = {"s2sphere": PEER_POINTS / times["peer"], "geosieve": POINTS / times["many"]}
+    print("  points/s, one core: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
+    done &= same and bar("geosieve over s2sphere, same points", times["peer"] / times["few"], 50.0, at_least=True)
+    done &= bar("time for four times the points", times["many"] / times["fewer"], 4.4)
+
+    rng = np.random.default_rng(0)
+    sphere = np.degrees(np.arcsin(rng.uniform(-1, 1, CENTROIDS))), rng.uniform(-180, 180, CENTROIDS)
+    cells = VoronoiCells(NearestCentroid(unit_vectors(*sphere)))
+    start = process_time()
+    cells.assign(lat[:VORONOI_POINTS], lon[:VORONOI_POINTS])
+    rate = VORONOI_POINTS / (process_time() - start)
+    done &= bar(f"nearest of {CENTROIDS:,} geocells, one core", rate, 500_000.0, unit="points/s", at_least=True)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
