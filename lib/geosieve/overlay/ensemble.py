@@ -126,17 +126,17 @@ class Ensemble:
 
     def gather(self, factors: list[F8]) -> F8:
         """Scores of every atom from the predictors' factors, (images, atoms)."""
-        return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self._columns, strict=True)))
+        return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self.columns, strict=True)))
 
     @cached_property
-    def _columns(self) -> list[I8]:
+    def columns(self) -> list[I8]:
         """For each predictor the column of its factor at each atom: 0 outside, 1 + region within."""
         return [np.maximum(self.overlay.labels[:, self.overlay.column(p.partition)], -1) + 1 for p in self.predictors]
 
     @cached_property
     def structure(self) -> Structure:
         """The atoms by the region of the finest predictor."""
-        return Structure.of(self.overlay.area_km2, self._columns)
+        return Structure.of(self.overlay.area_km2, self.columns)
 
     def reached(self, predictions: Predictions, truth: ArrayLike) -> F8:
         """Area, km², of all atoms that score at least as much as the truth's: Alg. 3, ties count. (images,)
@@ -150,7 +150,7 @@ class Ensemble:
         return self._by_chunk(predictions, truth, self.structure.atoms_above).astype(np.int64)
 
     def mass_needed(self, predictions: Predictions, truth: ArrayLike) -> F8:
-        """Probability of all atoms that score at least as much as the truth's, (images,); NaN if nothing is possible."""
+        """Probability of all atoms that score at least as much as the truth's, (images,); NaN if there is none."""
         return self._by_chunk(predictions, truth, self.structure.mass_above)
 
     def _by_chunk(self, predictions: Predictions, truth: ArrayLike, measure: Callable[[F8, F8, I8], F8]) -> F8:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geosieve.geo import s2
@@ -35,17 +35,19 @@ class Ranking:
 
     @cached_property
     def area_km2(self) -> F8:
-        return self.overlay.area_km2[self.atom]
+        return np.asarray(self.overlay.area_km2[self.atom])
 
     def within_area(self, budget_km2: float) -> I8:
         """How many leading atoms fit into a budget of area, (images,)."""
-        return np.asarray((np.cumsum(self.area_km2, axis=1) <= budget_km2).sum(axis=1))
+        return np.asarray((np.cumsum(self.area_km2, axis=1) <= budget_km2).sum(axis=1), dtype=np.int64)
 
     def within_mass(self, share: float) -> I8:
         """How many leading atoms it takes to hold at least `share` of the probability, (images,)."""
         held = np.cumsum(self.probability, axis=1)
         # Rounding may leave the last sum below 1: then all atoms that have any.
-        return np.minimum((held < share).sum(axis=1) + 1, (self.probability > 0).sum(axis=1))
+        return np.asarray(
+            np.minimum((held < share).sum(axis=1) + 1, (self.probability > 0).sum(axis=1)), dtype=np.int64
+        )
 
     def best_point(self) -> tuple[F8, F8]:
         """(lat, lon) of the centroid of the densest atom, (images,)."""
@@ -71,7 +73,7 @@ class Ranking:
         return lat, lon, km
 
     def entropy(self) -> F8:
-        """Differential entropy -∫ ρ ln ρ dA in nats, ρ per km², (images,): its exponential is an effective area in km²."""
+        """Differential entropy -∫ ρ ln ρ dA, nats, (images,); its exponential is an effective area in km²."""
         with np.errstate(invalid="ignore"):
             parts = np.where(self.probability == 0, 0.0, self.probability * self.log_density)
         return np.asarray(-parts.sum(axis=1))
@@ -117,16 +119,15 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
         number = found + np.cumsum(enough) - 1
         region[left[enough[cell]]] = number[cell[enough[cell]]]
         found += int(enough.sum())
-    left = region < 0
     if found == 0:
         return np.zeros_like(region)
-    if left.any():
-        placed = np.flatnonzero(~left)
-        _, nearest = cKDTree(_vectors(overlay, placed)).query(_vectors(overlay, np.flatnonzero(left)))
+    left, placed = np.flatnonzero(region < 0), np.flatnonzero(region >= 0)
+    if left.size:
+        _, nearest = cKDTree(_vectors(overlay, placed)).query(_vectors(overlay, left))
         region[left] = region[placed[nearest]]
     return region
 
 
-def _vectors(overlay: Overlay, atoms: ArrayLike) -> F8:
+def _vectors(overlay: Overlay, atoms: I8) -> F8:
     phi, lam = np.radians(overlay.lat[atoms]), np.radians(overlay.lon[atoms])
     return np.column_stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])

@@ -1,0 +1,146 @@
+"""Weights and temperatures fitted on a validation split, and how well stated probabilities hold.
+
+The logarithm of an ensemble's density is linear in w/T (times the logarithm of a predictor's probabilities) and in w
+(times minus the logarithm of its regions' areas), so that the mean log score of the truth, a proper score (Good 1952),
+is concave in both and has one maximum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+
+from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor
+from geosieve.runtime.errors import InputError
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+FLOOR = 1e-12
+"""Probabilities below this count as this much in the log score: one zero at a truth would outweigh all other images."""
+_LEAST, _MOST = 1e-3, 10.0  # of weights, and of weights over temperatures
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted ensemble and the mean log scores (nats per km²) of the plain and the fitted one on the fitting images.
+
+    `left_out`: images whose truth no predictor's partition covers, or without any prediction.
+    """
+
+    ensemble: Ensemble
+    plain_score: float
+    fitted_score: float
+    left_out: int
+
+
+def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
+    """Fit every predictor's weight and temperature to the true atoms, (images,).
+
+    InputError if no image can be used.
+    """
+    truth = np.asarray(truth, dtype=np.int64)
+    model = _LogLinear.of(ensemble, predictions, truth)
+    start = np.concatenate(
+        [[p.weight / p.temperature for p in ensemble.predictors], [p.weight for p in ensemble.predictors]]
+    )
+    result = minimize(
+        model.loss, start, jac=True, method="L-BFGS-B", bounds=[(_LEAST, _MOST)] * start.size, options={"maxiter": 200}
+    )
+    k = len(ensemble.predictors)
+    changed = tuple(
+        replace(p, weight=float(w), temperature=float(w / a))
+        for p, a, w in zip(ensemble.predictors, result.x[:k], result.x[k:], strict=True)
+    )
+    return Fit(Ensemble(ensemble.overlay, changed), -model.loss(start)[0], -float(result.fun), model.left_out)
+
+
+def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> float:
+    """Mean natural logarithm of the density at the true atom, per km², of images that can be scored; FLOOR applies."""
+    weights = np.array([p.weight for p in ensemble.predictors])
+    over_t = np.array([p.weight / p.temperature for p in ensemble.predictors])
+    model = _LogLinear.of(ensemble, predictions, np.asarray(truth, dtype=np.int64))
+    return -model.loss(np.concatenate([over_t, weights]))[0]
+
+
+@dataclass(frozen=True)
+class _LogLinear:
+    """The log density as a sum of parameters times features. Features by predictor: log p and -log area of a region."""
+
+    ensemble: Ensemble
+    log_p: list[F8]  # (images, 1 + regions)
+    log_area: list[F8]  # (1 + regions,), with a minus
+    truth: I8
+    left_out: int
+
+    @classmethod
+    def of(cls, ensemble: Ensemble, predictions: Predictions, truth: I8) -> _LogLinear:
+        ensemble = Ensemble(ensemble.overlay, tuple(_plain(p) for p in ensemble.predictors))
+        floored = {name: replace(of, values=np.maximum(of.values, FLOOR)) for name, of in predictions.items()}
+        factors = [np.broadcast_to(f, (truth.size, f.shape[1])) for f in ensemble.factors(floored)]
+        areas = [ensemble.overlay.region_areas_km2[ensemble.overlay.column(p.partition)] for p in ensemble.predictors]
+        with np.errstate(divide="ignore"):
+            minus_log = [np.concatenate([[0.0], -np.log(np.where(a > 0, a, 1.0))]) for a in areas]
+        at = [columns[truth] for columns in ensemble.columns]
+        rows = np.arange(truth.size)
+        said = np.stack([(f != 0).any(axis=1) for f in factors])
+        usable = np.all([np.isfinite(f[rows, a]) for f, a in zip(factors, at, strict=True)], axis=0) & said.any(axis=0)
+        if not usable.any():
+            raise InputError("no image has a prediction and a truth that the overlay's partitions cover")
+        log_p = [
+            np.where(said_k[:, None], f - g, 0.0)[usable] for f, g, said_k in zip(factors, minus_log, said, strict=True)
+        ]
+        return cls(ensemble, log_p, minus_log, truth[usable], int((~usable).sum()))
+
+    def loss(self, parameters: F8) -> tuple[float, F8]:
+        """Mean negative log score and its gradient."""
+        k = len(self.log_p)
+        over_t, weights = parameters[:k], parameters[k:]
+        total, gradient = 0.0, np.zeros(2 * k)
+        for images in self.ensemble.chunks(self.truth.size):
+            log_p = [f[images] for f in self.log_p]
+            said = [(f != 0).any(axis=1) for f in log_p]
+            areas = [np.where(s[:, None], g, 0.0) for s, g in zip(said, self.log_area, strict=True)]
+            loss, slope = self._loss_of(log_p, areas, over_t, weights, self.truth[images])
+            total, gradient = total + loss, gradient + slope
+        return total / self.truth.size, gradient / self.truth.size
+
+    def _loss_of(self, log_p: list[F8], areas: list[F8], over_t: F8, weights: F8, truth: I8) -> tuple[float, F8]:
+        structure, rows = self.ensemble.structure, np.arange(truth.size)
+        factors = [a * f + w * g for a, f, w, g in zip(over_t, log_p, weights, areas, strict=True)]
+        s, v = structure.scores(factors)
+        at_truth = s[rows, structure.cell[truth]] + v[rows, structure.profile[truth]]
+        top_s, top_v = s.max(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
+        exp_s, exp_v = np.exp(s - top_s), np.exp(v - top_v)
+        by_profile = (exp_s @ structure.areas) * exp_v
+        z = by_profile.sum(axis=1)
+        by_cell = exp_s * (structure.areas @ exp_v.T).T
+        loss = np.log(z) + top_s[:, 0] + top_v[:, 0] - at_truth
+        slopes = np.empty((2, len(log_p)))
+        others = iter(structure.profiles.T)
+        for k, features in enumerate(zip(log_p, areas, strict=True)):
+            if k == structure.base:
+                mass, columns, at = by_cell, np.arange(by_cell.shape[1]), structure.cell[truth]
+            else:
+                columns = next(others)
+                mass, at = by_profile, columns[structure.profile[truth]]
+            for j, feature in enumerate(features):
+                held = np.where(mass > 0, feature[:, columns], 0.0)  # outside, log p is -inf and the mass 0
+                slopes[j, k] = ((mass * held).sum(axis=1) / z - feature[rows, at]).sum()
+        return float(loss.sum()), slopes.ravel()
+
+
+def _plain(predictor: Predictor) -> Predictor:
+    return replace(predictor, weight=1.0, temperature=1.0)
+
+
+def reliability(mass_needed: ArrayLike, levels: ArrayLike) -> F8:
+    """Share of images whose truth lies in the densest region of each stated probability: a reliability diagram.
+
+    `mass_needed` (images,) from Ensemble.mass_needed; missing (NaN) is never inside. Calibrated is share = level.
+    """
+    needed = np.asarray(mass_needed, dtype=np.float64)
+    return np.asarray((needed[:, None] <= np.asarray(levels)[None, :]).mean(axis=0))

@@ -1,0 +1,109 @@
+"""Region sets with a stated coverage, and the test of a claimed location (split conformal prediction).
+
+For images exchangeable with the calibration images the set holds the truth with at least the stated probability (Vovk,
+Gammerman, Shafer 2005; Angelopoulos, Bates 2023, theorem 1); by stratum it does so within every stratum of the truth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from geosieve.overlay.ensemble import Ensemble, Predictions
+from geosieve.overlay.ranking import Ranking
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+def quantile(scores: ArrayLike, coverage: float) -> float:
+    """The ⌈(n + 1) · coverage⌉-th smallest of n calibration scores; infinite if n is too small for the coverage.
+
+    A score that is NaN (nothing was predicted) counts as the greatest. ValueError unless 0 < coverage < 1.
+    """
+    if not 0 < coverage < 1:
+        raise ValueError(f"a coverage is between 0 and 1, not {coverage}")
+    ordered = np.sort(np.where(np.isnan(scores), np.inf, np.asarray(scores, dtype=np.float64)))
+    # 0.9 · 10 is 9.000000000000002 in floating point, which must not be rounded up.
+    k = int(np.ceil(round((ordered.size + 1) * coverage, 9)))
+    return float(ordered[k - 1]) if k <= ordered.size else np.inf
+
+
+@dataclass(frozen=True)
+class ConformalSets:
+    """Thresholds on the mass needed to reach an atom, one for each stratum (a column of the overlay) or one for all.
+
+    A stratum without calibration images has an infinite threshold: all its atoms belong to every set.
+    """
+
+    coverage: float
+    thresholds: F8  # (strata,), or (1,)
+    stratum: I8 | None  # stratum of every atom, (atoms,)
+
+    @classmethod
+    def marginal(cls, mass_needed: ArrayLike, coverage: float) -> ConformalSets:
+        """From the calibration images' mass needed to reach their truth."""
+        return cls(coverage, np.array([quantile(mass_needed, coverage)]), None)
+
+    @classmethod
+    def by_stratum(cls, mass_needed: ArrayLike, truth: ArrayLike, stratum: I8, coverage: float) -> ConformalSets:
+        """One threshold for each stratum of the true atoms; `stratum` (atoms,), from 0 on, -1 for none."""
+        needed, mine = np.asarray(mass_needed, dtype=np.float64), stratum[np.asarray(truth)]
+        thresholds = [quantile(needed[mine == k], coverage) for k in range(int(stratum.max()) + 1)]
+        # Atoms of no stratum are a stratum of their own, the last.
+        thresholds.append(quantile(needed[mine < 0], coverage))
+        return cls(coverage, np.array(thresholds), np.where(stratum < 0, len(thresholds) - 1, stratum))
+
+    def holds(self, ranking: Ranking) -> NDArray[np.bool_]:
+        """Which atoms of a ranking belong to the images' sets, (images, atoms), in the ranking's order."""
+        needed = mass_at(ranking)
+        # A probability that is NaN, where nothing is possible, excludes nothing.
+        return np.asarray(~(needed > self._limits(ranking.atom)))
+
+    def covers(self, mass_needed: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the images' sets hold their truth, (images,), without ranking all atoms."""
+        return np.asarray(~(np.asarray(mass_needed) > self._limits(np.asarray(truth))))
+
+    def _limits(self, atom: I8) -> F8:
+        # Sums of one set of atoms in different orders differ in the last digits: those within that are inside.
+        limits = self.thresholds * (1 + 1e-9)
+        return np.asarray(limits[0] if self.stratum is None else limits[self.stratum[atom]])
+
+
+def mass_at(ranking: Ranking) -> F8:
+    """Probability of all atoms at least as dense as each one, (images, atoms) in the ranking's order: ties count."""
+    held = np.minimum(np.cumsum(ranking.probability, axis=1), 1.0)
+    density = ranking.log_density
+    last = np.ones(density.shape, dtype=bool)  # of its ties
+    last[:, :-1] = density[:, :-1] != density[:, 1:]
+    # Each atom takes the sum at the last of its ties: the least of the sums at such places from it on.
+    at_last = np.where(last, held, np.inf)
+    return np.asarray(np.minimum.accumulate(at_last[:, ::-1], axis=1)[:, ::-1])
+
+
+@dataclass(frozen=True)
+class Claim:
+    """How well claimed locations fit the images: p-value, rank of the claim's atom, and the area that it takes, km².
+
+    The p-value is the share of calibration images (and the claim itself) whose truth needed at least as much
+    probability; a true claim has a p-value of at most a with probability at most a.
+    """
+
+    p_value: F8
+    rank: I8
+    area_km2: F8
+
+
+def check_claims(ensemble: Ensemble, predictions: Predictions, claimed: ArrayLike, calibration: ArrayLike) -> Claim:
+    """Test claimed atoms, (images,), against the `calibration` images' mass needed to reach their truth."""
+    known = np.sort(np.where(np.isnan(calibration), np.inf, np.asarray(calibration, dtype=np.float64)))
+    needed = ensemble.mass_needed(predictions, claimed)
+    # Without a prediction nothing speaks against the claim.
+    as_bad = known.size - np.searchsorted(known, np.where(np.isnan(needed), -np.inf, needed), side="left")
+    return Claim(
+        (1 + as_bad) / (known.size + 1),
+        ensemble.ranks(predictions, claimed),
+        ensemble.reached(predictions, claimed),
+    )
