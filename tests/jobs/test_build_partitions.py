@@ -145,7 +145,9 @@ def test_a_family_of_adaptive_s2_cells(workspace: Workspace) -> None:
     names = workspace.regions("fine")["name"].tolist()
     expected = by_s2sphere(lat, lon, 60, 5)
     for row in labels.itertuples():
-        leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(row.lat, -180.0 if row.lon == 180 else row.lon))
+        leaf = s2sphere.CellId.from_lat_lng(
+            s2sphere.LatLng.from_degrees(row.lat, -180.0 if row.lon == 180 else row.lon)
+        )
         if row.fine != OUTSIDE:
             assert s2sphere.CellId.from_token(names[row.fine]).contains(leaf)
         else:

@@ -71,6 +71,7 @@ def clip(polygon: Floats, normals: Floats) -> Floats | None:
 
 def _cut(polygon: Floats, side: Floats) -> Floats:
     """Sutherland and Hodgman (1974) on great circles: the vertices with side >= 0, and new ones where it changes."""
+    side = np.where(np.abs(side) < _POLE, 0.0, side)  # a vertex on the plane stays where it is
     after, side_after = np.roll(polygon, -1, axis=0), np.roll(side, -1)
     crossing = (side >= 0) != (side_after >= 0)
     share = np.where(crossing, side / np.where(crossing, side - side_after, 1.0), 0.0)[:, np.newaxis]
@@ -132,7 +133,7 @@ def _shapes(rings: Floats, middle: Floats) -> NDArray[np.object_]:
 
 def _over_pole(ring: Floats, polar: NDArray[np.bool_]) -> Floats:
     """A pole has every longitude: where a ring meets it, it runs along it from one neighbour's to the other's."""
-    at = int(np.flatnonzero(polar)[0])
-    before, after = ring[at - 1, 0], ring[(at + 1) % len(ring), 0]
-    pole = np.copysign(90.0, ring[at, 1])
-    return np.vstack([ring[:at], [[before, pole], [after, pole]], ring[at + 1 :]])
+    pole = np.copysign(90.0, ring[polar, 1][0])
+    start = int(np.flatnonzero(polar & ~np.roll(polar, -1))[0]) + 1  # the vertex after the pole, which may be doubled
+    rest = np.roll(ring, -start, axis=0)[~np.roll(polar, -start)]
+    return np.vstack([rest, [[rest[-1, 0], pole], [rest[0, 0], pole]]])

@@ -62,6 +62,27 @@ class VoronoiCells:
         return self.nearest.assign(points, None if self.coarse is None else self.coarse.assign(points))
 
 
+@dataclass(frozen=True)
+class Together:
+    """Several partitions at once."""
+
+    assigners: list[Assigner]
+
+    def __call__(self, lat: F8, lon: F8) -> list[I8]:
+        return [assigner.assign(lat, lon) for assigner in self.assigners]
+
+
+@dataclass(frozen=True)
+class S2Family:
+    """Several partitions of S2 cells at once: the leaf of a point is found once for all."""
+
+    members: list[Cells]
+
+    def __call__(self, lat: F8, lon: F8) -> list[I8]:
+        leaves = adaptive_s2.leaves(lat, lon)
+        return [cells.locate(leaves) for cells in self.members]
+
+
 def assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> Assigner:
     """The function that a published partition of one of the kinds of this module is."""
     if kind == VORONOI:

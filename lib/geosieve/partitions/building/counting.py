@@ -16,8 +16,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from geosieve.geo.outlines import unit_vectors
+from geosieve.partitions.base import OUTSIDE
 from geosieve.partitions.building.cell_tree import Histogram, sizes
-from geosieve.partitions.building.cells import Assigner
 from geosieve.tables.arrow import chunks
 
 F8 = NDArray[np.float64]
@@ -26,7 +26,7 @@ I8 = NDArray[np.int64]
 # Levels between two counts. A cell that is counted anew lies in one with more than `maximum` images, so that the driver
 # sees at most 4^_STEP / maximum cells an image, and of most collections far fewer.
 _STEP = 4
-_FIRST = 8  # the sphere has 393,216 S2 cells of that level
+_FIRST = 10  # the sphere has 6.3 million S2 cells of that level: 100 MB on the driver, if all hold images
 _UNIT = 2.0**32  # unit vectors are summed in units of 1.5 mm; 2^31 images in one region fit an int64
 
 
@@ -71,31 +71,33 @@ def _count(
     return partial.groupBy("cell").agg(F.sum("images").alias("images")).toPandas()
 
 
-def mean_positions(points: DataFrame, assigners: list[Assigner]) -> list[pd.DataFrame]:
-    """For each partition its regions with images: index `region`; images, and x, y, z that point to their mean.
+def mean_positions(points: DataFrame, label: Callable[[F8, F8], list[I8]], n: int) -> list[pd.DataFrame]:
+    """For each of n partitions its regions with images: index `region`; images, and x, y, z that point to their mean.
 
-    One pass over the points. Unit vectors are summed as integers, so that the sums do not depend on an order.
+    `label` gives the regions of points in every partition. One pass over the points. Unit vectors are summed as
+    integers, so that the sums do not depend on an order.
     """
-    shared = points.sparkSession.sparkContext.broadcast(assigners)
+    shared = points.sparkSession.sparkContext.broadcast(label)
     columns = ["partition", "region", "images", "x", "y", "z"]
 
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
             lat, lon = chunk["lat"].to_numpy(), chunk["lon"].to_numpy()
             vectors = np.rint(unit_vectors(lat, lon) * _UNIT)
-            for number, assigner in enumerate(shared.value):
-                label = assigner.assign(lat, lon)
-                region, place = np.unique(label, return_inverse=True)
+            for number, region in enumerate(shared.value(lat, lon)):
+                place = region - OUTSIDE
+                images = np.bincount(place)
+                has = np.flatnonzero(images)
                 # Sums of whole numbers below 2^53 are exact in float64: a chunk has fewer than 2^21 rows.
-                sums = [np.bincount(place, column).astype(np.int64) for column in vectors.T]
-                arrays = [np.full(region.size, number), region, np.bincount(place), *sums]
-                yield pa.RecordBatch.from_arrays([pa.array(a, pa.int64()) for a in arrays], columns)
+                sums = [np.bincount(place, column)[has] for column in vectors.T]
+                arrays = [np.full(has.size, number), has + OUTSIDE, images[has], *sums]
+                yield pa.RecordBatch.from_arrays([pa.array(a.astype(np.int64)) for a in arrays], columns)
 
     partial = points.select("lat", "lon").mapInArrow(add, ", ".join(f"{column} bigint" for column in columns))
     sums = partial.groupBy("partition", "region").agg(*(F.sum(c).alias(c) for c in columns[2:])).toPandas()
     return [
         sums[sums["partition"] == number].set_index("region").drop(columns="partition").sort_index()
-        for number in range(len(assigners))
+        for number in range(n)
     ]
 
 

@@ -104,9 +104,12 @@ def find_cells(lat: F8, lon: F8, search: Search) -> tuple[F8, F8, list[dict[str,
             max_eps=search.max_eps_km / EARTH_RADIUS_KM,
             metric="haversine",
             algorithm="ball_tree",
+            cluster_method="dbscan",  # the cheaper one: clusters are taken by xi below
         ).fit(radians)
         for xi in search.xi:
-            with np.errstate(invalid="ignore"):  # it divides the infinite reachabilities of neighbours
+            with np.errstate(
+                invalid="ignore", divide="ignore"
+            ):  # it divides reachabilities, infinite and zero ones too
                 labels, _ = cluster_optics_xi(
                     reachability=found.reachability_,
                     predecessor=found.predecessor_,

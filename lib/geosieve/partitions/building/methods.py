@@ -20,7 +20,7 @@ from geosieve.geo.outlines import areas_km2, lat_lon, merged, unit_vectors
 from geosieve.partitions.base import OUTSIDE, Published, region_table
 from geosieve.partitions.building import adaptive_s2, counting, foreign, geocells, quadtree
 from geosieve.partitions.building.cell_tree import refine
-from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, VORONOI, Built, QuadtreeCells, S2Cells
+from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, VORONOI, Built, QuadtreeCells, S2Family, Together
 from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.published import CommittedTables
 from geosieve.runtime.config import Config
@@ -83,7 +83,7 @@ class AdaptiveS2(Config):
         refined = [refine(histogram, self.start_level, 30, m.img_max, self.img_min) for m in self.family]
         for member, (cells, _) in zip(self.family, refined, strict=True):
             _refuse_empty(member.name, cells.first.size, int(histogram.images.sum()), self.img_min)
-        means = counting.mean_positions(points, [S2Cells(cells) for cells, _ in refined])
+        means = counting.mean_positions(points, S2Family([cells for cells, _ in refined]), len(refined))
         partitions: list[Built] = []
         for number, (member, (cells, images)) in enumerate(zip(self.family, refined, strict=True)):
             ids = adaptive_s2.ids_of(cells)
@@ -124,7 +124,7 @@ class Quadtree(Config):
         histogram = counting.cell_histogram(points, root.leaves, self.depth, self.img_max)
         cells, counts = refine(histogram, 0, self.depth, self.img_max, self.img_min)
         _refuse_empty(self.name, cells.first.size, images, self.img_min)
-        means = counting.mean_positions(points, [QuadtreeCells(root, cells)])
+        means = counting.mean_positions(points, Together([QuadtreeCells(root, cells)]), 1)
         regions = _regions(quadtree.names_of(cells), *quadtree.outlines(root, cells), counts, means[0], None)
         definition = {**self.model_dump(exclude={"name"}), "bounds": vars(root)}
         built = Built.of(self.name, QUADTREE, definition, regions)
@@ -190,7 +190,7 @@ class Geocells(Config):
             inner, inner_facts = self._inside(self.clusters, lat, lon, cell_lat, cell_lon, pieces)
             partitions.append(inner)
             facts["cluster_search"] = inner_facts
-        means = counting.mean_positions(points, [built.assigner() for built in partitions])
+        means = counting.mean_positions(points, Together([b.assigner() for b in partitions]), len(partitions))
         partitions = [_counted(built, mean) for built, mean in zip(partitions, means, strict=True)]
         return Made(partitions, facts | {"images": _coverage(partitions, means)})
 
