@@ -77,7 +77,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums of columns over cells: of the images themselves (cells, columns), and of each sample (…, samples)."""
+    """Sums of columns over cells: of the images themselves (cells, columns), and of each sample (…, samples).
+
+    Those of samples are of single precision: exact for counts up to 16 million, to 1e-6 for distances.
+    """
 
     point: F8
     samples: F4

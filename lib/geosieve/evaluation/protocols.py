@@ -72,8 +72,9 @@ def angles(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLike) -
 
 def geodesics_km(lat1: F8, lon1: F8, lat2: F8, lon2: F8) -> F8:
     """Lengths of WGS-84 geodesics, km, between points in degrees, shape (n,); Karney 2013, by PROJ."""
-    _, _, metres = _WGS84.inv(lon1, lat1, lon2, lat2)
-    return np.asarray(metres, np.float64) / 1000
+    # pyproj takes an array of one for a number, and warns: one more point is given.
+    _, _, metres = _WGS84.inv(*(np.append(values, 0.0) for values in (lon1, lat1, lon2, lat2)))
+    return np.asarray(metres[:-1] / 1000)
 
 
 def cap_area_km2(radius_km: ArrayLike) -> F8:

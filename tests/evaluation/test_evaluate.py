@@ -1,0 +1,266 @@
+"""`evaluate` end to end: figures against plain arithmetic, other people's files, and input that must be refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+from pyspark.sql import SparkSession
+from shared_data import DATA, needs_data
+
+from geosieve.evaluation.job import EvaluateConfig, evaluate
+from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.runtime.job import main
+
+Report = tuple[int, dict[str, Any]]
+COLUMNS = {"image_id": "id", "lat": "lat", "lon": "lon"}
+FAST = {"samples": 100, "places": False, "continent": False}
+
+
+class Workspace:
+    """A folder with lists and tables; runs `evaluate` as the command line does."""
+
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.root, self._capsys = root, capsys
+        self.tables = root / "tables"
+
+    def write(self, name: str, text: str) -> str:
+        (self.root / name).write_text(text)
+        return str(self.root / name)
+
+    def run(self, config: dict[str, Any], *options: str, run_id: str = "r1", job: Any = None) -> Report:
+        path = self.root / "config.yaml"
+        path.write_text(json.dumps({**config, "output": str(self.tables)}))
+        name, model, function = job or ("evaluate", EvaluateConfig, evaluate)
+        code = main(name, model, function, ["--config", str(path), "--run-id", run_id, *options])
+        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
+
+    def evaluate(self, truth: str, *answers: str, run_id: str = "r1", **options: Any) -> Report:
+        """Evaluate CSVs of id, lat, lon given as text; `truth_…` and `system_…` options go to the lists."""
+        lists = [{"format": "csv", "uri": self.write(f"{k}.csv", text), "columns": COLUMNS}
+                 for k, text in enumerate((truth, *answers))]  # fmt: skip
+        of_truth = {k.removeprefix("truth_"): v for k, v in options.items() if k.startswith("truth_")}
+        of_system = {k.removeprefix("system_"): v for k, v in options.items() if k.startswith("system_")}
+        rest = {k: v for k, v in options.items() if not k.startswith(("truth_", "system_"))}
+        systems = [{**one, **of_system, "name": f"s{k}"} for k, one in enumerate(lists[1:])]
+        config = {**FAST, "truth": {**lists[0], **of_truth}, "systems": systems, **rest}
+        return self.run(config, run_id=run_id)
+
+    def figures(self, run_id: str = "r1") -> pd.DataFrame:
+        leaf = self.tables / "evaluations" / f"run_id={run_id}"
+        return duckdb.sql(f"SELECT * EXCLUDE run_id FROM read_parquet('{leaf}/*.parquet')").df()
+
+    def rejects(self) -> list[tuple[str, str, str]]:
+        found = duckdb.sql(f"SELECT stage, error_class, id FROM read_parquet('{self.tables}/rejects/*/*/*/*.parquet')")
+        return sorted(found.fetchall(), key=str)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
+    return Workspace(tmp_path, capsys)
+
+
+def csv(rows: Sequence[Sequence[object]], head: str = "id,lat,lon") -> str:
+    return "\n".join([head, *(",".join(map(str, row)) for row in rows)]) + "\n"
+
+
+TRUTH = csv([["a.jpg", 60, 10], ["b.jpg", 0, 179.999], ["c.jpg", 10, 10], ["d.jpg", -5, 5]])
+ANSWERS = csv([["a.jpg", 61, 10], ["b.jpg", 0, -179.999], ["c.jpg", 10, 10], ["d.jpg", -5, 5.5]])
+
+
+def recalls(figures: pd.DataFrame, protocol: str, system: str = "s0") -> list[float]:
+    rows = figures[(figures["metric"] == "recall") & (figures["protocol"] == protocol) & (figures["system"] == system)]
+    rows = rows[rows["stratum"].eq("all") & rows["compared_to"].isna() & rows["balanced_by"].isna()]
+    return rows.sort_values("threshold_km")["value"].tolist()
+
+
+def test_missing_predictions_are_misses_and_counted(workspace: Workspace) -> None:
+    """a: 111 km off; b: 222 m across the antimeridian; c: exact; d: no answer."""
+    answers = "\n".join(ANSWERS.splitlines()[:-1])
+    code, report = workspace.evaluate(TRUTH, answers)
+    assert (code, report["rows_in"], report["rows_out"], report["rejected"]) == (0, 7, 7, {})
+    assert report["details"]["missing"] == {"s0": 1}
+    for protocol in ("geoestimation", "osv5m", "pigeon", "geoclip", "g3"):
+        assert recalls(workspace.figures(), protocol) == [0.5, 0.5, 0.75, 0.75, 0.75]
+    assert (workspace.figures()["missing"] == 1).all()
+    leaf = workspace.tables / "evaluations" / "run_id=r1"
+    assert "Without a prediction, which counts as a miss everywhere: s0 1" in (leaf / "_summary.md").read_text()
+    assert "<svg" in (leaf / "_summary.html").read_text()
+    assert workspace.evaluate(TRUTH, answers)[0] == 99
+
+
+def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Workspace) -> None:
+    answers = csv([["a.jpg", "61N", 10], ["b.jpg", 0, 200], ["c.jpg", "NaN", 10], ["d.jpg", 0, 0]])
+    _, report = workspace.evaluate(TRUTH, answers)
+    assert (report["rows_in"], report["rows_out"]) == (8, 5)
+    assert workspace.rejects() == [
+        ("systems.0", "lon_out_of_range", "b.jpg"), ("systems.0", "missing_position", "c.jpg"),
+        ("systems.0", "not_a_number", "a.jpg"),
+    ]  # fmt: skip
+    assert report["details"]["missing"] == {"s0": 3}
+    assert recalls(workspace.figures(), "osv5m") == [0, 0, 0, 0.0, 0.25]  # (0, 0) is an answer, 786 km off
+
+
+def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Workspace) -> None:
+    truth = TRUTH.replace("60,10", "160,10")
+    _, report = workspace.evaluate(truth, ANSWERS)
+    assert report["rejected"] == {"truth: lat_out_of_range": 1, "systems.0: truth_rejected": 1}
+    assert report["details"]["images"] == 3
+    assert recalls(workspace.figures(), "geoclip") == [2 / 3, 2 / 3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("truth", "answers", "told"),
+    [
+        (TRUTH + "a.jpg,1,1\n", ANSWERS, ["1 ids occur more than once: a.jpg", "truth"]),
+        (TRUTH, ANSWERS + "c.jpg,10,10\n", ["1 ids occur more than once: c.jpg", "systems.0"]),
+        (TRUTH, ANSWERS + "e.jpg,1,1\n", ["1 of 5 predictions", "'e.jpg'"]),
+        (TRUTH, ANSWERS.replace(".jpg", ""), ["4 of 4 predictions", "strip_extension"]),
+        (TRUTH, ANSWERS + "mean,16.5,51.3\n", ["lines 6", "exclude_ids"]),
+        (TRUTH, ANSWERS + "\n,,\nAverage error: 12 km\n", ["lines 7, 8", "exclude_ids"]),
+        (TRUTH, "id,lat,lon\n", ["no usable row"]),
+        (TRUTH, csv([["a.jpg", 95, 1]]), ["no usable row (lat_out_of_range 1)"]),
+        (TRUTH, ANSWERS.replace("lat", "latitude"), ["systems.0.columns.lat: there is no column 'lat'", "'latitude'"]),
+    ],
+)
+def test_lists_that_are_refused_as_a_whole(workspace: Workspace, truth: str, answers: str, told: list[str]) -> None:
+    code, report = workspace.evaluate(truth, answers)
+    assert code == 65
+    assert all(words in report["error"] for words in told), report["error"]
+    assert not list(workspace.tables.glob("evaluations/*/_SUCCESS"))
+
+
+def test_a_row_without_id_among_good_ones_is_a_reject(workspace: Workspace) -> None:
+    lines = ANSWERS.splitlines()
+    _, report = workspace.evaluate(TRUTH, "\n".join([*lines[:2], ",3,3", *lines[2:]]))
+    assert report["rejected"] == {"systems.0: missing_id": 1}
+
+
+def test_aggregate_rows_are_left_out_when_that_is_said(workspace: Workspace) -> None:
+    code, report = workspace.evaluate(TRUTH, ANSWERS + "mean,16.5,51.3\nmedian,5,7\n", system_exclude_ids="mean|median")
+    assert code == 0 and report["rejected"] == {"systems.0: excluded_by_filter": 2}
+    assert recalls(workspace.figures(), "g3") == [0.5, 0.5, 1, 1, 1]
+
+
+def test_ids_with_and_without_extension(workspace: Workspace) -> None:
+    code, _ = workspace.evaluate(TRUTH, ANSWERS.replace(".jpg", ""), truth_strip_extension=True)
+    assert code == 0 and recalls(workspace.figures(), "g3") == [0.5, 0.5, 1, 1, 1]
+    code, report = workspace.evaluate(
+        TRUTH + "a.png,1,1\n", ANSWERS.replace(".jpg", ""), truth_strip_extension=True, run_id="r2"
+    )
+    assert code == 65 and "more than once: a" in report["error"] and "strip_extension: false" in report["error"]
+
+
+def test_predictions_without_truth_become_rejects_when_that_is_said(workspace: Workspace) -> None:
+    code, report = workspace.evaluate(TRUTH, ANSWERS + "e.jpg,1,1\n", unmatched="reject")
+    assert code == 0 and report["rejected"] == {"systems.0: no_truth": 1}
+
+
+def test_strata_of_a_list_and_areas(workspace: Workspace) -> None:
+    truth = csv([["a", 1, 1, "in"], ["b", 2, 2, "out"], ["c", 3, 3, "out"], ["d", 4, 4, ""]], "id,lat,lon,scene")
+    answers = csv([["a", 1, 1, 2.5], ["b", 2, 2, "NaN"], ["c", 3, 3, ""], ["d", 4, 4, -1]], "id,lat,lon,km2")
+    system = {"name": "<b>x", "format": "csv", "uri": workspace.write("p.csv", answers),
+              "columns": {**COLUMNS, "area_km2": "km2"}}  # fmt: skip
+    listed = {"format": "csv", "uri": workspace.write("t.csv", truth), "columns": COLUMNS, "strata": {"scene": "scene"}}
+    code, report = workspace.run({**FAST, "truth": listed, "systems": [system], "balance": "scene"})
+    assert code == 0 and report["rejected"] == {"systems.0: bad_area": 1}
+    figures = workspace.figures()
+    assert set(figures[figures["stratum"] == "scene"]["stratum_value"]) == {"in", "out", "unknown"}
+    caps = figures[(figures["metric"] == "area_recall") & (figures["stratum"] == "all")]
+    assert set(caps[caps["balanced_by"].isna()]["value"]) == {0.25}
+    assert set(caps[caps["balanced_by"] == "scene"]["value"].round(12)) == {round(1 / 3, 12)}
+    page = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.html").read_text()
+    assert "<b>" not in page and "&lt;b&gt;x" in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Workspace, spark: SparkSession) -> None:
+    rng = np.random.default_rng(0)
+    lat, lon = rng.uniform(-80, 80, 3000), rng.uniform(-180, 180, 3000)
+    truth = [[f"i{k}", *place, k % 3] for k, place in enumerate(zip(lat, lon, strict=True))]
+    answers = [[f"i{k}", a + e, b] for k, (a, b, e) in enumerate(zip(lat, lon, rng.exponential(2, 3000), strict=True))]
+    options: dict[str, Any] = {"continent": True, "places": True, "truth_strata": {"third": "third"}}
+    found = []
+    for run, tasks in (("r1", "2"), ("r2", "7")):
+        spark.conf.set("spark.sql.shuffle.partitions", tasks)
+        spark.conf.set("spark.sql.files.maxPartitionBytes", "20000" if tasks == "7" else "128m")
+        try:
+            head = "id,lat,lon,third"
+            code, _ = workspace.evaluate(csv(truth, head), csv(answers), run_id=run, **options)
+        finally:
+            spark.conf.set("spark.sql.shuffle.partitions", "4")
+            spark.conf.unset("spark.sql.files.maxPartitionBytes")
+        assert code == 0
+        found.append(workspace.figures(run))
+        rng.shuffle(truth)
+        rng.shuffle(answers)
+    pd.testing.assert_frame_equal(*found, check_exact=True)
+
+
+@needs_data
+def test_two_systems_beside_the_truth_in_one_published_file(workspace: Workspace) -> None:
+    path = DATA / "coords" / "osv5m_game_select.csv"
+    game = pd.read_csv(path)
+
+    def listed(**columns: str) -> dict[str, Any]:
+        return {"format": "csv", "uri": str(path), "columns": {"image_id": "id", **columns}}
+
+    systems = [{"name": name, **listed(lat=f"pred_lat{end}", lon=f"pred_lon{end}")}
+               for name, end in (("osv5m", ""), ("base", "_base"))]  # fmt: skip
+    truth = {**listed(lat="true_lat", lon="true_lon"), "strata": {"country": "country"}}
+    code, report = workspace.run({"truth": truth, "systems": systems, "samples": 200})
+    assert (code, report["rows_in"], report["rows_out"]) == (0, 150, 150)
+    figures = report["details"]["figures"]
+    for name, end in (("osv5m", ""), ("base", "_base")):
+        assert figures[name]["osv5m mean_km"][0] == pytest.approx(game["distance" + end].mean(), rel=1e-14)
+        assert figures[name]["osv5m geoscore"][0] == pytest.approx(game["score" + end].mean(), rel=1e-14)
+        assert figures[name]["osv5m median_km"][0] == pytest.approx(game["distance" + end].median(), rel=1e-14)
+        assert figures[name]["reverse_geocoder hit_country"][0] == game["country_hit" + end].mean()
+        for km in (1, 25, 200, 750, 2500):
+            assert figures[name][f"osv5m recall {km} km"][0] == (game["distance" + end] < km).mean()
+
+
+def test_truth_of_our_labels(workspace: Workspace) -> None:
+    source = {"name": "points", "uri": workspace.write("i.csv", TRUTH), "format": "csv", "columns": COLUMNS}
+    workspace.run({"source": source}, job=("ingest_images", IngestConfig, ingest_images))
+    label = {"images": {"root": str(workspace.tables)}, "rasters": {"root": str(workspace.tables)},
+             "partitions": [{"name": "face", "kind": "s2", "level": 0}]}  # fmt: skip
+    assert workspace.run(label, job=("label_attributes", LabelConfig, label_attributes))[0] == 0
+    system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", ANSWERS), "columns": COLUMNS}
+    truth = {"format": "tables", "root": str(workspace.tables), "strata": ["face", "source"]}
+    code, _ = workspace.run({**FAST, "truth": truth, "systems": [system], "balance": "face"})
+    assert code == 0
+    figures = workspace.figures()
+    assert set(figures["stratum_value"]) == {"all", "points", "1", "5", "7"}  # tokens of the cube's faces
+    code, _ = workspace.run({**FAST, "truth": {**truth, "strata": []}, "systems": [system]}, run_id="r2")
+    assert code == 0 and recalls(workspace.figures("r2"), "g3", "x") == [0.5, 0.5, 1, 1, 1]
+    code, report = workspace.run({**FAST, "truth": {**truth, "strata": ["fase"]}, "systems": [system]}, run_id="r3")
+    assert code == 65 and "no label of fase; it has face" in report["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"balance": "density"}, "'density' is none of the strata"),
+        ({"protocols": ["osv5"]}, "protocols"),
+        ({"truth_strata": {"all": "lat"}}, "all cannot stand there"),
+        ({"samples": 5}, "samples"),
+    ],
+)
+def test_configurations_that_cannot_be_are_told(workspace: Workspace, options: dict[str, Any], told: str) -> None:
+    code, report = workspace.evaluate(TRUTH, ANSWERS, **options)
+    assert code == 78 and told in report["error"]
+
+
+def test_a_stratum_of_too_many_values_is_refused(workspace: Workspace) -> None:
+    rows = [[f"i{k}", 1, 1, k] for k in range(101)]
+    code, report = workspace.evaluate(
+        csv(rows, "id,lat,lon,n"), csv([row[:3] for row in rows]), truth_strata={"n": "n"}
+    )
+    assert code == 65 and "stratum n has more than 100 values" in report["error"]
