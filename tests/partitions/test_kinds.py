@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import s2sphere
 import shapely
 from fabricated_rasters import cataloged, world, write_raster
 from given_tables import GivenTables
+from pyproj import CRS, Transformer
 from rasterio.transform import from_origin
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, kinds, parse_definition
@@ -156,6 +159,23 @@ class TestPolygons:
         # inside, in the hole, on the common border (the first of the file), in the east, outside
         assert assign(partition, [1, 5, 5, 5, 50], [1, 5, 10, 15, 5]) == [0, OUTSIDE, 0, 1, OUTSIDE]
 
+    @pytest.mark.parametrize("epsg", [4326, 32632])
+    def test_geoparquet_with_its_crs(self, tmp_path: Path, epsg: int) -> None:
+        square = shapely.box(8, 50, 10, 52)
+        to_file = Transformer.from_crs(4326, epsg, always_xy=True)
+        drawn = shapely.transform(square, lambda xy: np.column_stack(to_file.transform(*xy.T)))
+        crs = {} if epsg == 4326 else {"crs": json.loads(CRS.from_epsg(epsg).to_json())}
+        geo = {"version": "1.1.0", "primary_column": "shape", "columns": {"shape": {"encoding": "WKB", **crs}}}
+        table = pa.table({"name": ["square"], "shape": [shapely.to_wkb(drawn)]})
+        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
+        partition = build([], kind="polygons", uri=str(tmp_path / "a.parquet"), name_column="name")
+        assert assign(partition, [51, 51, 49], [9, 11, 9]) == [0, OUTSIDE, OUTSIDE]
+
+    def test_a_parquet_file_without_geometry_is_refused(self, tmp_path: Path) -> None:
+        pq.write_table(pa.table({"name": ["x"]}), tmp_path / "a.parquet")
+        with pytest.raises(InputError, match="no GeoParquet"):
+            build([], kind="polygons", uri=str(tmp_path / "a.parquet"), name_column="name")
+
     def test_the_antimeridian_belongs_to_a_polygon_that_ends_there(self, tmp_path: Path) -> None:
         uri = self.file(tmp_path, {"far east": shapely.box(170, 60, 180, 70)})
         partition = build([], kind="polygons", uri=uri, name_column="name")
@@ -189,7 +209,7 @@ class TestDefinitions:
             parse_definition({"name": "p", "kind": "s2", "levle": 3}, "x.yaml")
 
     def test_the_kinds_are_the_files_of_the_folder(self) -> None:
-        assert kinds() == ["classes", "density", "polygons", "s2"]
+        assert kinds() == ["built", "classes", "density", "polygons", "s2"]
 
     def test_every_definition_in_conf_is_valid(self) -> None:
         for path in CONF.glob("*.yaml"):

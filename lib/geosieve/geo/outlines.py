@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from geosieve.geo.sphere import EARTH_RADIUS_KM, Floats
@@ -96,17 +97,32 @@ def planar(polygons: Floats) -> NDArray[np.object_]:
 def merged(pieces: list[Floats]) -> BaseGeometry:
     """One outline of the polygons (m, 3) that make up a region, each inside one octant.
 
-    An edge gets vertices by its own length, so that regions that share it have the same ones.
+    An edge gets vertices by its own length and at every degree of longitude (near a pole it crosses many), so that
+    regions that share it have the same ones.
     """
     shapes = []
     for polygon in pieces:
         after = np.roll(polygon, -1, axis=0)
-        count = _pieces(polygon, after)
-        edge = np.repeat(np.arange(len(polygon)), count)
-        share = (np.arange(edge.size) - np.repeat(np.cumsum(count) - count, count)) / count[edge]
-        dense = polygon[edge] + share[:, np.newaxis] * (after - polygon)[edge]
+        dense = np.concatenate([_along(*edge) for edge in zip(polygon, after, strict=True)])
         shapes.append(_shapes(dense[np.newaxis], polygon.mean(axis=0)[np.newaxis])[0])
-    return shapely.union_all(shapes)
+    parts = shapely.get_parts(shapely.union_all(shapely.make_valid(shapes)))
+    areas = [part for part in parts if isinstance(part, Polygon)]  # a sliver may have become a line
+    return areas[0] if len(areas) == 1 else MultiPolygon(areas)
+
+
+def _along(start: Floats, end: Floats) -> Floats:
+    """Points, shape (n, 3), on the edge between two vertices, the first with them and the last not."""
+    count = int(_pieces(start, end))
+    share = np.arange(count) / count
+    (_, west), (_, east) = lat_lon(start), lat_lon(end)
+    width = (east - west + 180.0) % 360.0 - 180.0
+    if min(np.hypot(*start[:2]), np.hypot(*end[:2])) > _POLE and abs(width) > 1.0:
+        low, high = sorted((west, west + width))
+        meridian = np.radians(np.arange(np.floor(low) + 1, np.ceil(high)))
+        normal = np.stack([-np.sin(meridian), np.cos(meridian)])
+        crossing = start[:2] @ normal / ((start - end)[:2] @ normal)
+        share = np.union1d(share, crossing[(crossing > 0) & (crossing < 1)])
+    return np.asarray(start + share[:, np.newaxis] * (end - start))
 
 
 def _pieces(start: Floats, end: Floats) -> NDArray[np.int64]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pyogrio
 import shapely
 from numpy.typing import NDArray
@@ -29,7 +31,9 @@ class Definition(PartitionDefinition):
     """Regions in the order of the file. A point on a border belongs to the first region that touches it."""
 
     kind: Literal["polygons"]
-    uri: str = Field(description="any vector file that GDAL reads: GeoJSON, TopoJSON, GeoPackage, Shapefile …")
+    uri: str = Field(
+        description="GeoParquet, or any vector file that GDAL reads: GeoJSON, TopoJSON, GeoPackage, Shapefile …"
+    )
     layer: str | None = Field(None, description="layer of the file; the first if not given")
     name_column: str
     edges: Literal["planar", "shortest"] = Field(
@@ -38,6 +42,20 @@ class Definition(PartitionDefinition):
     )
 
     def build(self, tables: Tables) -> PolygonPartition:
+        wkb, columns, crs = _read_geoparquet(self.uri) if self.uri.endswith("parquet") else self._read()
+        if self.name_column not in columns:
+            raise ConfigError(
+                f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
+                where=self.uri,
+            )
+        names = tuple(str(name) for name in columns[self.name_column])
+        shapes = self._in_the_plane(_lon_lat(shapely.from_wkb(wkb), crs), names)
+        outlines = tuple(shapely.to_wkb(shapes).tolist())
+        checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
+        return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
+
+    def _read(self) -> tuple[Any, dict[str, Any], str | None]:
+        """WKB, the other columns and the CRS of a file that GDAL reads."""
         pyogrio.set_gdal_config_options(gdal_options())  # it brings a GDAL of its own, which would not retry
         try:
             path = gdal_path(self.uri)
@@ -46,17 +64,7 @@ class Definition(PartitionDefinition):
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             cannot = InputError(f"the polygons cannot be read: {error}", where=self.uri)
             raise of_store(str(error), self.uri) or cannot from error
-        columns = dict(zip(meta["fields"], fields, strict=True))
-        if self.name_column not in columns:
-            raise ConfigError(
-                f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
-                where=self.uri,
-            )
-        names = tuple(str(name) for name in columns[self.name_column])
-        shapes = self._in_the_plane(_lon_lat(shapely.from_wkb(wkb), meta["crs"]), names)
-        outlines = tuple(shapely.to_wkb(shapes).tolist())
-        checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
-        return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
+        return wkb, dict(zip(meta["fields"], fields, strict=True)), meta["crs"]
 
     def _in_the_plane(self, shapes: NDArray[np.object_], names: tuple[str, ...]) -> NDArray[np.object_]:
         if self.edges == "shortest":
@@ -69,6 +77,23 @@ class Definition(PartitionDefinition):
                 hint="set edges: shortest if they cross the antimeridian, or cut them there",
             )
         return np.asarray(shapely.make_valid(shapes))
+
+
+def _read_geoparquet(uri: str) -> tuple[Any, dict[str, Any], str | None]:
+    """WKB, the other columns and the CRS of a GeoParquet file; GDAL of pyogrio's wheels does not read it."""
+    try:
+        table = pq.read_table(uri.replace("s3a://", "s3://", 1))
+        geo = json.loads((table.schema.metadata or {})[b"geo"])
+        main = geo["primary_column"]
+        facts = geo["columns"][main]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        cannot = InputError(f"this is no GeoParquet file that can be read: {error!r}", where=uri)
+        raise of_store(str(error), uri) or cannot from error
+    if facts["encoding"] != "WKB":
+        raise InputError(f"geometries are encoded as {facts['encoding']}, not as WKB", where=uri)
+    columns = {name: table[name].to_pylist() for name in table.column_names if name != main}
+    crs = facts.get("crs")  # absent is OGC:CRS84
+    return table[main].to_pylist(), columns, json.dumps(crs) if crs else None
 
 
 def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
