@@ -17,6 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from geosieve.partitions.labelling import POSITIONED, image_runs
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.job import Context
 from geosieve.runtime.report import JobReport
@@ -27,10 +28,8 @@ from geosieve.splits.groups import with_groups
 from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
 from geosieve.tables.arrow import CHUNK_ROWS
 from geosieve.tables.publish import Leaf
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.read import Run, read_runs
 from geosieve.tables.schemas import IMAGES, SPLIT_RECEIPT, SPLITS
-
-_POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
 
 
 def build_splits(context: Context[SplitConfig]) -> None:
@@ -85,10 +84,15 @@ class _Splitter:
     tasks: int
 
     def keep(self, rows: DataFrame) -> DataFrame:
-        """`rows`, computed once; on disk, for they may be larger than memory."""
+        """`rows`, computed once and kept on disk, for they may be larger than memory; lost parts are computed again."""
         stored = rows.persist(StorageLevel.DISK_ONLY)
         self.kept.callback(stored.unpersist)
-        return stored
+        # As a frame without history: a plan that holds all rules of all splits several times takes minutes to analyse.
+        spark: Any = rows.sparkSession
+        frame = spark._jsparkSession.internalCreateDataFrame(
+            stored._jdf.queryExecution().toRdd(), stored._jdf.schema(), False
+        )
+        return DataFrame(frame, rows.sparkSession)
 
     def finish(self, split: Split, rows: DataFrame, before: list[DataFrame]) -> DataFrame:
         """The rows drawn for a split, with reasons for those that it leaves out."""
@@ -100,7 +104,8 @@ class _Splitter:
         if split.apart_km is not None:
             rows = rules.apart_by_distance(rows, earlier, split.apart_km, self.tasks)
         if split.spacing_km is not None:
-            rows = rules.spaced(self.keep(rows), split.spacing_km, self.tasks)
+            rows = self.keep(rules.thinned(rows, split.spacing_km))
+            rows = rules.spaced(rows, split.spacing_km, self.tasks)
         if split.cap is not None:
             rows = self._cap(self.keep(rows), split.cap, f"split {split.name}")
         if split.balance is not None:
@@ -143,16 +148,14 @@ class _Splitter:
 
 
 def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:
-    where = f"{config.images.root}/{IMAGES.name}"
-    runs = committed_runs(spark, config.images.root, IMAGES)
-    if config.images.sources:
-        runs = [run for run in runs if run.values["source"] in config.images.sources]
-    runs = select_runs(runs, config.images.run, where)
+    runs = image_runs(spark, config.images)
     known = sorted({run.values["source"] for run in runs})
     asked = [*config.images.sources, *(source for split in config.splits for source in split.sources)]
     missing = sorted(set(asked) - set(known))
     if missing:
-        raise InputError(f"no images of source {', '.join(missing)}; there are {', '.join(known)}", where=where)
+        raise InputError(
+            f"no images of source {', '.join(missing)}; there are {', '.join(known)}", where=config.images.root
+        )
     return runs
 
 
@@ -166,7 +169,7 @@ def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> D
     rows = with_groups(images.select("source", "image_id", "lat", "lon", *keys), config.groups).drop(*keys)
     if classes is not None:
         rows = rows.join(classes.labels, ["source", "image_id"], "left")
-    positioned, drawn = F.expr(_POSITIONED), _lot(config)
+    positioned, drawn = F.expr(POSITIONED), _lot(config)
     rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
     reason = F.when(~positioned, F.lit("no_position")).when(drawn.isNull(), F.lit("not_drawn"))
     return rows.select(

@@ -55,24 +55,27 @@ def apart_by_distance(rows: DataFrame, kept: DataFrame, km: float, tasks: int) -
     return _brought_together(rows, kept, km, tasks, judge, "too_near")
 
 
-def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
-    """Leave out, as `too_dense`, rows so that no two that stay are `km` or less apart.
-
-    First the least rank of each S2 cell that is nowhere wider than `km` stays; then, of these, those with no lower
-    rank within `km`. So a row may go for another that goes as well, but no chain of decisions has to be followed.
-    """
-    celled = with_cells(rows, level_within(km))
+def thinned(rows: DataFrame, km: float) -> DataFrame:
+    """Leave out, as `too_dense`, all rows but that of least rank of each S2 cell that is nowhere wider than `km`."""
     order = F.struct(*_ORDER)
-    least = celled.where(LIVE).groupBy("cell").agg(F.min(order).alias("least"))
-    celled = celled.join(least, "cell", "left")
-    thinned = leave_out(celled, order != F.col("least"), "too_dense").drop("cell", "least")
+    least = F.min(F.when(F.col("reason").isNull(), order)).over(Window.partitionBy("cell"))
+    celled = with_cells(rows, level_within(km)).withColumn("least", least)
+    return leave_out(celled, order != F.col("least"), "too_dense").drop("cell", "least")
+
+
+def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
+    """Leave out, as `too_dense`, rows with another of lower rank at most `km` away: no two that stay are so near.
+
+    A row may go for another that goes as well, but no chain of decisions has to be followed. `rows` are `thinned`:
+    the work grows with the pairs of near rows.
+    """
 
     def judge(points: pa.Table, others: pa.Table) -> Floats:
         lat, lon, rank = _columns(points, "lat", "lon", "rank")
         other_lat, other_lon, other_rank = _columns(others, "lat", "lon", "rank")
         return preceded(lat, lon, rank, other_lat, other_lon, other_rank, km)
 
-    return _brought_together(thinned, thinned.where(LIVE), km, tasks, judge, "too_dense")
+    return _brought_together(rows, rows.where(LIVE), km, tasks, judge, "too_dense")
 
 
 def surplus(rows: DataFrame, label: str, keep: Mapping[int, int], reason: str) -> DataFrame:

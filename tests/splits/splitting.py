@@ -1,0 +1,110 @@
+"""Runs `build_splits` as its command line does, on synthetic images with known authors, sequences and classes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+
+from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.runtime.job import main
+from geosieve.splits.build import build_splits
+from geosieve.splits.config import SplitConfig
+
+JOBS: dict[str, Any] = {
+    "ingest_images": (IngestConfig, ingest_images),
+    "label_attributes": (LabelConfig, label_attributes),
+    "build_splits": (SplitConfig, build_splits),
+}
+CLASSES = {"water": (-180, -60), "urban": (-60, 40), "crops": (40, 90), "trees": (90, 120), "ice": (120, 121)}
+"""Class of the synthetic land cover by longitude; beyond 121 degrees east there is none."""
+
+
+def synthetic_images(n: int, seed: int = 0) -> pd.DataFrame:
+    """Columns image_id, lat, lon, author, sequence (both may be empty): towns, poles, the antimeridian, anywhere."""
+    rng = np.random.default_rng(seed)
+    towns = np.column_stack([np.degrees(np.arcsin(rng.uniform(-1, 1, 60))), rng.uniform(-180, 180, 60)])
+    towns[:3] = [[89.9, 0], [-89.95, 100], [10, 180]]
+    town = rng.integers(0, 60, n)
+    lat = np.clip(towns[town, 0] + rng.normal(0, 0.05, n), -90, 90)
+    lon = (towns[town, 1] + rng.normal(0, 0.05, n) * rng.choice([1, 200], n, p=[0.9, 0.1]) + 180) % 360 - 180
+    sequence = rng.integers(0, n // 6, n)
+    author = sequence % (n // 20)
+    author = np.where(rng.random(n) < 0.003, rng.integers(0, n // 20, n), author)  # a few sequences of two authors
+    return pd.DataFrame(
+        {
+            "image_id": [f"i{k:05d}" for k in range(n)],
+            "lat": lat,
+            "lon": lon,
+            "author": np.where(rng.random(n) < 0.1, "", np.char.add("a", author.astype(str))),
+            "sequence": np.where(rng.random(n) < 0.2, "", np.char.add("s", sequence.astype(str))),
+        }
+    )
+
+
+class Tables:
+    """A root folder of tables."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.tables = root, root / "tables"
+
+    def run(self, job: str, config: dict[str, Any], *options: str, run_id: str) -> int:
+        path = self.root / f"{job}.json"
+        path.write_text(json.dumps({**config, "output": str(self.tables)}))
+        model, function = JOBS[job]
+        return main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])
+
+    def ingest(self, images: pd.DataFrame, source: str, run_id: str = "r1", files: int = 1) -> None:
+        folder = self.root / f"{source}-{run_id}"
+        folder.mkdir()
+        for part in range(files):
+            images.iloc[part::files].to_csv(folder / f"{part}.csv", index=False, quoting=csv.QUOTE_MINIMAL)
+        columns = {name: name for name in images.columns}
+        content = {"name": source, "uri": str(folder), "format": "csv", "columns": columns}
+        assert self.run("ingest_images", {"source": content}, run_id=run_id) == 0
+
+    def label(self, run_id: str = "r1", **images: Any) -> None:
+        boxes = self.root / "cover.geojson"
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"name": name},
+                "geometry": {
+                    "type": "Polygon",
+                    "coordinates": [[[w, -90], [e, -90], [e, 90], [w, 90], [w, -90]]],
+                },
+            }
+            for name, (w, e) in CLASSES.items()
+        ]
+        boxes.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+        cover = {"name": "cover", "kind": "polygons", "uri": str(boxes), "name_column": "name"}
+        inputs = {"images": {"root": str(self.tables), **images}, "rasters": {"root": str(self.tables)}}
+        assert self.run("label_attributes", {**inputs, "partitions": [cover]}, run_id=run_id) == 0
+
+
+class Splitting:
+    """Splits the images of `tables` and reads back what was written."""
+
+    def __init__(self, tables: Tables, capsys: Any) -> None:
+        self.tables, self._capsys = tables, capsys
+
+    def __call__(
+        self, splits: list[dict[str, Any]], *options: str, run_id: str, **config: Any
+    ) -> tuple[int, dict[str, Any]]:
+        root = str(self.tables.tables)
+        content = {"name": "test", "seed": 7, "images": {"root": root}, "labels": {"root": root}, **config}
+        code = self.tables.run("build_splits", {**content, "splits": splits}, *options, run_id=run_id)
+        report: dict[str, Any] = json.loads(self._capsys.readouterr().out.strip().splitlines()[-1])
+        return code, report
+
+    def rows(self, run_id: str, table: str = "splits") -> pd.DataFrame:
+        leaf = self.tables.tables / table / "split_set=test" / f"run_id={run_id}"
+        frame: pd.DataFrame = pq.read_table(leaf, partitioning=None).to_pandas()
+        order = ["source", "image_id"] if table == "splits" else ["drawn", "outcome", "partition", "region"]
+        return frame.sort_values(order).reset_index(drop=True)
