@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 from scipy.stats import binom
-from tests.overlay.small_worlds import ensemble_of, overlay_of, random_maps, random_predictions
+from small_worlds import ensemble_of, overlay_of, random_maps, random_predictions
 
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.calibration import _LogLinear, fit, log_score, reliability

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.overlay.small_worlds import (
+from small_worlds import (
     ensemble_of,
     overlay_of,
     pixel_area,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.grid import HALF_TURN_ARCSEC, EqualAngleGrid
 from geosieve.overlay.runs import Runs, find_runs
 from geosieve.partitions.base import Partition
 from geosieve.partitions.nearby import NOTHING, CellIndex
@@ -17,6 +17,7 @@ I4 = NDArray[np.int32]
 I8 = NDArray[np.int64]
 
 _BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that a row of its tiles is read once
+_BAND_PIXELS = 250_000  # a band has at least as many: a task has a cost of its own
 _POINTS = 1_000_000  # points that a block asks a partition for; some 100 MB in a worker
 
 
@@ -43,7 +44,8 @@ class Bands:
 
     @property
     def rows_per_band(self) -> int:
-        return max(1, round(_BAND_ARCSEC / (180 * 3600 / self.grid.rows)))
+        by_height = round(_BAND_ARCSEC * self.grid.rows / HALF_TURN_ARCSEC)
+        return min(self.grid.rows, max(1, by_height, _BAND_PIXELS // self.grid.cols))
 
     def __len__(self) -> int:
         return -(-self.grid.rows // self.rows_per_band)

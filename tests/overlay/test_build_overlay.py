@@ -1,0 +1,230 @@
+"""`build_overlay` end to end, against every pixel asked one by one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pytest
+import s2sphere
+from fabricated_rasters import cataloged, world, write_raster
+from pyspark.sql import SparkSession
+from rasterio.transform import from_origin
+
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.overlay.atoms import AtomGrid
+from geosieve.overlay.build import OverlayConfig, build_overlay
+from geosieve.overlay.published import OverlayInput, PublishedOverlay, read_published
+from geosieve.partitions.base import NODATA, OUTSIDE
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
+from geosieve.runtime.job import main
+
+EARTH_KM2 = 510_065_881  # at R = 6371.0088 km
+CELLS = {"name": "cells", "kind": "s2", "level": 3}
+
+
+class Workspace:
+    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> None:
+        self.root, self._capsys, self.spark = root, capsys, spark
+        self.tables = str(root / "tables")
+
+    def run(self, job: str, model: Any, function: Any, config: dict[str, Any], run_id: str) -> tuple[int, Any]:
+        path = self.root / f"{job}.yaml"
+        path.write_text(json.dumps({**config, "output": self.tables}))
+        code = main(job, model, function, ["--config", str(path), "--run-id", run_id])
+        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
+
+    def catalog(self, collection: str, path: Path) -> None:
+        config = {"rasters": {"collection": collection, "uri": str(path)}}
+        assert self.run("catalog_rasters", CatalogConfig, catalog_rasters, config, "r")[0] == 0
+
+    def build(self, run_id: str = "r", **config: Any) -> tuple[int, Any]:
+        whole = {"name": "small", "rasters": {"root": self.tables}, "resolution_arcsec": 7200, **config}
+        return self.run("build_overlay", OverlayConfig, build_overlay, whole, run_id)
+
+    def read(self, run_id: str = "r", name: str = "small") -> PublishedOverlay:
+        return read_published(self.spark, OverlayInput(root=self.tables, name=name, run=run_id))
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
+    workspace = Workspace(tmp_path, capsys, spark)
+    workspace.catalog("map", world(tmp_path / "map.tif", 2.0, seed=1, high=6, nodata=2))
+    return workspace
+
+
+def classes(name: str = "classes", collection: str = "map", values: range = range(1, 6)) -> dict[str, Any]:
+    named = [{"name": f"c{v}", "values": [v]} for v in values]
+    return {"name": name, "kind": "classes", "collection": collection, "classes": named}
+
+
+def pixel_by_pixel(path: Path) -> pd.DataFrame:
+    """Every pixel of the 2 degree grid: labels asked of s2sphere and of the raster's array, and its area."""
+    import rasterio
+
+    with rasterio.open(path) as dataset:
+        values = dataset.read(1).astype(int)
+    grid = EqualAngleGrid(90, 180)
+    row, column = (part.ravel() for part in np.indices((90, 180)))
+    lat, lon = grid.centres(row, column)
+    cells = []
+    for a, b in zip(lat, lon, strict=True):
+        cell = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(a, b)).parent(3)
+        cells.append(cell.id() >> (2 * 27 + 1))  # position among the cells of level 3
+    label = np.where(values == 2, NODATA, values - 1)[row, column]
+    edges = np.radians(90 - 2.0 * np.arange(91))
+    area = 6371.0088**2 * np.radians(2.0) * (np.sin(edges[:-1]) - np.sin(edges[1:]))
+    return pd.DataFrame({"cells": cells, "classes": label, "area": area[row], "lat": lat, "lon": lon})
+
+
+def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Workspace, tmp_path: Path) -> None:
+    code, report = workspace.build(partitions=[CELLS, classes()])
+    assert code == 0
+    pixels = pixel_by_pixel(tmp_path / "map.tif")
+    expected = pixels.groupby(["cells", "classes"]).agg(pixels=("area", "size"), area=("area", "sum")).reset_index()
+    published = workspace.read()
+    atoms = published.atoms
+    assert report["rows_out"] == len(atoms) == len(expected)
+    assert atoms["atom"].tolist() == list(range(len(atoms)))
+    assert atoms[["cells", "classes", "pixels"]].to_numpy().tolist() == (
+        expected[["cells", "classes", "pixels"]].to_numpy().tolist()
+    )
+    assert atoms["area_km2"].to_numpy() == pytest.approx(expected["area"].to_numpy(), rel=1e-9)
+    assert atoms["area_km2"].sum() == pytest.approx(4 * np.pi * 6371.0088**2, rel=1e-9)
+    assert atoms["area_km2"].sum() == pytest.approx(EARTH_KM2, abs=1)
+
+    runs = published.runs.toPandas()
+    assert runs["length"].sum() == 90 * 180
+    at = AtomGrid.of_runs(
+        published.grid, runs["row"].to_numpy(), runs["column"].to_numpy(), runs["atom"].to_numpy()
+    ).locate(pixels["lat"], pixels["lon"])
+    assert published.labels[at].tolist() == pixels[["cells", "classes"]].to_numpy().tolist()
+
+
+def test_centroids_and_boxes_hold_across_the_antimeridian_and_at_the_poles(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    # 0: a block across ±180; 1: all of the northern rows; 2: the rest
+    values = np.full((90, 180), 3, np.uint8)
+    values[40:50, :5] = values[40:50, -5:] = 1
+    values[:3] = 2
+    write_raster(tmp_path / "shapes.tif", values, from_origin(-180, 90, 2, 2))
+    workspace.catalog("shapes", tmp_path / "shapes.tif")
+    assert workspace.build(partitions=[classes("shapes", "shapes", range(1, 4))])[0] == 0
+    across, cap, _ = workspace.read().atoms.to_dict("records")
+    assert (across["south"], across["west"], across["north"], across["east"]) == (-10, 170, 10, -170)
+    assert across["lat"] == pytest.approx(0, abs=1e-6)
+    assert abs(across["lon"]) == pytest.approx(180, abs=1e-6)
+    assert (cap["south"], cap["west"], cap["north"], cap["east"]) == (84, -180, 90, 180)
+    assert cap["lat"] == pytest.approx(90, abs=1e-4)
+    assert cap["area_km2"] == pytest.approx(2 * np.pi * 6371.0088**2 * (1 - np.sin(np.radians(84))), rel=1e-9)
+
+
+def test_refining_an_overlay_is_building_it_whole(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.catalog("other", world(tmp_path / "other.tif", 2.0, seed=2, high=4))
+    other = classes("other", "other", range(1, 4))
+    land = classes("land")
+    assert workspace.build("whole", partitions=[CELLS, classes(), other], land=land)[0] == 0
+    assert workspace.build("first", partitions=[CELLS], land=land, name="first")[0] == 0
+    refines = {"root": workspace.tables, "name": "first"}
+    assert workspace.build("second", partitions=[classes(), other], refines=refines, name="refined")[0] == 0
+    whole, refined = workspace.read("whole"), workspace.read("second", "refined")
+    assert whole.names == refined.names == ["cells", "classes", "other"]
+    pd.testing.assert_frame_equal(
+        whole.atoms.drop(columns=["overlay", "run_id"]), refined.atoms.drop(columns=["overlay", "run_id"])
+    )
+    assert refined.overlay().partitions == whole.overlay().partitions
+    assert refined.regions.count() == whole.regions.count()
+
+
+def test_the_number_of_tasks_changes_nothing(workspace: Workspace) -> None:
+    # 720 rows in bands of 173: sums over several tasks.
+    fine = {"partitions": [CELLS, classes()], "resolution_arcsec": 900}
+    assert workspace.build("a", **fine)[0] == 0
+    before = workspace.spark.conf.get("spark.sql.shuffle.partitions")
+    workspace.spark.conf.set("spark.sql.shuffle.partitions", "7")
+    try:
+        assert workspace.build("b", **fine)[0] == 0
+    finally:
+        workspace.spark.conf.set("spark.sql.shuffle.partitions", before)
+    a, b = (workspace.read(run).atoms.drop(columns=["overlay", "run_id"]) for run in "ab")
+    pd.testing.assert_frame_equal(a, b, check_exact=True)
+
+
+def test_a_finer_map_is_reduced_by_majority(workspace: Workspace, tmp_path: Path) -> None:
+    fine = world(tmp_path / "fine.tif", 0.5, seed=3, high=4)
+    workspace.catalog("fine", fine)
+    config = {"partitions": [classes("fine", "fine", range(1, 4))], "reduce": {"fine": 4}}
+    assert workspace.build(**config)[0] == 0
+    import rasterio
+
+    with rasterio.open(fine) as dataset:
+        values = dataset.read(1).astype(int) - 1
+    parts = values.reshape(90, 4, 180, 4).transpose(0, 2, 1, 3).reshape(-1, 16)
+    majority = [np.bincount(part, minlength=3).argmax() for part in parts]
+    assert workspace.read().atoms["pixels"].tolist() == np.bincount(majority, minlength=3).tolist()
+
+
+def test_land_is_where_the_map_of_land_has_a_region(workspace: Workspace, tmp_path: Path) -> None:
+    assert workspace.build(partitions=[CELLS], land=classes("land"))[0] == 0
+    pixels = pixel_by_pixel(tmp_path / "map.tif")
+    pixels["land"] = pixels["area"].where(pixels["classes"] >= 0, 0.0)
+    expected = pixels.groupby("cells")["land"].sum() / pixels.groupby("cells")["area"].sum()
+    assert workspace.read().atoms["land_share"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9)
+
+
+def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspace: Workspace, tmp_path: Path) -> None:
+    shape = {"type": "Polygon", "coordinates": [[[0, 0], [40, 0], [40, 30], [0, 30], [0, 0]]]}
+    feature = {"type": "Feature", "properties": {"name": "box"}, "geometry": shape}
+    path = tmp_path / "box.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    box = {"name": "box", "kind": "polygons", "uri": str(path), "name_column": "name"}
+    assert workspace.build(partitions=[box])[0] == 0
+    atoms = workspace.read().atoms
+    assert atoms["box"].tolist() == [OUTSIDE, 0]
+    strip = np.radians(40) * np.sin(np.radians(30)) * 6371.0088**2
+    assert atoms["area_km2"][1] == pytest.approx(strip, rel=1e-9)
+
+
+def test_engines_read_the_atoms(workspace: Workspace) -> None:
+    assert workspace.build(partitions=[CELLS, classes()])[0] == 0
+    query = f"SELECT sum(area_km2), count(*) FROM '{workspace.tables}/overlay_atoms/overlay=small/*/*.parquet'"
+    area, rows = duckdb.sql(query).fetchall()[0]
+    assert area == pytest.approx(EARTH_KM2, abs=1)
+    assert rows == len(workspace.read().atoms)
+
+
+@pytest.mark.parametrize(
+    ("config", "code", "says"),
+    [
+        ({"partitions": [CELLS], "resolution_arcsec": 7}, 78, "do not divide 180 degrees"),
+        ({"partitions": [CELLS], "reduce": {"classes": 2}}, 78, "names ['classes'] are no partitions"),
+        ({"partitions": [{**CELLS, "level": 16}]}, 78, "fewer than 2^31"),
+        ({"partitions": [{**CELLS, "name": "area_km2"}]}, 78, "has a column 'area_km2' of its own"),
+        ({"partitions": [CELLS, CELLS]}, 78, "a name stands twice"),
+    ],
+)
+def test_what_cannot_be_overlaid_is_refused(workspace: Workspace, config: dict[str, Any], code: int, says: str) -> None:
+    found, report = workspace.build(**config)
+    assert found == code
+    assert says in report["error"]
+
+
+def test_refining_needs_an_overlay_of_the_same_grid_and_new_partitions(workspace: Workspace) -> None:
+    refines = {"root": workspace.tables, "name": "first"}
+    code, report = workspace.build("a", partitions=[CELLS], refines=refines)
+    assert code == 65 and "there is no overlay 'first'; overlays: none" in report["error"]
+    assert workspace.build("b", partitions=[CELLS], name="first")[0] == 0
+    code, report = workspace.build("c", partitions=[CELLS], refines=refines)
+    assert code == 78 and "has partitions cells already" in report["error"]
+    code, report = workspace.build("d", partitions=[classes()], refines=refines, resolution_arcsec=3600)
+    assert code == 78 and "has a grid of 90 rows, not 180" in report["error"]
+
+
+def test_fabricated_rasters_are_cataloged_as_global(tmp_path: Path) -> None:
+    # The tests above rely on maps that cover the Earth.
+    assert cataloged(world(tmp_path / "map.tif", 2.0)).file.is_global
