@@ -105,12 +105,10 @@ def stratum_column(name: str) -> str:
 
 def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
     """InputError if an id occurs twice among rows that have one, with examples."""
-    repeats = rows.where("image_id IS NOT NULL").groupBy("image_id").count().where("count > 1").persist()
-    try:
-        n, examples = repeats.count(), [row["image_id"] for row in repeats.orderBy("image_id").take(_SHOWN)]
-    finally:
-        repeats.unpersist()
-    if n:
+    repeats = rows.where("image_id IS NOT NULL").groupBy("image_id").count().where("count > 1")
+    examples = [row["image_id"] for row in repeats.orderBy("image_id").take(_SHOWN)]
+    if examples:
+        n = repeats.count()
         hint = "an image may stand there once; keep one row of each"
         if source is not None and source.strip_extension:
             hint += f", or compare ids with their extension ({key}.strip_extension: false)"

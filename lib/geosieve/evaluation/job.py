@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import reduce
 from typing import Annotated, Any, Literal, get_args
 
 import pandas as pd
@@ -85,13 +86,13 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
             frames = {name: stack.enter_context(_kept(frame)) for name, frame in frames.items()}
             counts = {name: _check(context, name, frame) for name, frame in frames.items()}
             report.rows_in = sum(sum(found.values()) for found in counts.values())
-        with report.stage("match"):
-            settled = {name: _matched(context, name, frame, frames[_TRUTH]) for name, frame in frames.items()}
-        with report.stage("rejects"):
-            rejected = publication.write(REJECTS, _rejects(settled))
-            report.rejected = _count_rejects(publication.written(REJECTS))
         with report.stage("score"):
-            scored = _score(context, settled)
+            scored = _score(context, frames)
+        with report.stage("rejects"):
+            settled = {name: _matched(context, name, frame, frames[_TRUTH], scored) for name, frame in frames.items()}
+            refused = [_rejects(name, settled[name]) for name in frames]
+            rejected = publication.write(REJECTS, reduce(DataFrame.unionByName, refused))
+            report.rejected = _count_rejects(publication.written(REJECTS))
         with report.stage("estimate"):
             figures = estimate(scored, _plan(config))
     used = sum(int((~answers.missing).sum()) for answers in scored.systems.values())
@@ -195,21 +196,38 @@ def _check(context: Context[EvaluateConfig], name: str, frame: DataFrame) -> dic
 
 
 def _source(config: EvaluateConfig, name: str) -> ListTruth | TableTruth | System:
-    return config.truth if name == _TRUTH else config.systems[int(name.removeprefix("systems."))]
+    return config.truth if name == _TRUTH else _system(config, name)
 
 
-def _matched(context: Context[EvaluateConfig], name: str, frame: DataFrame, images: DataFrame) -> DataFrame:
+def _system(config: EvaluateConfig, name: str) -> System:
+    return config.systems[int(name.removeprefix("systems."))]
+
+
+def _matched(
+    context: Context[EvaluateConfig], name: str, frame: DataFrame, images: DataFrame, scored: Scored
+) -> DataFrame:
     """Predictions with error class `no_truth` or `truth_rejected` where that is so; truth as it is.
 
     InputError for predictions without truth unless they are to be rejects, and in any case if all are.
     """
     if name == _TRUTH:
         return frame
+    good = F.col("error_class").isNull()
+    n, answers = frame.where(good).count(), scored.systems[_system(context.config, name).name]
+    if n == int((~answers.missing).sum()):
+        return frame  # each was joined with its image
     flags = images.where("image_id IS NOT NULL").select("image_id", F.col("error_class").isNull().alias("usable"))
     joined = frame.join(flags, "image_id", "left")
-    good = F.col("error_class").isNull()
     lost, barred = good & F.col("usable").isNull(), good & ~F.col("usable")
-    matched = joined.withColumns(
+    alone = joined.where(lost).count()
+    if alone and (context.config.unmatched == "error" or alone == n):
+        raise InputError(
+            f"{alone} of {n} predictions are for images that the truth does not have, e.g. "
+            + ", ".join(repr(row["image_id"]) for row in joined.where(lost).orderBy("image_id").take(3)),
+            where=name,
+            hint=f"truth has ids like {_example(flags)!r}; see strip_extension, exclude_ids, and unmatched: reject",
+        )
+    return joined.withColumns(
         {
             "error_class": F.when(lost, "no_truth").when(barred, "truth_rejected").otherwise(F.col("error_class")),
             "message": F.when(lost, "no image of this id in the truth")
@@ -217,16 +235,6 @@ def _matched(context: Context[EvaluateConfig], name: str, frame: DataFrame, imag
             .otherwise(F.col("message")),
         }
     )
-    counts = joined.agg(F.count(F.when(lost, 1)).alias("lost"), F.count(F.when(good, 1)).alias("good")).first()
-    assert counts is not None
-    if counts["lost"] and (context.config.unmatched == "error" or counts["lost"] == counts["good"]):
-        raise InputError(
-            f"{counts['lost']} of {counts['good']} predictions are for images that the truth does not have, e.g. "
-            + ", ".join(repr(row["image_id"]) for row in joined.where(lost).orderBy("image_id").take(3)),
-            where=name,
-            hint=f"truth has ids like {_example(flags)!r}; see strip_extension, exclude_ids, and unmatched: reject",
-        )
-    return matched
 
 
 def _example(images: DataFrame) -> str:
@@ -234,21 +242,14 @@ def _example(images: DataFrame) -> str:
     return str(row["image_id"]) if row is not None else ""
 
 
-def _rejects(frames: dict[str, DataFrame]) -> DataFrame:
-    parts = [
-        frame.where("error_class IS NOT NULL").select(
-            F.col("image_id").alias("id"),
-            F.col("input_uri").alias("uri"),
-            F.lit(name).alias("stage"),
-            "error_class",
-            F.coalesce("message", F.lit("")).alias("message"),
-        )
-        for name, frame in frames.items()
-    ]
-    rows = parts[0]
-    for part in parts[1:]:
-        rows = rows.unionByName(part)
-    return rows
+def _rejects(name: str, frame: DataFrame) -> DataFrame:
+    return frame.where("error_class IS NOT NULL").select(
+        F.col("image_id").alias("id"),
+        F.col("input_uri").alias("uri"),
+        F.lit(name).alias("stage"),
+        "error_class",
+        F.coalesce("message", F.lit("")).alias("message"),
+    )
 
 
 def _count_rejects(rejects: DataFrame) -> dict[str, int]:

@@ -73,7 +73,8 @@ def angles(lat1: ArrayLike, lon1: ArrayLike, lat2: ArrayLike, lon2: ArrayLike) -
 def geodesics_km(lat1: F8, lon1: F8, lat2: F8, lon2: F8) -> F8:
     """Lengths of WGS-84 geodesics, km, between points in degrees, shape (n,); Karney 2013, by PROJ."""
     # pyproj takes an array of one for a number, and warns: one more point is given.
-    _, _, metres = _WGS84.inv(*(np.append(values, 0.0) for values in (lon1, lat1, lon2, lat2)))
+    start_lat, start_lon, end_lat, end_lon = (np.append(values, 0.0) for values in (lat1, lon1, lat2, lon2))
+    _, _, metres = _WGS84.inv(start_lon, start_lat, end_lon, end_lat)
     return np.asarray(metres[:-1] / 1000)
 
 
