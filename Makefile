@@ -12,11 +12,14 @@ endif
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 DIR ?= build/jars
 
-.PHONY: demo test lint format bench docs jars clean
+.PHONY: demo demo-regions test lint format bench docs jars clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core build/demo/.packages
 	$(BIN)/python -m demo.run
+
+demo-regions: $(VENV)/.core build/demo/.packages
+	$(BIN)/python -m demo.regions
 
 test: $(VENV)/.test build/demo/.packages
 	$(BIN)/python -m pytest

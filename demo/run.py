@@ -34,10 +34,10 @@ def run() -> int:
     run_id = datetime.now(UTC).strftime("demo-%Y%m%dT%H%M%SZ")
     print("starting Spark ...", flush=True)
     with spark_session("geosieve demo", local=True):
-        ingested = _job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
+        ingested = job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
         for name in ("koppen", "igbp", "population_proxy"):
-            _job("catalog_rasters", CatalogConfig, catalog_rasters, f"conf/rasters/{name}.yaml", run_id)
-        report = _job("label_attributes", LabelConfig, label_attributes, "conf/label_attributes.yaml", run_id)
+            job("catalog_rasters", CatalogConfig, catalog_rasters, f"conf/rasters/{name}.yaml", run_id)
+        report = job("label_attributes", LabelConfig, label_attributes, "conf/label_attributes.yaml", run_id)
     leaf = next(uri for uri in report["outputs"] if "/labels/" in uri)
     for rejected, n in ingested["rejected"].items():
         print(f"{n} positions were rejected: {rejected}")
@@ -59,7 +59,7 @@ Query them with anything that reads Parquet, for instance DuckDB:
     return 0
 
 
-def _job(name: str, model: Any, job: Callable[[Any], None], config: str, run_id: str) -> dict[str, Any]:
+def job(name: str, model: Any, job: Callable[[Any], None], config: str, run_id: str) -> dict[str, Any]:
     """Run a job as its file in jobs/ does, in this session; stop at the first that fails."""
     print(f"{name} --config {config} ...", flush=True)
     printed = io.StringIO()

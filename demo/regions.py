@@ -1,0 +1,154 @@
+"""The demo of ranked regions: real positions and maps, simulated predictors, Recall vs Area.
+
+Every file in conf/evidence is a map: it is catalogued, becomes a partition of the overlay, and gets a simulated
+predictor.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyspark.sql import SparkSession
+
+from demo import prepare
+from demo.run import TABLES, job
+from demo.simulate import attribute_predictor, cell_predictor
+from geosieve.evaluation.protocols import THRESHOLDS_KM, cap_area_km2
+from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.overlay.atoms import AtomGrid, Overlay
+from geosieve.overlay.build import OverlayConfig, build_overlay
+from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor, Probabilities, mask_prior
+from geosieve.overlay.published import OverlayInput, read_published
+from geosieve.overlay.ranking import rank
+from geosieve.partitions.building.job import BuildConfig, build_partitions
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
+from geosieve.reporting.regions import draw_curves, draw_regions
+from geosieve.runtime.config import read_yaml
+from geosieve.runtime.logs import logger
+from geosieve.runtime.session import spark_session
+
+EVIDENCE = Path("conf/evidence")
+CURVES, MAP = Path("build/recall_vs_area.png"), Path("build/regions.png")
+IMAGES = 2000
+CELLS = "cells"
+
+
+def run() -> int:
+    logger().setLevel(logging.WARNING)
+    prepare.positions()
+    prepare.population_proxy()
+    run_id = datetime.now(UTC).strftime("demo-%Y%m%dT%H%M%SZ")
+    evidence = {path.stem: read_yaml(path) for path in sorted(EVIDENCE.glob("*.yaml"))}
+    print("starting Spark ...", flush=True)
+    with spark_session("geosieve demo", local=True) as spark:
+        overlay, grid, lat, lon = _tables(spark, run_id, evidence)
+    rng = np.random.default_rng(0)
+    chosen = rng.choice(lat.size, IMAGES, replace=False)
+    lat, lon = lat[chosen], lon[chosen]
+    truth = grid.locate(lat, lon)
+    predictions = _simulated(rng, overlay, truth, lat, lon)
+    systems = _systems(overlay, sorted(evidence))
+    areas = {name: ensemble.reached(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
+    _print_recall(areas, overlay)
+    draw_curves(areas, CURVES, f"Recall vs Area, {IMAGES:,} real positions, simulated predictors")
+    _print_regions(systems["base + all"], predictions, grid, truth, lat, lon)
+    print(f"\ncurves    {CURVES}\nmap       {MAP}")
+    return 0
+
+
+def _tables(
+    spark: SparkSession, run_id: str, evidence: dict[str, Any]
+) -> tuple[Overlay, AtomGrid, np.ndarray, np.ndarray]:
+    """Run the jobs that lead to the overlay; it, its grid, and the positions."""
+    job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def written(name: str, config: dict[str, Any]) -> str:
+            path = Path(folder, f"{name}.yaml")
+            path.write_text(json.dumps(config))
+            return str(path)
+
+        for name, content in evidence.items():
+            config = written(name, {"rasters": content["rasters"], "output": str(TABLES)})
+            job("catalog_rasters", CatalogConfig, catalog_rasters, config, run_id)
+        job("build_partitions", BuildConfig, build_partitions, "conf/building/demo.yaml", run_id)
+        whole = read_yaml("conf/overlay/demo.yaml")
+        whole["partitions"] += [content["partition"] for content in evidence.values()]
+        job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
+    published = read_published(spark, OverlayInput(root=str(TABLES), name="demo", run=run_id))
+    runs = published.runs.select("row", "column", "atom").toPandas()
+    grid = AtomGrid.of_runs(published.grid, *(runs[name].to_numpy() for name in ("row", "column", "atom")))
+    positions = np.loadtxt(prepare.POSITIONS, delimiter=",", skiprows=1, usecols=(1, 2))
+    return published.overlay(), grid, positions[:, 0], positions[:, 1]
+
+
+def _simulated(
+    rng: np.random.Generator, overlay: Overlay, truth: np.ndarray, lat: np.ndarray, lon: np.ndarray
+) -> dict[str, Probabilities]:
+    found = {}
+    for partition in overlay.partitions:
+        label = overlay.labels[truth, overlay.column(partition.name)]
+        if partition.name == CELLS:
+            values = cell_predictor(rng, overlay, partition.name, lat, lon)
+        else:
+            values = attribute_predictor(rng, label, partition.n_regions)
+        found[partition.name] = Probabilities(partition.digest, values)
+    return found
+
+
+def _systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
+    """The base, the base with each map, with all, and with the prior that only the two densest buckets count."""
+    base = Predictor(CELLS, CELLS)
+    names = [p.name for p in overlay.partitions if p.name != CELLS]
+    systems = {"base": Ensemble(overlay, (base,))}
+    for name in names:
+        systems[f"base + {name}"] = Ensemble(overlay, (base, Predictor(name, name)))
+    systems["base + all"] = Ensemble(overlay, (base, *(Predictor(name, name) for name in names)))
+    if "density" in names:
+        systems["base + urban prior"] = Ensemble(overlay, (base, mask_prior(overlay, "urban", "density", [2, 3])))
+    return systems
+
+
+def _of(ensemble: Ensemble, predictions: Predictions) -> dict[str, Probabilities]:
+    return {p.name: predictions[p.name] for p in ensemble.predictors if p.fixed is None}
+
+
+def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
+    caps = cap_area_km2(THRESHOLDS_KM)
+    width = max(map(len, areas))
+    print(f"\n{IMAGES:,} real positions, SIMULATED predictors, {overlay.n_atoms:,} atoms: recall (%) within an area of")
+    print(" " * width, *(f"{cap:>12,.0f}" for cap in caps), "km2")
+    for name, reached in areas.items():
+        print(f"{name:{width}}", *(f"{100 * (reached <= cap).mean():12.1f}" for cap in caps))
+
+
+def _print_regions(
+    ensemble: Ensemble, predictions: Predictions, grid: AtomGrid, truth: np.ndarray, lat: np.ndarray, lon: np.ndarray
+) -> None:
+    """The first image's regions, printed and drawn."""
+    first = {name: Probabilities(p.partition_hash, p.values[:1]) for name, p in predictions.items()}
+    (ranking,) = rank(ensemble, first)
+    n = int(ranking.within_mass(0.9)[0])
+    print(
+        f"\none image: half of the probability in {ranking.area_km2[0, : ranking.within_mass(0.5)[0]].sum():,.0f} km2,"
+    )
+    print(f"90 % in {ranking.area_km2[0, :n].sum():,.0f} km2 ({n} atoms); the truth needs", end=" ")
+    print(f"{ensemble.reached(first, truth[:1])[0]:,.0f} km2. The first atoms:")
+    for k in range(5):
+        atom = int(ranking.atom[0, k])
+        where = f"{ensemble.overlay.lat[atom]:8.2f} {ensemble.overlay.lon[atom]:9.2f}"
+        print(f"  {k + 1}. {where}  {ranking.area_km2[0, k]:>10,.0f} km2  probability {ranking.probability[0, k]:.3f}")
+    draw_regions(ranking, grid, MAP, (float(lat[0]), float(lon[0])), "one image's regions (simulated predictors)")
+
+
+if __name__ == "__main__":
+    os.chdir(Path(__file__).resolve().parent.parent)
+    sys.exit(run())

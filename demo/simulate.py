@@ -1,0 +1,50 @@
+"""Simulated predictors for the demo and the benchmarks: no network has seen an image here."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geosieve.geo.sphere import haversine_km
+from geosieve.overlay.atoms import Overlay
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+def cell_predictor(rng: np.random.Generator, overlay: Overlay, partition: str, lat: F8, lon: F8) -> F8:
+    """Probabilities (images, cells) of a classifier that is off by 10 to 3,000 km, and more or less sure of itself."""
+    k = overlay.column(partition)
+    label, n = overlay.labels[:, k], overlay.partitions[k].n_regions
+    inside = label >= 0
+    vectors = np.stack(
+        [
+            np.bincount(label[inside], part[inside] * overlay.area_km2[inside], n)
+            for part in _vector(overlay.lat, overlay.lon)
+        ]
+    )
+    cell_lat = np.degrees(np.arctan2(vectors[2], np.hypot(vectors[0], vectors[1])))
+    cell_lon = np.degrees(np.arctan2(vectors[1], vectors[0]))
+    scale = np.exp(rng.uniform(np.log(10), np.log(3000), lat.size))
+    p = np.empty((lat.size, n))
+    for i in range(lat.size):  # cells × images of distances would not fit
+        guess_lat = np.clip(lat[i] + rng.normal(0, scale[i] / 111), -89, 89)
+        guess_lon = lon[i] + rng.normal(0, scale[i] / 111) / np.cos(np.radians(guess_lat))
+        d = haversine_km(guess_lat, guess_lon, cell_lat, cell_lon)
+        p[i] = np.exp(-d / scale[i]) + 1e-9
+    return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+
+def attribute_predictor(rng: np.random.Generator, truth: I8, n: int, accuracy: float = 0.7) -> F8:
+    """Probabilities (images, n) of a classifier that is right in a share `accuracy` of the images and says so."""
+    known = np.where(truth >= 0, truth, 0)
+    right = (rng.random(truth.size) < accuracy) & (truth >= 0)
+    said = np.where(right, known, rng.integers(0, n, truth.size))
+    p = np.full((truth.size, n), (1 - accuracy) / n)
+    p[np.arange(truth.size), said] += accuracy
+    return p
+
+
+def _vector(lat: F8, lon: F8) -> list[F8]:
+    phi, lam = np.radians(lat), np.radians(lon)
+    return [np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)]
