@@ -59,7 +59,8 @@ def run() -> int:
     areas = {name: ensemble.reached(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
     _print_recall(areas, overlay)
     draw_curves(areas, CURVES, f"Recall vs Area, {IMAGES:,} real positions, simulated predictors")
-    _print_regions(systems["base + all"], predictions, grid, truth, lat, lon)
+    middle = int(np.argsort(areas["base + all"])[IMAGES // 2])
+    _print_regions(systems["base + all"], predictions, grid, truth, (lat, lon), middle)
     print(f"\ncurves    {CURVES}\nmap       {MAP}")
     return 0
 
@@ -131,22 +132,28 @@ def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
 
 
 def _print_regions(
-    ensemble: Ensemble, predictions: Predictions, grid: AtomGrid, truth: np.ndarray, lat: np.ndarray, lon: np.ndarray
+    ensemble: Ensemble,
+    predictions: Predictions,
+    grid: AtomGrid,
+    truth: np.ndarray,
+    position: tuple[np.ndarray, np.ndarray],
+    image: int,
 ) -> None:
-    """The first image's regions, printed and drawn."""
-    first = {name: Probabilities(p.partition_hash, p.values[:1]) for name, p in predictions.items()}
-    (ranking,) = rank(ensemble, first)
-    n = int(ranking.within_mass(0.9)[0])
+    """One image's regions, printed and drawn."""
+    one = {name: Probabilities(p.partition_hash, p.values[image : image + 1]) for name, p in predictions.items()}
+    (ranking,) = rank(ensemble, one)
+    half, most = (int(ranking.within_mass(share)[0]) for share in (0.5, 0.9))
+    area, overlay = ranking.area_km2[0], ensemble.overlay
+    reached = float(ensemble.reached(one, truth[image : image + 1])[0])
+    print(f"\nan image of the middle: 50 % of the probability in {area[:half].sum():,.0f} km2 ({half} atoms),")
     print(
-        f"\none image: half of the probability in {ranking.area_km2[0, : ranking.within_mass(0.5)[0]].sum():,.0f} km2,"
+        f"90 % in {area[:most].sum():,.0f} km2 ({most}); its truth is reached with {reached:,.0f} km2. The first atoms:"
     )
-    print(f"90 % in {ranking.area_km2[0, :n].sum():,.0f} km2 ({n} atoms); the truth needs", end=" ")
-    print(f"{ensemble.reached(first, truth[:1])[0]:,.0f} km2. The first atoms:")
-    for k in range(5):
-        atom = int(ranking.atom[0, k])
-        where = f"{ensemble.overlay.lat[atom]:8.2f} {ensemble.overlay.lon[atom]:9.2f}"
-        print(f"  {k + 1}. {where}  {ranking.area_km2[0, k]:>10,.0f} km2  probability {ranking.probability[0, k]:.3f}")
-    draw_regions(ranking, grid, MAP, (float(lat[0]), float(lon[0])), "one image's regions (simulated predictors)")
+    for k, atom in enumerate(ranking.atom[0, :5]):
+        where = f"{overlay.lat[atom]:8.2f} {overlay.lon[atom]:9.2f}"
+        print(f"  {k + 1}. {where}  {area[k]:>10,.0f} km2  probability {ranking.probability[0, k]:.3f}")
+    at = (float(position[0][image]), float(position[1][image]))
+    draw_regions(ranking, grid, MAP, at, "regions of one image (simulated predictors)")
 
 
 if __name__ == "__main__":
