@@ -85,7 +85,8 @@ class _Splitter:
 
     def keep(self, rows: DataFrame) -> DataFrame:
         """`rows`, computed once and kept on disk, for they may be larger than memory; lost parts are computed again."""
-        stored = rows.persist(StorageLevel.DISK_ONLY)
+        # In few parts: what is kept is not coalesced by itself, and every part costs a call of Python workers.
+        stored = rows.coalesce(self.tasks).persist(StorageLevel.DISK_ONLY)
         self.kept.callback(stored.unpersist)
         # As a frame without history: a plan that holds all rules of all splits several times takes minutes to analyse.
         spark: Any = rows.sparkSession
@@ -166,11 +167,12 @@ def _tasks(spark: SparkSession, rows: int) -> int:
 def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:
     """Images with all columns that rules need, the split that each is drawn for, and a reason for those without."""
     keys = ["author", "sequence", "content_sha256"]
-    rows = with_groups(images.select("source", "image_id", "lat", "lon", *keys), config.groups).drop(*keys)
+    rows = images.select("source", "image_id", "lat", "lon", *keys)
+    rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
+    rows = with_groups(rows, config.groups).drop(*keys)
     if classes is not None:
         rows = rows.join(classes.labels, ["source", "image_id"], "left")
     positioned, drawn = F.expr(POSITIONED), _lot(config)
-    rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
     reason = F.when(~positioned, F.lit("no_position")).when(drawn.isNull(), F.lit("not_drawn"))
     return rows.select(
         *(column for column in rows.columns if column != "cell"),
