@@ -7,7 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-NAMES = ("s2_ids", "sampling", "peers", "ordering", "sedona_raster", "label_job", "build_partitions", "evaluate_job")
+NAMES = (
+    "s2_ids",
+    "sampling",
+    "peers",
+    "ordering",
+    "sedona_raster",
+    "label_job",
+    "build_partitions",
+    "evaluate_job",
+    "overlay_rank",
+)
 
 
 def main(names: list[str]) -> int:

@@ -1,0 +1,152 @@
+"""Building an overlay at 120 and 30 arc-seconds, and the area needed to reach the truth against the pixel algorithm.
+
+Real maps (population proxy in 4 buckets, MODIS land cover in 7 classes), S2 cells of synthetic points and simulated
+predictors.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import yaml
+from demo import prepare
+from demo.simulate import attribute_predictor, cell_predictor
+from numpy.typing import NDArray
+
+from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks.label_job import POINTS, RUN, job, prepare_images
+from benchmarks.timing import bar, interleaved, one_core
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
+from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+IMAGES, PIXEL_IMAGES, ORDERED = 1000, 5, 3
+PARTITIONS = ("cells", "density", "land_cover")
+EVIDENCE = [Path("conf/evidence/density.yaml"), Path("conf/evidence/land_cover.yaml")]
+
+
+def build(arcsec: int) -> tuple[Path, float, float]:
+    """The tables' root, the job's seconds without the session's start, and the greatest worker's memory, GiB."""
+    prepare.population_proxy()
+    images, root = prepare_images(POINTS), FOLDER.resolve() / "overlay"
+    if not list(root.glob(f"partitions/job=build_partitions/run_id={RUN}/_SUCCESS")):
+        family = {"method": "adaptive_s2", "img_min": 50, "family": [{"name": "fine", "img_max": 1000}]}
+        config: dict[str, Any] = {"images": {"root": str(images)}, "build": family, "output": str(root)}
+        job("build_partitions", config, RUN)
+    evidence = [yaml.safe_load(path.read_text()) for path in EVIDENCE]
+    for one in evidence:
+        if not list(root.glob(f"raster_catalog/collection={one['rasters']['collection']}/run_id={RUN}/_SUCCESS")):
+            job("catalog_rasters", {"rasters": one["rasters"], "output": str(root)}, RUN)
+    cells = {"name": "cells", "kind": "built", "root": str(root), "partition": "fine"}
+    config = {
+        "name": f"arcsec_{arcsec}",
+        "rasters": {"root": str(root)},
+        "resolution_arcsec": arcsec,
+        "partitions": [cells, *(one["partition"] for one in evidence)],
+        "output": str(root),
+    }
+    run_id = f"{RUN}-{arcsec}"
+    for leaf in root.glob(f"*/*/run_id={run_id}"):
+        (leaf / "_SUCCESS").unlink(missing_ok=True)
+    report, used = job("build_overlay", config, run_id)
+    stages = report["seconds"]
+    print(f"  {arcsec} arc-seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in stages.items()) + " s", flush=True)
+    seconds = sum(s for stage, s in stages.items() if stage != "session")
+    return root, seconds, sum(used.worker_rss.values()) / 2**30
+
+
+def read(root: Path, arcsec: int) -> tuple[Overlay, AtomGrid]:
+    def table(name: str) -> Any:
+        return pq.read_table(root / f"{name}/overlay=arcsec_{arcsec}/run_id={RUN}-{arcsec}", partitioning=None)
+
+    atoms = table("overlay_atoms").sort_by("atom")
+    labels = np.column_stack([atoms[name].to_numpy() for name in PARTITIONS])
+    partitions = tuple(OverlayPartition(name, name, int(labels[:, k].max()) + 1) for k, name in enumerate(PARTITIONS))
+    facts = (atoms[name].to_numpy() for name in ("area_km2", "lat", "lon", "land_share"))
+    runs = table("overlay_runs")
+    columns = (runs[name].to_numpy() for name in ("row", "column", "atom"))
+    grid = AtomGrid.of_runs(EqualAngleGrid.from_arcsec(arcsec), *columns)
+    print(
+        f"  {arcsec} arc-seconds: {len(labels):,} atoms, {grid.starts.size:,} runs, {partitions[0].n_regions:,} cells"
+    )
+    return Overlay(partitions, labels, *facts), grid
+
+
+def pixel_algorithm(maps: list[I8], area: F8, sizes: list[F8], p: list[F8], row: int, column: int) -> tuple[float, F8]:
+    """Algorithms 1 to 3 for one image, plainly in numpy; `maps` hold 0 outside and 1 + region."""
+    product = np.ones(maps[0].shape)
+    for layer, size, of in zip(maps, sizes, p, strict=True):
+        product *= np.concatenate([[0.0], np.divide(of, size, where=size > 0, out=np.zeros_like(of))])[layer]
+    return float(area[product >= product[row, column] * (1 - 1e-12)].sum()), product
+
+
+def simulated(overlay: Overlay, truth: I8, lat: F8, lon: F8) -> dict[str, Probabilities]:
+    rng = np.random.default_rng(1)
+    values = {"cells": cell_predictor(rng, overlay, "cells", lat, lon)}
+    for k, name in enumerate(PARTITIONS[1:], start=1):
+        values[name] = attribute_predictor(rng, overlay.labels[truth, k], overlay.partitions[k].n_regions)
+    return {name: Probabilities(name, p) for name, p in values.items()}
+
+
+def main() -> int:
+    """Exit code 1 when a bar is missed."""
+    built = {arcsec: build(arcsec) for arcsec in (120, 30)}
+    root, seconds, memory = built[30]
+    done = bar("30 arc-second atoms, 2 cores", seconds / 60, 10.0, unit="min")
+    done &= bar("memory of its workers", memory, 4.0, unit="GiB")
+    one_core()
+    lat, lon = clustered_points(IMAGES, seed=3)
+    ensembles, predictions, truths = {}, {}, {}
+    for arcsec in (120, 30):
+        overlay, grid = read(root, arcsec)
+        ensembles[arcsec] = Ensemble(overlay, tuple(Predictor(name, name) for name in PARTITIONS))
+        truths[arcsec] = grid.locate(lat, lon)
+        predictions[arcsec] = simulated(overlay, truths[arcsec], lat, lon)
+        _ = ensembles[arcsec].structure
+        if arcsec == 120:
+            coarse, coarse_grid = overlay, grid
+    times, areas = interleaved(
+        {a: partial(ensembles[a].reached, predictions[a], truths[a]) for a in ensembles}  # type: ignore[misc]
+    )
+    ours = times[120] / IMAGES
+
+    pixels = coarse_grid.grid.rows * coarse_grid.grid.cols
+    atoms = np.repeat(coarse_grid.atoms, np.diff(coarse_grid.starts, append=pixels))
+    shape = (coarse_grid.grid.rows, coarse_grid.grid.cols)
+    maps = [np.maximum(coarse.labels[:, k], -1)[atoms].reshape(shape) + 1 for k in range(len(PARTITIONS))]
+    area = np.repeat(coarse_grid.grid.row_areas_km2()[:, None], shape[1], axis=1)
+    row, column = coarse_grid.grid.pixels(lat, lon)
+    _, first = np.unique(atoms, return_index=True)
+    worst, same_order, start = 0.0, True, process_time()
+    elapsed = 0.0
+    for i in range(PIXEL_IMAGES):
+        p = [predictions[120][name].values[i] for name in PARTITIONS]
+        start = process_time()
+        expected, product = pixel_algorithm(maps, area, coarse.region_areas_km2, p, row[i], column[i])
+        elapsed += process_time() - start
+        worst = max(worst, abs(areas[120][i] / expected - 1))
+        if i < ORDERED:
+            one = {name: Probabilities(name, of.values[i : i + 1]) for name, of in predictions[120].items()}
+            by_score = np.argsort(-ensembles[120].scores(one)[0], kind="stable")
+            densities = product.ravel()[first][by_score]
+            same_order &= bool((densities[1:] <= densities[:-1] * (1 + 1e-12)).all())
+    theirs = elapsed / PIXEL_IMAGES
+    print(f"  one image, one core: ours {1e3 * ours:.2f} ms, pixel algorithm {theirs:.2f} s; order {same_order}")
+    done &= same_order
+    done &= bar("greatest relative difference of areas", worst * 1e6, 1.0, unit="ppm")
+    done &= bar("pixel algorithm over ours", theirs / ours, 300.0, at_least=True)
+    done &= bar("an image at 30 over one at 120 arc-seconds", times[30] / times[120], 1.5)
+    return 0 if done else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
