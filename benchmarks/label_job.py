@@ -129,6 +129,7 @@ def run_prefix(prefix: str, root: Path) -> None:
     from geosieve.partitions import labelling
     from geosieve.partitions.nearby import NOTHING
     from geosieve.partitions.published import CommittedTables
+    from geosieve.partitions.summary import LabelCounter
     from geosieve.runtime.config import validate
     from geosieve.runtime.session import spark_session
     from geosieve.tables.arrow import CHUNK_ROWS, chunks
@@ -156,7 +157,9 @@ def run_prefix(prefix: str, root: Path) -> None:
         ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
         if prefix in ("blocks", "write"):
             catalog = [d.build(CommittedTables(spark, str(root))) for d in config.partitions]
-            labelled = labelling.label_points(points, catalog, dict.fromkeys(names, NOTHING), labels_table(names), rows)
+            nothing = dict.fromkeys(names, NOTHING)
+            counter = LabelCounter(spark, names)
+            labelled = labelling.label_points(points, catalog, nothing, labels_table(names), rows, counter)
         frame = {
             "session": lambda: spark.range(1),
             "read": lambda: points,

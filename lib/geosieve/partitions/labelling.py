@@ -22,7 +22,7 @@ from geosieve.partitions.base import Partition
 from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
 from geosieve.partitions.published import CommittedTables
-from geosieve.partitions.summary import count_regions, publish_partitions, summarize
+from geosieve.partitions.summary import LabelCounter, publish_partitions, summarize
 from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import CHUNK_ROWS, chunks
@@ -71,10 +71,11 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         partitions = [definition.build(tables) for definition in config.partitions]
     report.rows_in = sum(run.rows for run in runs)
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
-    rejects = images.where(f"NOT {POSITIONED}").select(*_reject_columns())
+    rejects = images.where(_NOT_POSITIONED).select(*_reject_columns())
     with report.stage("join"):
         indices = _indices(spark, points, partitions)
-    labels = label_points(points, partitions, indices, table, report.rows_in)
+    counter = LabelCounter(spark, [p.name for p in partitions])
+    labels = label_points(points, partitions, indices, table, report.rows_in, counter)
     if context.dry_run:
         found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
         found |= {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
@@ -86,7 +87,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         rejected = publication.write(REJECTS, rejects)
         report.rejected = {"no_position": rejected} if rejected else {}
     with report.stage("summary"):
-        counts = count_regions(publication.written(table), [p.name for p in partitions])
+        counts = counter.counts(report.rows_out)
         publish_partitions(publication, spark, config.partitions, partitions, counts)
         report.details["partitions"] = summarize(partitions, counts)
         for name, facts in report.details["partitions"].items():
@@ -99,6 +100,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
 
 POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
 """Condition in SQL: the image has a position on the Earth."""
+# Its negation (NaN is above every number) in a form with which Parquet's statistics rule out whole row groups.
+_NOT_POSITIONED = "lat IS NULL OR lon IS NULL OR lat < -90 OR lat > 90 OR lon < -180 OR lon > 180"
 
 
 def _reject_columns() -> list[Any]:
@@ -128,9 +131,17 @@ def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]
 
 
 def label_points(
-    points: DataFrame, partitions: list[Partition], indices: dict[str, CellIndex], table: Table, rows: int
+    points: DataFrame,
+    partitions: list[Partition],
+    indices: dict[str, CellIndex],
+    table: Table,
+    rows: int,
+    counter: LabelCounter,
 ) -> DataFrame:
-    """`labels` of points (image_id, source, lat, lon). `rows`, about how many they are, decides the number of tasks."""
+    """`labels` of points (image_id, source, lat, lon); `counter` counts them when they are written.
+
+    `rows`, about how many they are, decides the number of tasks.
+    """
     context = points.sparkSession.sparkContext
     tasks = max(2 * context.defaultParallelism, -(-rows // CHUNK_ROWS))
     labeller = Labeller(partitions, indices)
@@ -138,7 +149,9 @@ def label_points(
 
     def label_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
-            yield from shared.value.label(chunk).to_batches(_BATCH_ROWS)
+            labelled = shared.value.label(chunk)
+            counter.add(labelled)
+            yield from labelled.to_batches(_BATCH_ROWS)
 
     ordered = points.repartitionByRange(tasks, *_shuffle_key())
     return ordered.mapInArrow(label_batches, table.spark_schema())

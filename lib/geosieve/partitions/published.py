@@ -26,7 +26,9 @@ _COLUMNS = (
 
 def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, str]]) -> DataFrame:
     """`partitions` of rows (name, hash, kind, number of regions, definition as JSON)."""
-    return spark.createDataFrame(rows, PARTITIONS.spark_schema()).coalesce(1)
+    names = [column.name for column in PARTITIONS.columns]
+    # From pandas, by Arrow, as the regions are: Spark does not warm up a second way in.
+    return spark.createDataFrame(pd.DataFrame(rows, columns=names), PARTITIONS.spark_schema()).coalesce(1)
 
 
 def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table]]) -> DataFrame:

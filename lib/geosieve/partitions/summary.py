@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.accumulators import AccumulatorParam
+from pyspark.sql import SparkSession
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, Partition, PartitionDefinition
 from geosieve.partitions.published import partitions_frame, regions_frame
-from geosieve.tables.arrow import chunks
+from geosieve.runtime.errors import IntegrityError
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
@@ -23,20 +23,46 @@ Counts = dict[str, tuple[I8, I8]]
 """For each partition's name the labels that images have, ascending, and how many images have each."""
 
 
-def count_regions(labels: DataFrame, names: list[str]) -> Counts:
-    """How many images have each label of each partition, counted from the written table."""
-    columns = ["partition", "region", "images"]
+class _Lists(AccumulatorParam[list[Any]]):
+    def zero(self, value: list[Any]) -> list[Any]:
+        return []
 
-    def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in chunks(batches):
-            for number, name in enumerate(names):
-                region, images = np.unique(chunk[name].to_numpy(), return_counts=True)
-                yield pa.RecordBatch.from_arrays([np.full(region.size, number), region, images], columns)
+    def addInPlace(self, value1: list[Any], value2: list[Any]) -> list[Any]:
+        value1 += value2
+        return value1
 
-    # Files hold neighbours, so that their counts hardly overlap and the driver adds up little more than it keeps.
-    rows = labels.select(*names).mapInArrow(count, ", ".join(f"{column} bigint" for column in columns)).toPandas()
-    sums = rows.groupby(["partition", "region"], as_index=False)["images"].sum().to_numpy(dtype=np.int64)
-    return {name: (of[:, 1], of[:, 2]) for number, name in enumerate(names) for of in [sums[sums[:, 0] == number]]}
+
+class LabelCounter:
+    """Counts the images of each label of each partition while tasks write them.
+
+    An accumulator, which Spark adds up once for each task of a job that writes, however often the task is tried.
+    """
+
+    def __init__(self, spark: SparkSession, names: list[str]) -> None:
+        self._names = names
+        self._found = spark.sparkContext.accumulator([], _Lists())
+
+    def add(self, labels: pa.Table) -> None:
+        """In a task: labels that are about to be written."""
+        for name in self._names:
+            counts = labels[name].value_counts()
+            self._found.add([(name, counts.field("values").to_numpy(), counts.field("counts").to_numpy())])
+
+    def counts(self, rows: int) -> Counts:
+        """On the driver, after `rows` labels were written. IntegrityError if another number was counted."""
+        summed: Counts = {}
+        for name in self._names:
+            none = np.empty(0, dtype=np.int64)
+            found = [(none, none), *((labels, images) for of, labels, images in self._found.value if of == name)]
+            labels, at = np.unique(np.concatenate([labels for labels, _ in found]), return_inverse=True)
+            images = np.bincount(at, np.concatenate([images for _, images in found])).astype(np.int64)
+            if images.sum() != rows:
+                raise IntegrityError(
+                    f"{images.sum()} labels of {name} were counted, {rows} were written",
+                    hint="nothing was committed; run again",
+                )
+            summed[name] = (labels, images)
+        return summed
 
 
 def publish_partitions(
