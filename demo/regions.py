@@ -85,10 +85,8 @@ def _tables(
         whole["partitions"] += [content["partition"] for content in evidence.values()]
         job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
     published = read_published(spark, OverlayInput(root=str(TABLES), name="demo", run=run_id))
-    runs = published.runs.select("row", "column", "atom").toPandas()
-    grid = AtomGrid.of_runs(published.grid, *(runs[name].to_numpy() for name in ("row", "column", "atom")))
     positions = np.loadtxt(prepare.POSITIONS, delimiter=",", skiprows=1, usecols=(1, 2))
-    return published.overlay(), grid, positions[:, 0], positions[:, 1]
+    return published.overlay(), published.atom_grid(), positions[:, 0], positions[:, 1]
 
 
 def _simulated(

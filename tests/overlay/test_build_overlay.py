@@ -16,7 +16,6 @@ from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.overlay.atoms import AtomGrid
 from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.overlay.published import OverlayInput, PublishedOverlay, read_published
 from geosieve.partitions.base import NODATA, OUTSIDE
@@ -99,9 +98,7 @@ def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Workspace
 
     runs = published.runs.toPandas()
     assert runs["length"].sum() == 90 * 180
-    at = AtomGrid.of_runs(
-        published.grid, runs["row"].to_numpy(), runs["column"].to_numpy(), runs["atom"].to_numpy()
-    ).locate(pixels["lat"], pixels["lon"])
+    at = published.atom_grid().locate(pixels["lat"], pixels["lon"])
     assert published.labels[at].tolist() == pixels[["cells", "classes"]].to_numpy().tolist()
 
 

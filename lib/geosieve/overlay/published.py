@@ -13,7 +13,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.overlay.atoms import Overlay, OverlayPartition
+from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.partitions.base import Partition
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import ConfigError, InputError
@@ -75,6 +75,11 @@ class PublishedOverlay:
         )
         columns = {name: self.atoms[name].to_numpy() for name in ("area_km2", "lat", "lon", "land_share")}
         return Overlay(partitions, self.labels, **columns)
+
+    def atom_grid(self) -> AtomGrid:
+        """Which atom each pixel belongs to."""
+        runs = self.runs.select("row", "column", "atom").toPandas()
+        return AtomGrid.of_runs(self.grid, *(runs[name].to_numpy() for name in ("row", "column", "atom")))
 
 
 def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverlay:

@@ -1,0 +1,87 @@
+"""An answer as people read it: the pixels of its atoms, joined where they touch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geosieve.geo.grid import EqualAngleGrid
+from geosieve.overlay.atoms import AtomGrid
+from geosieve.overlay.ranking import Ranking
+from geosieve.overlay.runs import Runs, describe, sum_up
+
+F8 = NDArray[np.float64]
+I8 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Connected patches of one image's answer, the one that holds the densest atom first; arrays (patches,).
+
+    Centroid and box in degrees; a box that crosses the antimeridian has its west east of its east.
+    """
+
+    probability: F8
+    area_km2: F8
+    lat: F8
+    lon: F8
+    south: F8
+    west: F8
+    north: F8
+    east: F8
+
+    def __len__(self) -> int:
+        return self.area_km2.size
+
+
+def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
+    """The `n` leading atoms of an image's ranking, merged where their pixels share an edge."""
+    rank = np.full(ranking.overlay.n_atoms, n)
+    rank[ranking.atom[image, :n]] = np.arange(n)
+    runs, atom = _chosen(grid, rank < n)
+    piece = _components(grid.grid, runs)
+    _, first = np.unique(piece, return_index=True)
+    best = np.full(first.size, n)
+    np.minimum.at(best, piece, rank[atom])
+    number = np.argsort(np.argsort(best, kind="stable"))[piece]  # two patches may be parts of one atom
+    _, facts = sum_up(grid.grid, Runs(runs.row, runs.column, runs.length, runs.land, number[:, None]))
+    told = describe(grid.grid, facts)
+    # An atom's probability lies evenly on its area.
+    area = runs.length * grid.grid.row_areas_km2()[runs.row]
+    share = ranking.probability[image, rank[atom]] * area / np.bincount(atom, area)[atom]
+    names = ("area_km2", "lat", "lon", "south", "west", "north", "east")
+    return Patches(*(np.asarray(of, np.float64) for of in (np.bincount(number, share), *map(told.get, names))))
+
+
+def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[Runs, I8]:
+    """Runs of the chosen atoms, and the atom of each."""
+    pixels = grid.grid.rows * grid.grid.cols
+    at = np.flatnonzero(chosen[grid.atoms])
+    end = np.where(at + 1 < grid.starts.size, grid.starts[np.minimum(at + 1, grid.starts.size - 1)], pixels)
+    row, column = np.divmod(grid.starts[at], grid.grid.cols)
+    none = np.zeros(at.size, dtype=bool)
+    return Runs(row, column, end - grid.starts[at], none, np.empty((at.size, 0), np.int64)), grid.atoms[at]
+
+
+def _components(grid: EqualAngleGrid, runs: Runs) -> I8:
+    """Number of the connected patch of each run; runs are in the order of rows and columns."""
+    start = runs.row * grid.cols + runs.column
+    end = start + runs.length
+    # The runs of the row below whose columns overlap.
+    low = np.searchsorted(end, start + grid.cols, side="right")
+    high = np.searchsorted(start, end + grid.cols, side="left")
+    n = np.maximum(high - low, 0)
+    above = np.repeat(np.arange(len(runs)), n)
+    below = np.repeat(low - (np.cumsum(n) - n), n) + np.arange(above.size)
+    beside = np.flatnonzero((end[:-1] == start[1:]) & (runs.row[:-1] == runs.row[1:]))
+    # A row ends where it began.
+    easternmost, westernmost = np.flatnonzero(runs.column + runs.length == grid.cols), np.flatnonzero(runs.column == 0)
+    _, of_east, of_west = np.intersect1d(runs.row[easternmost], runs.row[westernmost], return_indices=True)
+    one = np.concatenate([above, beside, easternmost[of_east]])
+    other = np.concatenate([below, beside + 1, westernmost[of_west]])
+    links = coo_array((np.ones(one.size, dtype=bool), (one, other)), shape=(len(runs), len(runs)))
+    return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)
