@@ -14,6 +14,7 @@ import pytest
 import s2sphere
 import shapely
 from fabricated_rasters import write_raster
+from PIL import Image
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
@@ -334,3 +335,37 @@ def test_all_images_at_one_place(workspace: Workspace) -> None:
     assert code == 0, report["error"]
     labels = workspace.label([workspace.built("leaf"), workspace.built("one")])
     assert set(labels["leaf"]) == {0} and set(labels["one"]) == {0}
+
+
+@pytest.mark.parametrize(("parents", "expected"), [("containment", [0, 1]), ("mean", [1, 1])])
+def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
+    workspace: Workspace, tmp_path: Path, parents: str, expected: list[int]
+) -> None:
+    """The first fine cell lies in the first coarse one, but the mean of its images is said to be in the second."""
+    header = "num_images,2\nmin,0\nclass_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean\n"
+
+    def token(lat: float, lon: float, level: int) -> str:
+        return str(s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(lat, lon)).parent(level).to_token())
+
+    for name, level in (("coarse", 4), ("fine", 8)):
+        rows = f"0,{token(48.85, 2.35, level)},9,-33.9,151.2\n1,{token(-33.87, 151.2, level)},9,-33.9,151.2\n"
+        (tmp_path / f"{name}.csv").write_text(header + rows)
+    family = [{"name": name, "uri": str(tmp_path / f"{name}.csv")} for name in ("coarse", "fine")]
+    method = {"method": "geoestimation_csv", "family": family, "parents": parents}
+    code, report = workspace.run("build_partitions", {"build": method})
+    assert code == 0, report["error"]
+    assert workspace.regions("fine")["parent"].tolist() == expected
+
+
+def test_images_without_a_position_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "photos" / "nowhere.jpg")
+    source = {"name": "points", "uri": str(tmp_path / "photos"), "format": "photos"}
+    code, report = workspace.run("ingest_images", {"source": source})
+    assert code == 0, report["error"]
+    workspace.ingest(np.full(30, 48.8584), np.full(30, 2.2945), "others")
+    images = {"root": str(workspace.tables)}
+    method = {**ADAPTIVE, "family": [{"name": "leaf", "img_max": 10}]}
+    code, report = workspace.run("build_partitions", {"images": images, "build": method})
+    assert code == 0, report["error"]
+    assert report["details"]["images_without_position"] == 1

@@ -71,7 +71,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         partitions = [definition.build(tables) for definition in config.partitions]
     report.rows_in = sum(run.rows for run in runs)
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
-    rejects = images.where(_NOT_POSITIONED).select(*_reject_columns())
+    rejects = images.where(NOT_POSITIONED).select(*_reject_columns())
     with report.stage("join"):
         indices = _indices(spark, points, partitions)
     counter = LabelCounter(spark, [p.name for p in partitions])
@@ -100,8 +100,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
 
 POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
 """Condition in SQL: the image has a position on the Earth."""
-# Its negation (NaN is above every number) in a form with which Parquet's statistics rule out whole row groups.
-_NOT_POSITIONED = "lat IS NULL OR lon IS NULL OR lat < -90 OR lat > 90 OR lon < -180 OR lon > 180"
+NOT_POSITIONED = "lat IS NULL OR lon IS NULL OR lat < -90 OR lat > 90 OR lon < -180 OR lon > 180"
+"""Its negation (NaN is above every number), in a form with which Parquet's statistics rule out whole row groups."""
 
 
 def _reject_columns() -> list[Any]:

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 
 from geosieve.partitions.building.cells import Built
 from geosieve.partitions.building.methods import Inputs, Made, Method
-from geosieve.partitions.labelling import POSITIONED, ImagesInput, image_runs
+from geosieve.partitions.labelling import NOT_POSITIONED, POSITIONED, ImagesInput, image_runs
 from geosieve.partitions.published import partitions_frame, regions_frame
 from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context
@@ -40,13 +40,15 @@ def build_partitions(context: Context[BuildConfig]) -> None:
         report.status = "nothing_to_do"
         return
     with report.stage("inputs"):
-        points, found = _images(context)
+        points, nowhere, found = _images(context)
     if context.dry_run:
         context.show_plan(found, {} if points is None else {"images": points})
         return
     with report.stage("build"):
         made = config.build.make(Inputs(points, spark))
     report.details = _details(made, found)
+    if nowhere is not None:
+        report.details["images_without_position"] = nowhere.count()
     with report.stage("write"):
         rows = [_row(built) for built in made.partitions]
         publication.write(PARTITIONS, partitions_frame(spark, rows))
@@ -56,15 +58,16 @@ def build_partitions(context: Context[BuildConfig]) -> None:
     publication.commit(report.rows_in, report.to_json(status="done"))
 
 
-def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, dict[str, Any]]:
-    """The images that have a position, and what was found."""
+def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame | None, dict[str, Any]]:
+    """The images that have a position, those that have none, and what was found."""
     chosen = context.config.images
     if chosen is None:
-        return None, {}
+        return None, None, {}
     runs = image_runs(context.spark, chosen)
     images = read_runs(context.spark, chosen.root, IMAGES, runs)
     found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
-    return images.where(POSITIONED).select("image_id", "source", "lat", "lon"), found
+    points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
+    return points, images.where(NOT_POSITIONED), found
 
 
 def _row(built: Built) -> tuple[str, str, str, int, str]:
