@@ -26,6 +26,7 @@ from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.overlay.atoms import AtomGrid, Overlay
 from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor, Probabilities, mask_prior
+from geosieve.overlay.patches import patches
 from geosieve.overlay.published import OverlayInput, read_published
 from geosieve.overlay.ranking import rank
 from geosieve.partitions.building.job import BuildConfig, build_partitions
@@ -141,15 +142,15 @@ def _print_regions(
     one = {name: Probabilities(p.partition_hash, p.values[image : image + 1]) for name, p in predictions.items()}
     (ranking,) = rank(ensemble, one)
     half, most = (int(ranking.within_mass(share)[0]) for share in (0.5, 0.9))
-    area, overlay = ranking.area_km2[0], ensemble.overlay
+    area = ranking.area_km2[0]
     reached = float(ensemble.reached(one, truth[image : image + 1])[0])
     print(f"\nan image of the middle: 50 % of the probability in {area[:half].sum():,.0f} km2 ({half} atoms),")
-    print(
-        f"90 % in {area[:most].sum():,.0f} km2 ({most}); its truth is reached with {reached:,.0f} km2. The first atoms:"
-    )
-    for k, atom in enumerate(ranking.atom[0, :5]):
-        where = f"{overlay.lat[atom]:8.2f} {overlay.lon[atom]:9.2f}"
-        print(f"  {k + 1}. {where}  {area[k]:>10,.0f} km2  probability {ranking.probability[0, k]:.3f}")
+    print(f"90 % in {area[:most].sum():,.0f} km2 ({most}); its truth is reached with {reached:,.0f} km2.")
+    found = patches(ranking, grid, 0, half)
+    print(f"Joined where they touch, the {half} are {len(found)} regions, the one with the densest atom first:")
+    for k in range(min(5, len(found))):
+        where = f"{found.lat[k]:8.2f} {found.lon[k]:9.2f}"
+        print(f"  {k + 1}. {where}  {found.area_km2[k]:>10,.0f} km2  probability {found.probability[k]:.3f}")
     at = (float(position[0][image]), float(position[1][image]))
     draw_regions(ranking, grid, MAP, at, "regions of one image (simulated predictors)")
 
