@@ -43,6 +43,7 @@ BENCH = [
     "s2sphere>=0.2.5",  # peer for S2 ids
     "psutil>=5.9",  # worker memory
 ]
+GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it
 
 setup(
     name="geosieve",
@@ -53,5 +54,5 @@ setup(
     package_dir={"": "lib"},
     packages=find_packages("lib"),
     install_requires=CORE,
-    extras_require={"test": TEST, "bench": BENCH},
+    extras_require={"test": TEST, "bench": BENCH, "gpu": GPU},
 )
