@@ -25,6 +25,8 @@ from geosieve.evaluation.protocols import THRESHOLDS_KM, cap_area_km2
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.overlay.atoms import AtomGrid, Overlay
 from geosieve.overlay.build import OverlayConfig, build_overlay
+from geosieve.overlay.calibration import fit, log_score
+from geosieve.overlay.conformal import ConformalSets
 from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor, Probabilities, mask_prior
 from geosieve.overlay.patches import patches
 from geosieve.overlay.published import OverlayInput, read_published
@@ -59,6 +61,7 @@ def run() -> int:
     systems = _systems(overlay, sorted(evidence))
     areas = {name: ensemble.reached(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
     _print_recall(areas, overlay)
+    _print_calibration(systems["base + all"], predictions, truth)
     draw_curves(areas, CURVES, f"Recall vs Area, {IMAGES:,} real positions, simulated predictors")
     middle = int(np.argsort(areas["base + all"])[IMAGES // 2])
     _print_regions(systems["base + all"], predictions, grid, truth, (lat, lon), middle)
@@ -130,6 +133,24 @@ def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
         print(f"{name:{width}}", *(f"{100 * (reached <= cap).mean():12.1f}" for cap in caps))
 
 
+def _print_calibration(ensemble: Ensemble, predictions: Predictions, truth: np.ndarray) -> None:
+    """Weights and temperatures fitted on a third, conformal sets calibrated on the second, both tried on the last."""
+    thirds = [slice(k * IMAGES // 3, (k + 1) * IMAGES // 3) for k in range(3)]
+    parts = [_rows(predictions, images) for images in thirds]
+    at = [truth[images] for images in thirds]
+    fitted = fit(ensemble, parts[0], at[0]).ensemble
+    scores = [log_score(one, parts[2], at[2]) for one in (ensemble, fitted)]
+    print(f"\nmean log density at the truth, held out: {scores[0]:.2f} as they are, {scores[1]:.2f} with")
+    print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.predictors))
+    sets = ConformalSets.marginal(fitted.mass_needed(parts[1], at[1]), 0.9)
+    held = sets.covers(fitted.mass_needed(parts[2], at[2]), at[2])
+    print(f"conformal sets of 90 % hold the truth of {held.mean():.1%} of {held.size} held-out images")
+
+
+def _rows(predictions: Predictions, images: slice) -> dict[str, Probabilities]:
+    return {name: Probabilities(p.partition_hash, p.values[images]) for name, p in predictions.items()}
+
+
 def _print_regions(
     ensemble: Ensemble,
     predictions: Predictions,
@@ -139,7 +160,7 @@ def _print_regions(
     image: int,
 ) -> None:
     """One image's regions, printed and drawn."""
-    one = {name: Probabilities(p.partition_hash, p.values[image : image + 1]) for name, p in predictions.items()}
+    one = _rows(predictions, slice(image, image + 1))
     (ranking,) = rank(ensemble, one)
     half, most = (int(ranking.within_mass(share)[0]) for share in (0.5, 0.9))
     area = ranking.area_km2[0]
