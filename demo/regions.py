@@ -139,7 +139,7 @@ def _print_calibration(ensemble: Ensemble, predictions: Predictions, truth: np.n
     parts = [_rows(predictions, images) for images in thirds]
     at = [truth[images] for images in thirds]
     fitted = fit(ensemble, parts[0], at[0]).ensemble
-    scores = [log_score(one, parts[2], at[2]) for one in (ensemble, fitted)]
+    scores = [log_score(one, parts[2], at[2])[0] for one in (ensemble, fitted)]
     print(f"\nmean log density at the truth, held out: {scores[0]:.2f} as they are, {scores[1]:.2f} with")
     print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.predictors))
     sets = ConformalSets.marginal(fitted.mass_needed(parts[1], at[1]), 0.9)

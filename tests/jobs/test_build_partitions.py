@@ -281,6 +281,14 @@ def test_definitions_are_published_with_what_was_fitted(workspace: Workspace, tm
     labels = workspace.label([workspace.built("density"), workspace.built("land")])
     assert labels[["density", "land"]].to_numpy().tolist() == [[0, 0], [3, OUTSIDE]]
 
+    # Another map in the same place is not what was published.
+    write_raster(tmp_path / "people.tif", np.hstack([values, values]), from_origin(0, 6, 1, 1))
+    assert workspace.run("catalog_rasters", {"rasters": rasters}, "r2")[0] == 0
+    root = {"root": str(workspace.tables)}
+    config = {"images": root, "rasters": root, "partitions": [workspace.built("density")]}
+    code, report = workspace.run("label_attributes", config, "r2")
+    assert code == 65 and "no longer those that it was published with" in report["error"]
+
 
 def test_the_published_quadtree_of_osv5m(workspace: Workspace) -> None:
     cells = DATA / "cells" / "osv5m_quadtree_10_1000.csv"
@@ -335,6 +343,23 @@ def test_all_images_at_one_place(workspace: Workspace) -> None:
     assert code == 0, report["error"]
     labels = workspace.label([workspace.built("leaf"), workspace.built("one")])
     assert set(labels["leaf"]) == {0} and set(labels["one"]) == {0}
+
+
+def test_cells_may_start_deeper_than_the_first_count(workspace: Workspace) -> None:
+    rng = np.random.default_rng(2)
+    lat, lon = 48.85 + rng.normal(0, 0.05, 2000), 2.35 + rng.normal(0, 0.05, 2000)
+    workspace.ingest(lat, lon)
+    method = {"method": "adaptive_s2", "img_min": 0, "start_level": 12, "family": [{"name": "fine", "img_max": 100}]}
+    code, report = workspace.build(method)
+    assert code == 0, report["error"]
+    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*p)) for p in zip(lat, lon, strict=True)]
+    held: dict[str, int] = {}
+    for row in workspace.regions("fine").itertuples():
+        cell = s2sphere.CellId.from_token(row.name)
+        assert cell.level() >= 12
+        held[row.name] = sum(cell.contains(leaf) for leaf in leaves)
+        assert held[row.name] == row.n_images <= 100
+    assert sum(held.values()) == 2000
 
 
 @pytest.mark.parametrize(("parents", "expected"), [("containment", [0, 1]), ("mean", [1, 1])])

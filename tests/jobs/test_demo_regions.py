@@ -50,7 +50,7 @@ def test_more_area_reaches_more_images(printed: list[str]) -> None:
 @pytest.mark.usefixtures("printed")
 def test_pixels_are_in_the_atoms_of_their_cell_and_class() -> None:
     atoms, runs = newest("overlay_atoms/overlay=demo"), newest("overlay_runs/overlay=demo")
-    regions = newest("regions_of_partition/job=build_overlay")
+    regions = newest("regions_of_partition/job=build_overlay_demo")
     assert atoms["area_km2"].sum() == pytest.approx(4 * np.pi * 6371.0088**2, rel=1e-9)
     grid = EqualAngleGrid.from_arcsec(300)
     at = AtomGrid.of_runs(grid, *(runs[name].to_numpy() for name in ("row", "column", "atom")))

@@ -138,6 +138,14 @@ def test_refining_an_overlay_is_building_it_whole(workspace: Workspace, tmp_path
     assert refined.regions.count() == whole.regions.count()
 
 
+def test_overlays_of_one_run_id_keep_their_partitions(workspace: Workspace) -> None:
+    for name, level in (("coarse", 2), ("fine", 3)):
+        assert workspace.build("dag", partitions=[{**CELLS, "level": level}], name=name)[0] == 0
+    for name, regions in (("coarse", 96), ("fine", 384)):
+        (partition,) = workspace.read("dag", name).overlay().partitions
+        assert partition.n_regions == regions
+
+
 def test_the_number_of_tasks_changes_nothing(workspace: Workspace) -> None:
     # 720 rows in bands of 173: sums over several tasks.
     fine = {"partitions": [CELLS, classes()], "resolution_arcsec": 900}
@@ -203,6 +211,7 @@ def test_engines_read_the_atoms(workspace: Workspace) -> None:
         ({"partitions": [{**CELLS, "level": 16}]}, 78, "fewer than 2^31"),
         ({"partitions": [{**CELLS, "name": "area_km2"}]}, 78, "has a column 'area_km2' of its own"),
         ({"partitions": [CELLS, CELLS]}, 78, "a name stands twice"),
+        ({"partitions": [CELLS], "land": {**CELLS, "level": 1}}, 78, "give it a name of its own"),
     ],
 )
 def test_what_cannot_be_overlaid_is_refused(workspace: Workspace, config: dict[str, Any], code: int, says: str) -> None:

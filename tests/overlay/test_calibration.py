@@ -13,7 +13,7 @@ from small_worlds import ensemble_of, overlay_of, random_maps, random_prediction
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.calibration import _LogLinear, fit, log_score, reliability
 from geosieve.overlay.conformal import ConformalSets, check_claims, mass_at, quantile
-from geosieve.overlay.ensemble import Ensemble, Predictions, Probabilities, with_weights
+from geosieve.overlay.ensemble import Ensemble, Predictions, Probabilities, mask_prior, with_weights
 from geosieve.overlay.ranking import rank
 
 REGIONS = [24, 4, 6]
@@ -48,7 +48,7 @@ def test_the_log_score_is_the_density_at_the_truth() -> None:
     scores = ensemble.scores(predictions)
     total = (np.exp(scores) * ensemble.overlay.area_km2).sum(axis=1)
     expected = (scores[np.arange(9), truth] - np.log(total)).mean()
-    assert log_score(ensemble, predictions, truth) == pytest.approx(expected, rel=1e-9)
+    assert log_score(ensemble, predictions, truth) == (pytest.approx(expected, rel=1e-9), 9)
 
 
 def test_fitting_finds_the_law_that_drew_the_truth_and_wins_on_held_out_images() -> None:
@@ -62,9 +62,9 @@ def test_fitting_finds_the_law_that_drew_the_truth_and_wins_on_held_out_images()
     assert over_t == pytest.approx([0.5, 0.4, 0.8], abs=0.06)
     assert fitted.left_out == 0
     assert fitted.fitted_score > fitted.plain_score
-    held_out = log_score(fitted.ensemble, rest, truth[4000:])
-    assert held_out > log_score(ensemble, rest, truth[4000:])
-    assert held_out == pytest.approx(log_score(law, rest, truth[4000:]), abs=0.01)
+    held_out, plain, best = (log_score(one, rest, truth[4000:])[0] for one in (fitted.ensemble, ensemble, law))
+    assert held_out > plain
+    assert held_out == pytest.approx(best, abs=0.01)
 
 
 def test_an_image_that_cannot_be_scored_is_counted() -> None:
@@ -96,15 +96,65 @@ def test_the_mass_needed_is_that_of_the_denser_atoms() -> None:
 def test_a_calibrated_ensemble_is_reliable_and_an_overconfident_one_is_not() -> None:
     ensemble, predictions = world(11, 4000)
     truth = drawn(12, ensemble, predictions)
-    levels = np.array([0.2, 0.5, 0.8])
-    calibrated = reliability(ensemble.mass_needed(predictions, truth), levels)
-    # Atoms are not divided: of an image the most that whole atoms hold below a level is what is drawn within it.
-    held = np.concatenate([mass_at(ranking) for ranking in rank(ensemble, predictions)])
-    expected = [np.where(held <= level, held, 0.0).max(axis=1).mean() for level in levels]
-    sure = with_weights(ensemble, {}, dict.fromkeys(predictions, 0.5))
-    overconfident = reliability(sure.mass_needed(predictions, truth), levels)
-    assert calibrated == pytest.approx(expected, abs=6 * np.sqrt(0.25 / 4000))
-    assert (overconfident < calibrated - 0.05).all()
+    levels = np.array([0.2, 0.5, 0.8, 1.0])
+    calibrated = _reliability(ensemble, predictions, truth, levels)
+    overconfident = _reliability(
+        with_weights(ensemble, {}, dict.fromkeys(predictions, 0.5)), predictions, truth, levels
+    )
+    assert calibrated == pytest.approx(levels, abs=6 * np.sqrt(0.25 / 4000))
+    assert (overconfident[:-1] < calibrated[:-1] - 0.05).all()
+
+
+def _reliability(ensemble: Ensemble, predictions: Predictions, truth: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    before, needed = ensemble.mass_before(predictions, truth), ensemble.mass_needed(predictions, truth)
+    return reliability(before, needed, levels)
+
+
+def test_a_reliable_ensemble_of_few_large_regions_is_found_reliable() -> None:
+    overlay, _ = overlay_of([np.repeat(np.arange(4), 9).reshape(6, 6).repeat(2, axis=1)], [4])
+    ensemble, rng = ensemble_of(overlay), np.random.default_rng(1)
+    predictions = {"model0": Probabilities("hash0", rng.dirichlet(np.ones(4), 5000))}
+    truth = drawn(3, ensemble, predictions)
+    levels = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
+    assert _reliability(ensemble, predictions, truth, levels) == pytest.approx(levels, abs=6 * np.sqrt(0.25 / 5000))
+
+
+def test_a_prior_that_is_often_wrong_is_not_taken_for_a_good_one() -> None:
+    """The truth knows nothing of the prior: its weight must vanish, also though it excludes half of the truths."""
+    rng = np.random.default_rng(5)
+    overlay, _ = overlay_of(random_maps(rng, 16, [24, 4]), [24, 4])
+    base = ensemble_of(overlay).predictors[0]
+    alone = Ensemble(overlay, (base,))
+    predictions = {base.name: Probabilities("hash0", rng.dirichlet(np.full(24, 0.5), 3000))}
+    truth = drawn(6, alone, predictions)
+    fitted = fit(Ensemble(overlay, (base, mask_prior(overlay, "prior", "p1", [0, 1]))), predictions, truth)
+    assert fitted.left_out == 0
+    assert fitted.ensemble.predictors[1].weight < 0.02
+    assert fitted.fitted_score == pytest.approx(log_score(alone, predictions, truth)[0], abs=0.02)
+
+
+def test_the_mass_before_the_truth_is_that_of_denser_atoms() -> None:
+    ensemble, predictions = world(10, 6)
+    truth = np.random.default_rng(1).integers(0, ensemble.overlay.n_atoms, 6)
+    scores = ensemble.scores(predictions)
+    p = np.exp(scores) * ensemble.overlay.area_km2
+    p /= p.sum(axis=1, keepdims=True)
+    expected = [p[i][scores[i] > scores[i, truth[i]]].sum() for i in range(6)]
+    assert ensemble.mass_before(predictions, truth) == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
+def test_masses_of_predictors_that_nearly_exclude_each_other_do_not_underflow() -> None:
+    maps = [np.array([[0, 0, 1, 1]] * 2), np.array([[0, 0, 1, 1]] * 2)]
+    overlay, _ = overlay_of(maps, [2, 2])
+    ensemble = with_weights(ensemble_of(overlay), {}, {"model0": 0.1, "model1": 0.1})
+    against: dict[str, Probabilities] = {
+        "model0": Probabilities("hash0", np.array([[1.0, 1e-40]])),
+        "model1": Probabilities("hash1", np.array([[1e-35, 1.0]])),
+    }
+    # (1e-40)^10 against (1e-35)^10
+    assert ensemble.mass_needed(against, [0]) == pytest.approx(1.0)
+    assert ensemble.mass_needed(against, [1]) == pytest.approx(1.0)
+    assert ensemble.mass_before(against, [1]) == pytest.approx(1.0)
 
 
 def test_the_quantile_of_split_conformal_prediction() -> None:
@@ -148,14 +198,17 @@ def test_a_set_holds_the_truth_that_it_is_said_to_cover() -> None:
     truth = drawn(14, ensemble, predictions)
     needed = ensemble.mass_needed(predictions, truth)
     stratum = ensemble.overlay.labels[:, 1]
-    for sets in (
-        ConformalSets.marginal(needed[:20], 0.6),
-        ConformalSets.by_stratum(needed[:20], truth[:20], stratum, 0.6),
+    area = ensemble.reached(predictions, truth)
+    for sets, of in (
+        (ConformalSets.marginal(needed[:20], 0.6), needed),
+        (ConformalSets.by_stratum(needed[:20], truth[:20], stratum, 0.6), needed),
+        (ConformalSets.marginal(area[:20], 0.6, "area"), area),
+        (ConformalSets.by_stratum(area[:20], truth[:20], stratum, 0.6, "area"), area),
     ):
         (ranking,) = rank(ensemble, predictions)
         held = np.empty(ranking.atom.shape, dtype=bool)
         np.put_along_axis(held, ranking.atom, sets.holds(ranking), axis=1)
-        assert held[np.arange(40), truth].tolist() == sets.covers(needed, truth).tolist()
+        assert held[np.arange(40), truth].tolist() == sets.covers(of, truth).tolist()
 
 
 def test_sets_of_a_higher_coverage_hold_those_of_a_lower() -> None:

@@ -15,7 +15,7 @@ from small_worlds import (
     random_predictions,
 )
 
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior
+from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior, prior
 from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
@@ -195,3 +195,59 @@ def test_unknown_predictors_and_unequal_numbers_of_images_are_refused() -> None:
         ensemble.scores({**predictions, "model1": fewer})
     with pytest.raises(KeyError, match="partition 'p9' is not in the overlay"):
         Ensemble(ensemble.overlay, (Predictor("x", "p9"),))
+
+
+def test_predictions_and_truth_are_of_the_same_images() -> None:
+    rng = np.random.default_rng(3)
+    overlay, _ = overlay_of(random_maps(rng, 8, [3, 2]), [3, 2])
+    ensemble, predictions = ensemble_of(overlay), random_predictions(rng, [3, 2], 5)
+    for truth, says in (
+        ([0, 1], "of 5 images, true positions of 2"),
+        ([0] * 7, "of 5 images, true positions of 7"),
+        ([0, 0, 0, 0, -1], "must be 0 to"),
+        ([0, 0, 0, 0, overlay.n_atoms], "must be 0 to"),
+    ):
+        with pytest.raises(InputError, match=says):
+            ensemble.reached(predictions, truth)
+
+
+def test_without_any_prediction_all_images_need_what_the_priors_say() -> None:
+    rng = np.random.default_rng(3)
+    overlay, _ = overlay_of(random_maps(rng, 8, [3, 2]), [3, 2])
+    area = overlay.region_areas_km2[1]
+    alone = Ensemble(overlay, (mask_prior(overlay, "urban", "p1", [0]),))
+    inside = int(np.flatnonzero(overlay.labels[:, 1] == 0)[0])
+    assert alone.reached({}, [inside] * 4) == pytest.approx([area[0]] * 4)
+    assert ensemble_of(overlay).reached({}, [0, 1]) == pytest.approx([EARTH_KM2] * 2)
+
+
+def test_missing_predictions_are_counted() -> None:
+    rng = np.random.default_rng(3)
+    overlay, _ = overlay_of(random_maps(rng, 8, [3, 2]), [3, 2])
+    predictions = random_predictions(rng, [3, 2], 5)
+    predictions["model0"].values[[1, 4], 0] = np.nan
+    del predictions["model1"]
+    assert ensemble_of(overlay).missing(predictions) == {"model0": 2, "model1": 5}
+
+
+def test_a_prior_of_weights_is_a_predictor_that_always_says_them() -> None:
+    rng = np.random.default_rng(3)
+    overlay, _ = overlay_of(random_maps(rng, 8, [3, 2]), [3, 2])
+    people = np.array([2.0, 6.0])
+    with_prior = Ensemble(overlay, (*ensemble_of(overlay).predictors[:1], prior("people", "p1", people)))
+    predictions = random_predictions(rng, [3, 2], 5)
+    same = {**predictions, "model1": Probabilities("hash1", np.tile(people / 8, (5, 1)))}
+    truth = rng.integers(0, overlay.n_atoms, 5)
+    del predictions["model1"]
+    assert with_prior.reached(predictions, truth).tolist() == ensemble_of(overlay).reached(same, truth).tolist()
+
+
+def test_a_prior_without_area_or_of_no_region_is_refused() -> None:
+    overlay, _ = overlay_of([np.zeros((4, 8), np.int64)], [3])  # regions 1 and 2 have no pixel
+    with pytest.raises(ValueError, match="one of them above 0"):
+        mask_prior(overlay, "urban", "p0", [1, 2])
+    for regions in ([-1], [3]):
+        with pytest.raises(ValueError, match="are 0 to 2"):
+            mask_prior(overlay, "urban", "p0", regions)
+    with pytest.raises(ValueError, match="not finite"):
+        Predictor("urban", "p0", fixed=(np.nan, 0.5, 0.5))

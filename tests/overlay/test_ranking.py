@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,8 @@ from small_worlds import ensemble_of, overlay_of, pixel_densities, random_maps, 
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
 from geosieve.overlay.patches import patches
-from geosieve.overlay.ranking import Ranking, coarse_regions, rank
+from geosieve.overlay.ranking import Ranking, coarse_regions, coarsen, rank
+from geosieve.reporting.regions import draw_regions
 
 EARTH_KM2 = 4 * math.pi * 6371.0088**2
 SEEDS = st.integers(0, 2**32 - 1)
@@ -135,6 +137,8 @@ def test_where_predictors_exclude_each_other_there_is_no_answer() -> None:
     (ranking,) = rank(ensemble_of(overlay), contrary)
     assert np.isnan(ranking.probability).all()
     assert ranking.within_mass(0.5).tolist() == [0]
+    assert np.isnan(ranking.best_point()).all()
+    assert np.isnan(ranking.expected_distance_point()).all()
 
 
 def test_an_atom_without_area_takes_no_probability() -> None:
@@ -163,6 +167,25 @@ def test_an_overlay_smaller_than_a_coarse_region_is_refused() -> None:
     ranking, *_ = a_ranking(3)
     with pytest.raises(ValueError, match="less than a region"):
         coarse_regions(ranking.overlay, 6e8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=SEEDS, least=st.sampled_from([1e6, 2e7, 1e8]))
+def test_a_coarse_answer_has_the_probability_and_area_of_its_atoms(seed: int, least: float) -> None:
+    ranking, *_ = a_ranking(seed, images=2)
+    region = coarse_regions(ranking.overlay, least)
+    coarse = coarsen(ranking, region)
+    assert (coarse.area_km2 >= least).all()
+    assert (coarse.log_density[:, 1:] <= coarse.log_density[:, :-1]).all()
+    for i in range(2):
+        expected = np.zeros(region.max() + 1)
+        for atom, p in zip(ranking.atom[i], ranking.probability[i], strict=True):
+            expected[region[atom]] += p
+        assert coarse.probability[i] == pytest.approx(expected[coarse.atom[i]])
+        area = np.bincount(region, ranking.overlay.area_km2)
+        assert np.exp(coarse.log_density[i]) == pytest.approx(expected[coarse.atom[i]] / area[coarse.atom[i]])
+    if least == 1e8:
+        assert coarse.within_area(1e7).tolist() == [0, 0]
 
 
 def labelled_on_the_sphere(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -206,6 +229,21 @@ def test_a_patch_across_the_antimeridian_is_one() -> None:
     assert abs(found.lon[across]) == pytest.approx(180.0)
     assert (found.south[across], found.north[across]) == (0.0, 30.0)
     assert found.probability.sum() == pytest.approx(1.0)
+
+
+def test_patches_of_nothing_and_of_everything() -> None:
+    ranking, grid, *_ = a_ranking(4, images=1)
+    assert len(patches(ranking, grid, 0, 0)) == 0
+    (whole,) = patches(ranking, grid, 0, 10**6).area_km2
+    assert whole == pytest.approx(EARTH_KM2)
+
+
+@pytest.mark.parametrize("p", [[0.97, 0.01, 0.01, 0.01], [0.25] * 4])
+def test_sure_and_unsure_images_are_drawn(p: list[float], tmp_path: Path) -> None:
+    overlay, grid = overlay_of([np.repeat(np.arange(4), 18).reshape(6, 12)], [4])
+    (ranking,) = rank(ensemble_of(overlay), {"model0": Probabilities("hash0", np.array([p]))})
+    draw_regions(ranking, grid, tmp_path / "map.png", (10.0, 20.0), "synthetic")
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_torch_ranks_as_numpy_does() -> None:

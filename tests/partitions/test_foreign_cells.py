@@ -37,6 +37,11 @@ def test_class_labels_are_the_regions_whatever_the_order_of_rows() -> None:
     assert (partition.name, partition.n_regions, partition.digest) == ("x", 3, built.published.digest)
 
 
+def test_a_byte_order_mark_is_not_a_part_of_the_header() -> None:
+    built = geoestimation_cells("\ufeff" + HEADER + "\n" + ROWS, "cells", "cells.csv")
+    assert built.published.regions["name"].to_pylist() == [SYDNEY, PARIS, POLE]
+
+
 def test_the_hash_is_of_the_cells_and_their_order() -> None:
     text = EXTRA + HEADER + "\n"
     digest = geoestimation_cells(text + ROWS, "a", "").published.digest
@@ -57,6 +62,9 @@ def test_the_hash_is_of_the_cells_and_their_order() -> None:
         (HEADER + "\n" + ROWS + f"3,{token(48.85, 2.35, 20)},1,0,0\n", "inside others"),
         (HEADER + "\n" + ROWS + "3,nothing,1,0,0\n", "not the token"),
         (HEADER + "\n" + ROWS + f"3,{token(0, 0, 5)},1,151.0,-33.0\n", "latitude, longitude"),
+        (HEADER + "\n" + ROWS + f"3,{token(0, 0, 5)},inf,0,0\n", "not a count of images"),
+        (HEADER + "\n" + ROWS + f"3,{token(0, 0, 5)},-5,0,0\n", "not a count of images"),
+        (HEADER + "\n" + ROWS + f"3,{token(0, 0, 5)},1,0,0,0,0,0\n", "this is no CSV"),
         (HEADER + "\n" + ROWS + f"3,{token(0, 0, 5)},many,0,0\n", "'many' is not a number"),
     ],
 )

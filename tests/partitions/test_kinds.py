@@ -193,6 +193,45 @@ class TestPolygons:
         with pytest.raises(ConfigError, match="columns: name"):
             build([], kind="polygons", uri=self.file(tmp_path, {"a": shapely.box(0, 0, 1, 1)}), name_column="nom")
 
+    @pytest.mark.parametrize(
+        ("shape", "says"),
+        [
+            (shapely.box(175, 0, 185, 10), "reach beyond 180"),
+            (shapely.box(10, 100, 20, 110), "longitude, latitude"),
+            (shapely.Polygon(), "missing or empty: a"),
+            (None, "missing or empty: a"),
+        ],
+    )
+    def test_shapes_that_no_point_could_be_in_are_refused(
+        self, tmp_path: Path, shape: shapely.Geometry | None, says: str
+    ) -> None:
+        geometry = None if shape is None else json.loads(shapely.to_geojson(shape))
+        feature = {"type": "Feature", "properties": {"name": "a"}, "geometry": geometry}
+        path = tmp_path / "shapes.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+        with pytest.raises(InputError, match=says):
+            build([], kind="polygons", uri=str(path), name_column="name")
+
+    @pytest.mark.parametrize("geo", ["{", "[]", '{"primary_column": "shape", "columns": {"shape": {}}}'])
+    def test_geoparquet_with_bad_metadata_or_geometry_is_told(self, tmp_path: Path, geo: str) -> None:
+        table = pa.table({"name": ["a"], "shape": [b"no WKB"]}).replace_schema_metadata({"geo": geo})
+        pq.write_table(table, tmp_path / "a.parquet")
+        with pytest.raises(InputError, match=r"a\.parquet"):
+            build([], kind="polygons", uri=str(tmp_path / "a.parquet"), name_column="name")
+        right = '{"primary_column": "shape", "columns": {"shape": {"encoding": "WKB"}}}'
+        pq.write_table(table.replace_schema_metadata({"geo": right}), tmp_path / "b.parquet")
+        with pytest.raises(InputError, match="geometries cannot be read"):
+            build([], kind="polygons", uri=str(tmp_path / "b.parquet"), name_column="name")
+
+    def test_a_file_that_names_other_files_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "secret.csv").write_text("name,lon,lat\nsecret,1,2\n")
+        (tmp_path / "shapes.geojson").write_text(
+            '<OGRVRTDataSource><OGRVRTLayer name="secret"><SrcDataSource>'
+            f"{tmp_path}/secret.csv</SrcDataSource></OGRVRTLayer></OGRVRTDataSource>"
+        )
+        with pytest.raises(InputError, match="its format is OGR_VRT"):
+            build([], kind="polygons", uri=str(tmp_path / "shapes.geojson"), name_column="name")
+
     def test_a_file_that_is_none_is_told(self, tmp_path: Path) -> None:
         (tmp_path / "x.geojson").write_text("{")
         with pytest.raises(InputError, match=r"x\.geojson"):

@@ -47,6 +47,17 @@ def test_a_run_id_committed_with_another_configuration_is_refused(spark: SparkSe
     assert _snapshot(tmp_path) == before
 
 
+def test_what_another_run_of_the_same_id_committed_is_not_cleared(spark: SparkSession, tmp_path: Path) -> None:
+    """A side table is committed, the main one is not: it is another run's, of another main leaf."""
+    publish(spark, tmp_path)
+    (main,) = tmp_path.glob("measured/*/_SUCCESS")
+    main.unlink()
+    before = _snapshot(tmp_path)
+    with pytest.raises(ConfigError, match="another configuration"):
+        publication(spark, tmp_path, digest="1" * 64).begin()
+    assert _snapshot(tmp_path) == before
+
+
 def test_the_later_attempt_takes_over_and_the_earlier_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
     earlier, later = publication(spark, tmp_path), publication(spark, tmp_path)
     assert earlier.begin()

@@ -21,7 +21,7 @@ from pyspark.sql import functions as F
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay import runs as arrays
 from geosieve.overlay.blocks import Bands, Layer
-from geosieve.overlay.published import OverlayInput, PublishedOverlay, read_published
+from geosieve.overlay.published import OverlayInput, PublishedOverlay, parts_of, read_published
 from geosieve.partitions.base import Partition, PartitionDefinition
 from geosieve.partitions.choice import PartitionsConfig, look_up
 from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
@@ -64,6 +64,8 @@ class OverlayConfig(PartitionsConfig):
         names = [definition.name for definition in self.partitions]
         overlay_atoms_table(names)
         unknown = sorted(self.reduce.keys() - set(names))
+        if self.land is not None and self.land.name in names:
+            raise ValueError(f"land: a partition is named {self.land.name!r} too; give it a name of its own")
         if unknown or any(k < 1 for k in self.reduce.values()):
             raise ValueError(f"reduce: names {unknown} are no partitions" if unknown else "reduce: at least 1")
         return self
@@ -77,7 +79,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
     names = [*(base.names if base else []), *(definition.name for definition in config.partitions)]
     table = overlay_atoms_table(names)
     values = {"overlay": config.name}
-    job = {"job": report.job}
+    job = {"job": parts_of(config.name)}
     leaves = [Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(OVERLAY_RUNS, values), Leaf(table, values)]
     publication = context.publication(config.output, leaves)
     if not context.dry_run and not publication.begin():

@@ -28,7 +28,8 @@ _LEAST, _MOST = 1e-3, 10.0  # of weights, and of weights over temperatures
 class Fit:
     """A fitted ensemble and the mean log scores (nats per km²) of the plain and the fitted one on the fitting images.
 
-    `left_out`: images whose truth no predictor's partition covers, or without any prediction.
+    `left_out`: images whose truth lies outside of the partition of a predictor that they have, or without any
+    prediction.
     """
 
     ensemble: Ensemble
@@ -58,12 +59,15 @@ def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
     return Fit(Ensemble(ensemble.overlay, changed), -model.loss(start)[0], -float(result.fun), model.left_out)
 
 
-def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> float:
-    """Mean natural logarithm of the density at the true atom, per km², of images that can be scored; FLOOR applies."""
+def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> tuple[float, int]:
+    """Mean natural logarithm of the density at the true atom, per km², and of how many images; FLOOR applies.
+
+    Images are left out as in a Fit: compare systems only if they are of as many.
+    """
     weights = np.array([p.weight for p in ensemble.predictors])
     over_t = np.array([p.weight / p.temperature for p in ensemble.predictors])
     model = _LogLinear.of(ensemble, predictions, np.asarray(truth, dtype=np.int64))
-    return -model.loss(np.concatenate([over_t, weights]))[0]
+    return -model.loss(np.concatenate([over_t, weights]))[0], model.truth.size
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class _LogLinear:
     def of(cls, ensemble: Ensemble, predictions: Predictions, truth: I8) -> _LogLinear:
         ensemble = Ensemble(ensemble.overlay, tuple(_plain(p) for p in ensemble.predictors))
         floored = {name: replace(of, values=np.maximum(of.values, FLOOR)) for name, of in predictions.items()}
-        factors = [np.broadcast_to(f, (truth.size, f.shape[1])) for f in ensemble.factors(floored)]
+        factors, truth = ensemble.matched(floored, truth)
         areas = [ensemble.overlay.region_areas_km2[ensemble.overlay.column(p.partition)] for p in ensemble.predictors]
         with np.errstate(divide="ignore"):
             minus_log = [np.concatenate([[0.0], -np.log(np.where(a > 0, a, 1.0))]) for a in areas]
@@ -116,7 +120,7 @@ class _LogLinear:
         top_s, top_v = s.max(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
         exp_s, exp_v = np.exp(s - top_s), np.exp(v - top_v)
         by_profile = (exp_s @ structure.areas) * exp_v
-        z = by_profile.sum(axis=1)
+        z = np.maximum(by_profile.sum(axis=1), np.finfo(np.float64).tiny)  # sharp ones may exclude each other
         by_cell = exp_s * (structure.areas @ exp_v.T).T
         loss = np.log(z) + top_s[:, 0] + top_v[:, 0] - at_truth
         slopes = np.empty((2, len(log_p)))
@@ -134,13 +138,18 @@ class _LogLinear:
 
 
 def _plain(predictor: Predictor) -> Predictor:
-    return replace(predictor, weight=1.0, temperature=1.0)
+    fixed = None if predictor.fixed is None else tuple(np.maximum(predictor.fixed, FLOOR).tolist())
+    return replace(predictor, weight=1.0, temperature=1.0, fixed=fixed)
 
 
-def reliability(mass_needed: ArrayLike, levels: ArrayLike) -> F8:
+def reliability(mass_before: ArrayLike, mass_needed: ArrayLike, levels: ArrayLike) -> F8:
     """Share of images whose truth lies in the densest region of each stated probability: a reliability diagram.
 
-    `mass_needed` (images,) from Ensemble.mass_needed; missing (NaN) is never inside. Calibrated is share = level.
+    `mass_before` and `mass_needed` (images,) as of Ensemble. A region of exactly a level's probability ends within an
+    atom; an image whose truth is that atom counts by the part of it that is inside, so that calibrated is share =
+    level however large atoms are. Missing (NaN) is never inside.
     """
-    needed = np.asarray(mass_needed, dtype=np.float64)
-    return np.asarray((needed[:, None] <= np.asarray(levels)[None, :]).mean(axis=0))
+    before, needed = (np.asarray(of, dtype=np.float64)[:, None] for of in (mass_before, mass_needed))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        part = (np.asarray(levels, dtype=np.float64)[None, :] - before) / (needed - before)
+    return np.asarray(np.clip(np.nan_to_num(part, nan=0.0), 0.0, 1.0).mean(axis=0))

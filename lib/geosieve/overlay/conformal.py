@@ -7,6 +7,7 @@ Gammerman, Shafer 2005; Angelopoulos, Bates 2023, theorem 1); by stratum it does
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,38 +34,47 @@ def quantile(scores: ArrayLike, coverage: float) -> float:
 
 @dataclass(frozen=True)
 class ConformalSets:
-    """Thresholds on the mass needed to reach an atom, one for each stratum (a column of the overlay) or one for all.
+    """Thresholds on what it takes to reach an atom, one for each stratum (a column of the overlay) or one for all.
 
-    A stratum without calibration images has an infinite threshold: all its atoms belong to every set.
+    What it takes is counted in probability (`Ensemble.mass_needed`) or in area (`Ensemble.reached`, km²). A stratum
+    without calibration images has an infinite threshold: all its atoms belong to every set.
     """
 
     coverage: float
     thresholds: F8  # (strata,), or (1,)
     stratum: I8 | None  # stratum of every atom, (atoms,)
+    counted: Literal["mass", "area"] = "mass"
 
     @classmethod
-    def marginal(cls, mass_needed: ArrayLike, coverage: float) -> ConformalSets:
-        """From the calibration images' mass needed to reach their truth."""
-        return cls(coverage, np.array([quantile(mass_needed, coverage)]), None)
+    def marginal(cls, needed: ArrayLike, coverage: float, counted: Literal["mass", "area"] = "mass") -> ConformalSets:
+        """From what the calibration images needed to reach their truth."""
+        return cls(coverage, np.array([quantile(needed, coverage)]), None, counted)
 
     @classmethod
-    def by_stratum(cls, mass_needed: ArrayLike, truth: ArrayLike, stratum: I8, coverage: float) -> ConformalSets:
+    def by_stratum(
+        cls,
+        needed: ArrayLike,
+        truth: ArrayLike,
+        stratum: I8,
+        coverage: float,
+        counted: Literal["mass", "area"] = "mass",
+    ) -> ConformalSets:
         """One threshold for each stratum of the true atoms; `stratum` (atoms,), from 0 on, -1 for none."""
-        needed, mine = np.asarray(mass_needed, dtype=np.float64), stratum[np.asarray(truth)]
+        needed, mine = np.asarray(needed, dtype=np.float64), stratum[np.asarray(truth)]
         thresholds = [quantile(needed[mine == k], coverage) for k in range(int(stratum.max()) + 1)]
         # Atoms of no stratum are a stratum of their own, the last.
         thresholds.append(quantile(needed[mine < 0], coverage))
-        return cls(coverage, np.array(thresholds), np.where(stratum < 0, len(thresholds) - 1, stratum))
+        return cls(coverage, np.array(thresholds), np.where(stratum < 0, len(thresholds) - 1, stratum), counted)
 
     def holds(self, ranking: Ranking) -> NDArray[np.bool_]:
         """Which atoms of a ranking belong to the images' sets, (images, atoms), in the ranking's order."""
-        needed = mass_at(ranking)
+        needed = mass_at(ranking) if self.counted == "mass" else area_at(ranking)
         # A probability that is NaN, where nothing is possible, excludes nothing.
         return np.asarray(~(needed > self._limits(ranking.atom)))
 
-    def covers(self, mass_needed: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the images' sets hold their truth, (images,), without ranking all atoms."""
-        return np.asarray(~(np.asarray(mass_needed) > self._limits(np.asarray(truth))))
+    def covers(self, needed: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
+        """Whether the images' sets hold their truth, (images,), by what they need, without ranking all atoms."""
+        return np.asarray(~(np.asarray(needed) > self._limits(np.asarray(truth))))
 
     def _limits(self, atom: I8) -> F8:
         # Sums of one set of atoms in different orders differ in the last digits: those within that are inside.
@@ -74,8 +84,17 @@ class ConformalSets:
 
 def mass_at(ranking: Ranking) -> F8:
     """Probability of all atoms at least as dense as each one, (images, atoms) in the ranking's order: ties count."""
-    held = np.minimum(np.cumsum(ranking.probability, axis=1), 1.0)
-    density = ranking.log_density
+    return _at_last_tie(ranking, np.minimum(np.cumsum(ranking.probability, axis=1), 1.0))
+
+
+def area_at(ranking: Ranking) -> F8:
+    """Area, km², of all atoms at least as dense as each one, (images, atoms) in the ranking's order: ties count."""
+    return _at_last_tie(ranking, np.cumsum(ranking.area_km2, axis=1))
+
+
+def _at_last_tie(ranking: Ranking, held: F8) -> F8:
+    # Where nothing is possible all are as dense as each other.
+    density = np.nan_to_num(ranking.log_density, nan=-np.inf, neginf=-np.inf)
     last = np.ones(density.shape, dtype=bool)  # of its ties
     last[:, :-1] = density[:, :-1] != density[:, 1:]
     # Each atom takes the sum at the last of its ties: the least of the sums at such places from it on.

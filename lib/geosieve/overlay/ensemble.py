@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +42,8 @@ class Predictor:
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and self.temperature > 0):
             raise ValueError(f"predictor {self.name}: weight must be at least 0 and temperature above 0")
+        if self.fixed is not None and not np.isfinite(self.fixed).all():
+            raise ValueError(f"prior {self.name}: a probability is not finite")
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,20 @@ class Ensemble:
         for predictor in self.predictors:
             self.overlay.column(predictor.partition)
 
-    def factors(self, predictions: Predictions) -> list[F8]:
+    def missing(self, predictions: Predictions) -> dict[str, int]:
+        """How many images each predictor, priors aside, has no prediction of: absent, or with a NaN."""
+        images = max((len(of.values) for of in predictions.values()), default=0)
+        return {
+            p.name: int(np.isnan(predictions[p.name].values).any(axis=1).sum()) if p.name in predictions else images
+            for p in self.predictors
+            if p.fixed is None
+        }
+
+    def factors(self, predictions: Predictions, images: int = 1) -> list[F8]:
         """For each predictor the log densities of its regions, (images, 1 + regions); the first column is outside.
 
         A missing prediction is 0 everywhere, also outside: it says nothing. InputError names the first fault of
-        `predictions`.
+        `predictions`. `images`: how many they are, if no predictor says it.
         """
         unknown = sorted(predictions.keys() - {p.name for p in self.predictors})
         if unknown:
@@ -84,7 +95,7 @@ class Ensemble:
         sizes = {len(of.values) for of in predictions.values()}
         if len(sizes) > 1:
             raise InputError(f"predictors have different numbers of images: {sorted(sizes)}")
-        images = sizes.pop() if sizes else 1
+        images = sizes.pop() if sizes else images
         return [self._factor(predictor, predictions.get(predictor.name), images) for predictor in self.predictors]
 
     def _factor(self, predictor: Predictor, given: Probabilities | None, images: int) -> F8:
@@ -153,9 +164,22 @@ class Ensemble:
         """Probability of all atoms that score at least as much as the truth's, (images,); NaN if there is none."""
         return self._by_chunk(predictions, truth, self.structure.mass_above)
 
+    def mass_before(self, predictions: Predictions, truth: ArrayLike) -> F8:
+        """Probability of all atoms that score more than the truth's, (images,); NaN if no atom has any."""
+        return self._by_chunk(predictions, truth, partial(self.structure.mass_above, strictly=True))
+
+    def matched(self, predictions: Predictions, truth: ArrayLike) -> tuple[list[F8], I8]:
+        """`factors`, and the true atoms. InputError if they are not of as many images, or an atom is none."""
+        atoms = np.asarray(truth, dtype=np.int64)
+        factors = self.factors(predictions, atoms.size)
+        if len(factors[0]) != atoms.size:
+            raise InputError(f"predictions are of {len(factors[0])} images, true positions of {atoms.size}")
+        if atoms.size and not (atoms.min() >= 0 and atoms.max() < self.overlay.n_atoms):
+            raise InputError(f"true atoms must be 0 to {self.overlay.n_atoms - 1}: {atoms.min()} to {atoms.max()}")
+        return factors, atoms
+
     def _by_chunk(self, predictions: Predictions, truth: ArrayLike, measure: Callable[[F8, F8, I8], F8]) -> F8:
-        truth = np.asarray(truth, dtype=np.int64)
-        factors = self.factors(predictions)
+        factors, truth = self.matched(predictions, truth)
         found = np.empty(truth.size)
         for images in self.chunks(truth.size):
             found[images] = measure(*self.structure.scores([f[images] for f in factors]), truth[images])
@@ -185,11 +209,25 @@ def checked(values: ArrayLike, n_regions: int, name: str) -> tuple[F8, NDArray[n
 
 
 def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> Predictor:
-    """A prior that is constant per area in some regions and zero elsewhere ("urban prior": the densest buckets)."""
-    area = overlay.region_areas_km2[overlay.column(partition)]
-    chosen = np.zeros_like(area)
-    chosen[np.asarray(regions)] = area[np.asarray(regions)]
-    return Predictor(name, partition, fixed=tuple((chosen / chosen.sum()).tolist()))
+    """A prior that is constant per area in some regions and zero elsewhere ("urban prior": the densest buckets).
+
+    With all regions it is the prior of area. ValueError if the regions have no area.
+    """
+    area, chosen = overlay.region_areas_km2[overlay.column(partition)], np.asarray(regions, dtype=np.int64)
+    if (chosen < 0).any() or (chosen >= area.size).any():
+        raise ValueError(f"prior {name}: regions of {partition} are 0 to {area.size - 1}")
+    return prior(name, partition, np.where(np.isin(np.arange(area.size), chosen), area, 0.0))
+
+
+def prior(name: str, partition: str, weights: ArrayLike) -> Predictor:
+    """A prior with probabilities proportional to a weight of each region: its population, its images.
+
+    ValueError if a weight is negative or not finite, or none is above 0.
+    """
+    w = np.asarray(weights, dtype=np.float64)
+    if not ((w >= 0).all() and np.isfinite(w).all() and w.sum() > 0):
+        raise ValueError(f"prior {name}: weights of regions must be numbers from 0 on, and one of them above 0")
+    return Predictor(name, partition, fixed=tuple((w / w.sum()).tolist()))
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:

@@ -40,6 +40,7 @@ class Patches:
 
 def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
     """The `n` leading atoms of an image's ranking, merged where their pixels share an edge."""
+    n = min(n, ranking.overlay.n_atoms)
     rank = np.full(ranking.overlay.n_atoms, n)
     rank[ranking.atom[image, :n]] = np.arange(n)
     runs, atom = _chosen(grid, rank < n)

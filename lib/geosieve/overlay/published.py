@@ -26,6 +26,11 @@ BUILD_JOB = "build_overlay"
 I8 = NDArray[np.int64]
 
 
+def parts_of(name: str) -> str:
+    """Value of `job` under which an overlay's partitions are published: runs of several may share a run id."""
+    return f"{BUILD_JOB}_{name}"
+
+
 class OverlayInput(Config):
     """A committed run of `build_overlay`."""
 
@@ -103,11 +108,12 @@ def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverla
         keys = [column.name for column in table.partition_columns]
         return read_runs(spark, source.root, table, runs).drop(*keys)
 
-    regions = beside(REGIONS, job=BUILD_JOB).drop("bbox").withColumn("geometry", F.expr("ST_GeomFromWKB(geometry)"))
+    parts = parts_of(source.name)
+    regions = beside(REGIONS, job=parts).drop("bbox").withColumn("geometry", F.expr("ST_GeomFromWKB(geometry)"))
     return PublishedOverlay(
         names,
         atoms.reset_index(drop=True),
         beside(OVERLAY_RUNS, overlay=source.name),
-        beside(PARTITIONS, job=BUILD_JOB),
+        beside(PARTITIONS, job=parts),
         regions,
     )

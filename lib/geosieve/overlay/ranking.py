@@ -50,14 +50,16 @@ class Ranking:
         )
 
     def best_point(self) -> tuple[F8, F8]:
-        """(lat, lon) of the centroid of the densest atom, (images,)."""
-        return self.overlay.lat[self.atom[:, 0]], self.overlay.lon[self.atom[:, 0]]
+        """(lat, lon) of the centroid of the densest atom, (images,); NaN where nothing is possible."""
+        nowhere = np.isnan(self.probability[:, 0])
+        lat, lon = (np.where(nowhere, np.nan, of[self.atom[:, 0]]) for of in (self.overlay.lat, self.overlay.lon))
+        return lat, lon
 
     def expected_distance_point(self, candidates: int = 128) -> tuple[F8, F8, F8]:
         """(lat, lon, km): the point with the least expected great-circle distance, and that distance.
 
         Chosen among the centroids of the `candidates` most probable atoms, which stand for all: their probabilities are
-        normalised.
+        normalised. NaN where nothing is possible.
         """
         lat, lon, km = (np.empty(len(self.atom)) for _ in range(3))
         k = min(candidates, self.atom.shape[1])
@@ -70,6 +72,8 @@ class Ranking:
             expected = haversine_km(phi[:, None], lam[:, None], phi, lam) @ weights
             best = int(np.argmin(expected))
             lat[i], lon[i], km[i] = phi[best], lam[best], expected[best]
+        nowhere = np.isnan(self.probability[:, 0])
+        lat[nowhere] = lon[nowhere] = km[nowhere] = np.nan
         return lat, lon, km
 
     def entropy(self) -> F8:
@@ -147,6 +151,27 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
         _, nearest = cKDTree(_vectors(overlay, placed)).query(_vectors(overlay, left))
         region[left] = region[placed[nearest]]
     return region
+
+
+def coarsen(ranking: Ranking, region: I8) -> Ranking:
+    """The ranking of regions, made of atoms as `coarse_regions` groups them: the least that an answer may tell.
+
+    Its overlay has the regions for atoms, and no partition. A region has the probability of its atoms.
+    """
+    n, of = int(region.max()) + 1, ranking.overlay
+    area = np.bincount(region, of.area_km2, n).astype(np.float64)
+    vectors = _vectors(of, np.arange(of.n_atoms)) * of.area_km2[:, None]
+    x, y, z = (np.bincount(region, part, n) for part in vectors.T)
+    land = np.bincount(region, of.land_share * of.area_km2, n) / area
+    lat, lon = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+    overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land)
+    probability = np.stack(
+        [np.bincount(region[a], p, n) for a, p in zip(ranking.atom, ranking.probability, strict=True)]
+    )
+    with np.errstate(divide="ignore"):
+        log_density = np.log(probability) - np.log(area)
+    order = np.argsort(-log_density, axis=1, kind="stable")
+    return Ranking(overlay, order, *(np.take_along_axis(part, order, axis=1) for part in (probability, log_density)))
 
 
 def _vectors(overlay: Overlay, atoms: I8) -> F8:

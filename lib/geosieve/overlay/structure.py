@@ -12,6 +12,9 @@ F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
 
+_LEAST_TOTAL = 1e-200  # below, terms that count may have been rounded to 0
+
+
 @dataclass(frozen=True)
 class Above:
     """Atoms that score at least as much as a limit: whole cells, (images, cells), and pairs of image and atom."""
@@ -65,18 +68,19 @@ class Structure:
         """Sum of exp(score) · area over all atoms, (images,)."""
         return np.asarray((np.exp(s) @ self.areas * np.exp(v)).sum(axis=1))
 
-    def above(self, s: F8, v: F8, truth: I8) -> Above:
-        """What scores at least as much as the truth's atom. Cells that their extremes decide are taken whole."""
+    def above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> Above:
+        """What scores at least as much as the truth's atom, or more. Cells that their extremes decide are whole."""
         images = np.arange(truth.size)
         limit = (s[images, self.cell[truth]] + v[images, self.profile[truth]])[:, None]
+        passes = np.greater if strictly else np.greater_equal
         # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
-        whole = s + v.min(axis=1, keepdims=True) >= limit
-        partly = (s + v.max(axis=1, keepdims=True) >= limit) & ~whole
+        whole = passes(s + v.min(axis=1, keepdims=True), limit)
+        partly = passes(s + v.max(axis=1, keepdims=True), limit) & ~whole
         image, cell = np.nonzero(partly)
         n = self.first[cell + 1] - self.first[cell]
         image, start = np.repeat(image, n), np.repeat(self.first[cell] - (np.cumsum(n) - n), n)
         atom = self.order[start + np.arange(start.size)]
-        counted = s[image, self.cell[atom]] + v[image, self.profile[atom]] >= limit[image, 0]
+        counted = passes(s[image, self.cell[atom]] + v[image, self.profile[atom]], limit[image, 0])
         return Above(whole, image[counted], atom[counted])
 
     def area_above(self, s: F8, v: F8, truth: I8) -> F8:
@@ -89,13 +93,23 @@ class Structure:
         above = self.above(s, v, truth)
         return np.asarray(above.whole @ np.diff(self.first) + np.bincount(above.image, minlength=truth.size))
 
-    def mass_above(self, s: F8, v: F8, truth: I8) -> F8:
-        """Their share of the sum of exp(score) · area, (images,); NaN where no atom has a density."""
+    def mass_above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> F8:
+        """The share of the sum of exp(score) · area that is `above`, (images,); NaN where no atom has a density."""
         with np.errstate(invalid="ignore", divide="ignore"):
             # Shifted by their greatest, so that nothing overflows.
             s, v = s - s.max(axis=1, keepdims=True), v - v.max(axis=1, keepdims=True)
-            above = self.above(s, v, truth)
+            above = self.above(s, v, truth, strictly)
             score = s[above.image, self.cell[above.atom]] + v[above.image, self.profile[above.atom]]
             single = np.bincount(above.image, np.exp(score) * self.area[above.atom], truth.size)
-            mass = self.total(np.where(above.whole, s, -np.inf), v) + single
-            return np.asarray(np.minimum(mass / self.total(s, v), 1.0))
+            mass, total = self.total(np.where(above.whole, s, -np.inf), v) + single, self.total(s, v)
+            found = np.minimum(mass / total, 1.0)
+            for i in np.flatnonzero(~(total > _LEAST_TOTAL)):
+                found[i] = self._mass_of_atoms(s[i], v[i], int(truth[i]), strictly)
+            return np.asarray(found)
+
+    def _mass_of_atoms(self, s: F8, v: F8, truth: int, strictly: bool) -> float:
+        """`mass_above` of one image whose greatest cell and profile exclude each other: shifted by the best atom."""
+        score = s[self.cell] + v[self.profile]
+        mass = np.exp(score - score.max()) * self.area
+        above = score > score[truth] if strictly else score >= score[truth]
+        return float(mass[above].sum() / mass.sum())

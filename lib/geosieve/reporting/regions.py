@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.overlay.atoms import AtomGrid
-from geosieve.overlay.conformal import mass_at
 from geosieve.overlay.ranking import Ranking
 
 F8 = NDArray[np.float64]
@@ -38,18 +37,18 @@ def draw_curves(areas: Mapping[str, F8], path: Path, title: str) -> None:
 
 def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[float, float], title: str) -> None:
     """The first image's regions of 50, 80 and 95 % probability, and its true (lat, lon), on a map of where they are."""
-    needed = np.empty(ranking.overlay.n_atoms)
-    needed[ranking.atom[0]] = mass_at(ranking)[0]
-    south, north, west, east = _window(ranking, needed, truth)
+    # An atom belongs to the first share that those before it do not fill: regions hold at least what they are said to.
+    of_atom = np.full(ranking.overlay.n_atoms, len(_LEVELS))
+    for number in reversed(range(len(_LEVELS))):
+        of_atom[ranking.atom[0, : ranking.within_mass(_LEVELS[number])[0]]] = number
+    south, north, west, east = _window(ranking, of_atom < len(_LEVELS), truth)
     lat = np.linspace(north, south, _WIDTH // 2)[:, None]
     lon = np.linspace(west, east, _WIDTH)[None, :]
-    mass = needed[grid.locate(lat, lon)]
-    level = np.searchsorted(_LEVELS, mass.ravel(), side="left").reshape(mass.shape)
+    level = of_atom[grid.locate(lat, lon)]
     figure, axes = plt.subplots(figsize=(11, 5.2), layout="constrained")
     colours = ["#0072B2", "#56B4E9", "#CBE6F7", "#F2F2F2"]  # the last for the rest of the Earth
     palette = matplotlib.colors.ListedColormap(colours)
     axes.imshow(level, cmap=palette, vmin=-0.5, vmax=3.5, extent=(west, east, south, north), interpolation="nearest")
-    of_atom = np.searchsorted(_LEVELS, needed, side="left")
     for number, (colour, share) in enumerate(zip(colours, _LEVELS, strict=False)):
         # A dot as well: many atoms are smaller than a pixel of the picture.
         mine = of_atom == number
@@ -62,12 +61,14 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
     plt.close(figure)
 
 
-def _window(ranking: Ranking, needed: F8, truth: tuple[float, float]) -> tuple[float, float, float, float]:
-    """(south, north, west, east) around the centroids of the regions shown and the truth, degrees."""
-    shown = needed <= _LEVELS[-1]
+def _window(
+    ranking: Ranking, shown: NDArray[np.bool_], truth: tuple[float, float]
+) -> tuple[float, float, float, float]:
+    """(south, north, west, east) around the centroids of the atoms shown and the truth, degrees."""
     bounds = []
     for of, at, limit in ((ranking.overlay.lat, truth[0], 90.0), (ranking.overlay.lon, truth[1], 180.0)):
-        low, high = min(at, float(of[shown].min())), max(at, float(of[shown].max()))
+        around = np.append(of[shown], at)
+        low, high = float(around.min()), float(around.max())
         margin = 1.0 + 0.05 * (high - low)
         bounds += [max(-limit, low - margin), min(limit, high + margin)]
     south, north, west, east = bounds

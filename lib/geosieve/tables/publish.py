@@ -85,17 +85,18 @@ class Publication:
     def begin(self) -> bool:
         """Take the run id. False if the run is committed already: there is nothing to do.
 
-        ConfigError if it was committed with another configuration.
+        ConfigError if it was committed with another configuration, or if another run has committed one of its leaves.
         """
         main = self._uris[self._main]
-        manifest = read_manifest(self._files, main)
-        if manifest is not None:
-            if manifest["config_sha256"] != self._config_digest:
+        for uri in self._uris.values():
+            manifest = read_manifest(self._files, uri)
+            if manifest is not None and manifest["config_sha256"] != self._config_digest:
                 raise ConfigError(
                     f"run {self._run_id} was committed with another configuration",
-                    where=f"{main}/{CONFIG}",
+                    where=uri,
                     hint="choose another --run-id",
                 )
+        if read_manifest(self._files, main) is not None:
             return False
         if main.startswith("s3a:"):
             jars.check(self._spark, jars.S3)

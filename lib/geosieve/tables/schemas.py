@@ -98,8 +98,9 @@ RASTER_CATALOG = Table(
 
 PARTITIONS = Table(
     "partitions",
-    "One row a partition that a run made or used. Its hash names it exactly: definition, merges, edges and data; of a "
-    "built one, its cells. Written by `build_partitions` and `label_attributes`.",
+    "One row a partition that a run made or used. Its hash covers definition, merges, edges and data: polygons as they "
+    "are, rasters by their headers and block layout, built ones by their cells. Written by `build_partitions`, "
+    "`label_attributes` and `build_overlay`.",
     (
         Column("partition", "string", "name"),
         Column("partition_hash", "string", "SHA-256 of definition and data, hex"),
@@ -107,7 +108,7 @@ PARTITIONS = Table(
         Column("n_regions", "bigint", "number of regions that it can tell apart"),
         Column("definition", "string", "the definition, JSON"),
     ),
-    (Column("job", "string", "the job that used or built it"),),
+    (Column("job", "string", "the job that used or built it; `build_overlay_<name>` of an overlay"),),
 )
 
 REGIONS = Table(
@@ -127,7 +128,7 @@ REGIONS = Table(
         Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon", nullable=True),
         BBOX,
     ),
-    (Column("job", "string", "the job that used or built the partition"),),
+    (Column("job", "string", "the job that used or built the partition, as in `partitions`"),),
 )
 
 LABELS = Table(

@@ -30,12 +30,14 @@ _FIRST = 10  # the sphere has 6.3 million S2 cells of that level: 100 MB on the 
 _UNIT = 2.0**32  # unit vectors are summed in units of 1.5 mm; 2^31 images in one region fit an int64
 
 
-def cell_histogram(points: DataFrame, leaves: Callable[[F8, F8], I8], depth: int, maximum: int) -> Histogram:
-    """Images (columns lat, lon) by cell, deep enough to be refined to `maximum` images and level `depth`.
+def cell_histogram(
+    points: DataFrame, leaves: Callable[[F8, F8], I8], start: int, depth: int, maximum: int
+) -> Histogram:
+    """Images (columns lat, lon) by cell, deep enough to be refined from level `start` to `maximum` images or `depth`.
 
     One pass over the points for each few levels, for those only whose cell is still too full.
     """
-    level, full = min(_FIRST, depth), None
+    level, full = min(max(_FIRST, start), depth), None
     done: list[pd.DataFrame] = []
     while True:
         counted = _count(points, leaves, level, full)

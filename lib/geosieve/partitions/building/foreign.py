@@ -29,7 +29,7 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
     Two more rows stand in front of the header. Region indices are the class labels. InputError if columns, labels
     (0 to n - 1, each once), tokens or positions are not as they must be.
     """
-    lines = text.splitlines()
+    lines = text.removeprefix("\ufeff").splitlines()
     headers = [n for n, line in enumerate(lines[: _EXTRA_ROWS + 1]) if line.startswith(_GEOESTIMATION[0])]
     if not headers:
         raise InputError(
@@ -44,11 +44,12 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
         raise InputError(f"hex_id: {error}", where=where) from None
     except InputError as error:
         raise InputError(error.what, where=where) from None
+    images = rows["imgs_per_cell"]
+    if not (images.between(0, 2**53) & (images % 1 == 0)).all():
+        raise InputError("imgs_per_cell: not a count of images", where=where)
     shapes, areas = adaptive_s2.outlines(ids)
     regions = _regions(s2.tokens(ids), shapes, areas, rows["latitude_mean"], rows["longitude_mean"], where)
-    regions = regions.set_column(
-        regions.schema.get_field_index("n_images"), "n_images", [rows["imgs_per_cell"].to_numpy(np.int64)]
-    )
+    regions = regions.set_column(regions.schema.get_field_index("n_images"), "n_images", [images.to_numpy(np.int64)])
     return Built.of(name, S2_CELLS, {"method": "geoestimation_csv"}, regions)
 
 
@@ -64,6 +65,8 @@ def quadtree_boxes(text: str, name: str, where: str) -> Built:
     if not ((south < north) & (west < east)).all():
         worst = int(np.flatnonzero(~((south < north) & (west < east)))[0])
         raise InputError(f"box {worst} has no extent", where=where)
+    if south.min() < -90 or north.max() > 90 or west.min() < -180 or east.max() > 180:
+        raise InputError("a box reaches beyond the Earth; are latitude and longitude swapped?", where=where)
     try:
         root, cells = quadtree.cells_of_boxes(south, west, north, east)
     except InputError as error:
@@ -76,7 +79,10 @@ def quadtree_boxes(text: str, name: str, where: str) -> Built:
 
 def _read(text: str, columns: list[str], types: dict[str, type], where: str) -> pd.DataFrame:
     """The columns of a CSV: numbers, but for `types`. InputError names missing ones and the first bad row."""
-    rows: pd.DataFrame = pd.read_csv(StringIO(text), dtype=str, keep_default_na=False)
+    try:
+        rows: pd.DataFrame = pd.read_csv(StringIO(text.removeprefix("\ufeff")), dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"this is no CSV: {error}", where=where) from None
     missing = [column for column in columns if column not in rows.columns]
     if missing:
         raise InputError(f"missing columns: {', '.join(missing)}; there are {', '.join(rows.columns)}", where=where)

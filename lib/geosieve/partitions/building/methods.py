@@ -79,7 +79,8 @@ class AdaptiveS2(Config):
 
     def make(self, inputs: Inputs) -> Made:
         points = inputs.points()
-        histogram = counting.cell_histogram(points, adaptive_s2.leaves, 30, self.family[-1].img_max)
+        finest = self.family[-1].img_max
+        histogram = counting.cell_histogram(points, adaptive_s2.leaves, self.start_level, 30, finest)
         refined = [refine(histogram, self.start_level, 30, m.img_max, self.img_min) for m in self.family]
         for member, (cells, _) in zip(self.family, refined, strict=True):
             _refuse_empty(member.name, cells.first.size, int(histogram.images.sum()), self.img_min)
@@ -121,7 +122,7 @@ class Quadtree(Config):
         images = int(found.pop("images"))
         _refuse_empty(self.name, images, images, 0)
         root = Box(**(self.bounds.model_dump() if self.bounds else found))
-        histogram = counting.cell_histogram(points, root.leaves, self.depth, self.img_max)
+        histogram = counting.cell_histogram(points, root.leaves, 0, self.depth, self.img_max)
         cells, counts = refine(histogram, 0, self.depth, self.img_max, self.img_min)
         _refuse_empty(self.name, cells.first.size, images, self.img_min)
         means = counting.mean_positions(points, Together([QuadtreeCells(root, cells)]), 1)

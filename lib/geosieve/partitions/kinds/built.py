@@ -14,6 +14,7 @@ from geosieve.partitions.base import Partition, PartitionDefinition, Tables, kin
 from geosieve.partitions.building.cells import Assigner, assigner
 from geosieve.partitions.kinds.polygons import PolygonPartition
 from geosieve.partitions.nearby import Nearby
+from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -33,6 +34,12 @@ class Definition(PartitionDefinition):
             names, shapes = found.regions["name"].to_pylist(), found.regions["wkb"].to_pylist()
             return PolygonPartition(self.name, tuple(names), tuple(shapes), found.digest)
         if found.kind in kinds():  # a definition with its fitted values: the maps are asked
+            if parse_definition(found.definition, self.root).build(tables).digest != found.digest:
+                raise InputError(
+                    f"the maps of partition {self.partition!r} are no longer those that it was published with",
+                    where=self.root,
+                    hint="name the run of their catalogue (rasters.run), or build the partition anew",
+                )
             fitted = parse_definition({**found.definition, "name": self.name}, self.root).build(tables)
             return cast(Partition, replace(cast(Any, fitted), digest=found.digest))
         return BuiltPartition(

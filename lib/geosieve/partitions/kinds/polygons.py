@@ -15,6 +15,7 @@ import shapely
 from numpy.typing import NDArray
 from pydantic import Field
 from pyproj import CRS, Transformer
+from pyproj.exceptions import ProjError
 
 from geosieve.geo.antimeridian import has_long_edges, shortest_edges
 from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
@@ -26,13 +27,18 @@ from geosieve.runtime.failures import of_store
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
+_FORMATS = (
+    "GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf", "GML", "KML", "LIBKML", "OpenFileGDB",
+)  # fmt: skip
+_ROUNDING = 1e-6  # degrees
+
 
 class Definition(PartitionDefinition):
     """Regions in the order of the file. A point on a border belongs to the first region that touches it."""
 
     kind: Literal["polygons"]
     uri: str = Field(
-        description="GeoParquet, or any vector file that GDAL reads: GeoJSON, TopoJSON, GeoPackage, Shapefile …"
+        description="GeoParquet, GeoJSON, TopoJSON, GeoPackage, Shapefile, FlatGeobuf, GML, KML or a file geodatabase"
     )
     layer: str | None = Field(None, description="layer of the file; the first if not given")
     name_column: str
@@ -49,7 +55,15 @@ class Definition(PartitionDefinition):
                 where=self.uri,
             )
         names = tuple(str(name) for name in columns[self.name_column])
-        shapes = self._in_the_plane(_lon_lat(shapely.from_wkb(wkb), crs), names)
+        try:
+            shapes = _lon_lat(shapely.from_wkb(wkb), crs)
+        except (shapely.errors.GEOSException, TypeError, ProjError) as error:
+            raise InputError(f"its geometries cannot be read: {error}", where=self.uri) from error
+        missing = [name for name, shape in zip(names, shapes, strict=True) if shape is None or shape.is_empty]
+        if missing:
+            raise InputError(f"{len(missing)} shapes are missing or empty: {', '.join(missing[:5])}", where=self.uri)
+        shapes = self._in_the_plane(shapes, names)
+        _refuse_beyond_the_earth(shapes, names, self.uri)
         outlines = tuple(shapely.to_wkb(shapes).tolist())
         checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
         return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
@@ -60,6 +74,10 @@ class Definition(PartitionDefinition):
         try:
             path = gdal_path(self.uri)
             layer = self.layer or pyogrio.list_layers(path)[0][0]
+            driver = pyogrio.read_info(path, layer=layer)["driver"]
+            if driver not in _FORMATS:
+                # GDAL looks into a file, whatever it is called. Some formats name other files, which would be read.
+                raise InputError(f"its format is {driver}; taken are {', '.join(_FORMATS)}", where=self.uri)
             meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             cannot = InputError(f"the polygons cannot be read: {error}", where=self.uri)
@@ -79,6 +97,20 @@ class Definition(PartitionDefinition):
         return np.asarray(shapely.make_valid(shapes))
 
 
+def _refuse_beyond_the_earth(shapes: NDArray[np.object_], names: tuple[str, ...], where: str) -> None:
+    west, south, east, north = shapely.bounds(shapes).T
+    # A little more than the Earth is rounding, also of a transformed CRS.
+    beyond = ~((west >= -180 - _ROUNDING) & (east <= 180 + _ROUNDING))
+    beyond |= ~((south >= -90 - _ROUNDING) & (north <= 90 + _ROUNDING))
+    if beyond.any():
+        found = ", ".join(np.array(names)[beyond][:5])
+        raise InputError(
+            f"{beyond.sum()} shapes reach beyond 180 degrees of longitude or 90 of latitude: {found}",
+            where=where,
+            hint="cut them at the antimeridian; the order of coordinates is longitude, latitude",
+        )
+
+
 def _read_geoparquet(uri: str) -> tuple[Any, dict[str, Any], str | None]:
     """WKB, the other columns and the CRS of a GeoParquet file; GDAL of pyogrio's wheels does not read it."""
     try:
@@ -86,13 +118,13 @@ def _read_geoparquet(uri: str) -> tuple[Any, dict[str, Any], str | None]:
         geo = json.loads((table.schema.metadata or {})[b"geo"])
         main = geo["primary_column"]
         facts = geo["columns"][main]
-    except (OSError, pa.ArrowException, KeyError) as error:
+        encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
+    except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
         cannot = InputError(f"this is no GeoParquet file that can be read: {error!r}", where=uri)
         raise of_store(str(error), uri) or cannot from error
-    if facts["encoding"] != "WKB":
-        raise InputError(f"geometries are encoded as {facts['encoding']}, not as WKB", where=uri)
+    if encoding != "WKB":
+        raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=uri)
     columns = {name: table[name].to_pylist() for name in table.column_names if name != main}
-    crs = facts.get("crs")  # absent is OGC:CRS84
     return table[main].to_pylist(), columns, json.dumps(crs) if crs else None
 
 
