@@ -173,6 +173,28 @@ def test_balanced_figures_weigh_every_bucket_the_same() -> None:
     assert row["low"] < row["value"] < row["high"]
 
 
+def test_balanced_figures_are_those_of_the_images_in_buckets() -> None:
+    """Images without a value of the balancing stratum might as well not be there; elsewhere they count as ever."""
+    data = scored(2000, systems=2)
+    first, second = data.strata
+    plan, some = Plan(("osv5m",), 100, 0, 0.9, balance="s0"), first.codes < 2
+    blank = Scored(data.keys, data.systems, (Stratum("s0", first.values, first.codes, blanks=1), second), data.named)
+    held = Scored(
+        data.keys[some],
+        {
+            name: Answers(a.angle[some], a.geodesic_km[some], a.area_km2[some], a.hits[some])
+            for name, a in data.systems.items()
+        },
+        (Stratum("s0", ("v0", "v1"), first.codes[some]), Stratum("s1", second.values, second.codes[some])),
+        data.named[some],
+    )
+    found, plain, without = (estimate(one, plan) for one in (blank, data, held))
+    for whole, expected, balanced in ((found, plain, False), (found, without, True)):
+        rows, wanted = (f[f["balanced_by"].notna() == balanced].reset_index(drop=True) for f in (whole, expected))
+        # Sums of distances in samples are of single precision, added in other blocks.
+        pd.testing.assert_frame_equal(rows, wanted, rtol=1e-4, atol=1e-3)
+
+
 def test_a_system_that_answers_nothing_misses_everywhere() -> None:
     n = 50
     nothing = Answers(np.full(n, np.nan), np.full(n, np.nan), np.full(n, np.nan), np.zeros((n, 4), bool))

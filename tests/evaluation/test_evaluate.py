@@ -175,9 +175,27 @@ def test_strata_of_a_list_and_areas(workspace: Workspace) -> None:
     assert set(figures[figures["stratum"] == "scene"]["stratum_value"]) == {"in", "out", "unknown"}
     caps = figures[(figures["metric"] == "area_recall") & (figures["stratum"] == "all")]
     assert set(caps[caps["balanced_by"].isna()]["value"]) == {0.25}
-    assert set(caps[caps["balanced_by"] == "scene"]["value"].round(12)) == {round(1 / 3, 12)}
+    balanced = caps[caps["balanced_by"] == "scene"]
+    assert set(balanced["value"]) == {0.5} and set(balanced["n"]) == {3}  # d has no scene
     page = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.html").read_text()
     assert "<b>" not in page and "&lt;b&gt;x" in page and "http" not in page.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_images_without_a_bucket_weigh_nothing_in_balanced_figures(workspace: Workspace) -> None:
+    """Forty images in four buckets are answered exactly; one that has no bucket is 9,000 km off."""
+    buckets = [[f"i{k}", 1 + k / 10, 1, k % 4] for k in range(40)]
+    truth = csv([*buckets, ["lost", 80, 100, ""]], "id,lat,lon,density")
+    answers = csv([*(row[:3] for row in buckets), ["lost", 0, 0]])
+    code, report = workspace.evaluate(truth, answers, truth_strata={"density": "density"}, balance="density")
+    assert code == 0 and report["details"]["left_out_of_balanced"] == {"density": 1}
+    whole = workspace.figures()[workspace.figures()["stratum"] == "all"]
+    balanced, plain = whole[whole["balanced_by"].notna()], whole[whole["balanced_by"].isna()]
+    assert set(balanced[balanced["metric"] == "recall"]["value"]) == {1.0}
+    assert set(plain[plain["metric"] == "recall"]["value"]) == {40 / 41}
+    assert set(balanced[balanced["metric"].isin(["median_km", "mean_km"])]["high"]) == {0.0}
+    assert (set(balanced["n"]), set(plain["n"])) == ({40}, {41})
+    summary = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.md").read_text()
+    assert "1 images without a value" in summary
 
 
 def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Workspace, spark: SparkSession) -> None:

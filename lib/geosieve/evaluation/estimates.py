@@ -78,7 +78,7 @@ class _Group:
         orders: dict[tuple[str, bool], NDArray[np.int64]],
     ) -> None:
         self._scored, self._plan, self._stratum = scored, plan, stratum
-        self._buckets, self._bucket_codes = len(balancing.values), balancing.codes
+        self._balancing = balancing
         self._variants = (False, True) if plan.balance is not None else (False,)
         width = len(shared.makers)
         self._figures = shared.figures
@@ -89,7 +89,10 @@ class _Group:
         self._rankings: dict[tuple[str, bool, bool], _Ranking] = {}
         for (name, sphere), values in _distances(scored).items():
             for balanced in self._variants:
-                found = windows(orders[name, sphere], stratum.codes, balancing.codes, len(stratum.values), balanced)
+                order = orders[name, sphere]
+                if balanced and balancing.blanks:
+                    order = order[balancing.codes[order] < balancing.n_buckets]
+                found = windows(order, stratum.codes, balancing.codes, len(stratum.values), balanced)
                 self._rankings[name, sphere, balanced] = _Ranking(values, found, width)
                 width += 1
         below = [ranking.windows.below for ranking in self._rankings.values()]
@@ -98,17 +101,18 @@ class _Group:
             indicators = np.stack([column[rows] for column in below], axis=1).astype(np.float64)
             return indicators if curves is None else np.hstack([curves.matrix(rows), indicators])
 
-        cells = stratum.codes * self._buckets + balancing.codes
-        self.part = Part(cells, len(stratum.values) * self._buckets, width, own)
+        cells = stratum.codes * len(balancing.values) + balancing.codes
+        self.part = Part(cells, len(stratum.values) * len(balancing.values), width, own)
 
     def rows(self, sums: Sums) -> Iterator[pd.DataFrame]:
-        """Rows of `evaluations` of every value of the stratum that holds images."""
+        """Rows of `evaluations` of every value of the stratum that holds images (balanced: in buckets)."""
         for number, value in enumerate(self._stratum.values):
-            cells = slice(number * self._buckets, (number + 1) * self._buckets)
-            point, samples = sums.point[cells], sums.samples[cells]
-            if point[:, 0].sum() == 0:
-                continue
+            start = number * len(self._balancing.values)
             for balanced in self._variants:
+                counted = self._balancing.n_buckets if balanced else len(self._balancing.values)
+                point, samples = sums.point[start:][:counted], sums.samples[start:][:counted]
+                if point[:, 0].sum() == 0:
+                    continue
                 found = {name: self._of_system(name, number, point, samples, balanced) for name in self._scored.systems}
                 for name, one in found.items():
                     yield self._table(value, balanced, name, None, one)
@@ -142,7 +146,7 @@ class _Group:
     ) -> tuple[float, F8]:
         ranking = self._rankings[name, sphere, balanced]
         rows = ranking.windows.rows[number]
-        values, buckets = ranking.values[rows], self._bucket_codes[rows]
+        values, buckets = ranking.values[rows], self._balancing.codes[rows]
         ones = np.ones((rows.size, 1), np.float32)
         counts = poisson_counts(self._scored.keys[rows], self._plan.seed, self._plan.samples)
         column = ranking.column

@@ -107,7 +107,7 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
             where=publication.uris[-1],
             hint="nothing was committed; please report this",
         )
-    report.details |= _details(scored, figures)
+    report.details |= _details(config, scored, figures)
     with report.stage("write"):
         rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
         written = publication.write(EVALUATIONS, rows)
@@ -266,13 +266,13 @@ def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Sc
     images = good.pop(_TRUTH)
     strata = stratum_values(images, list(config.truth.strata))
     _limit_cells(config, strata)
-    shown: dict[str, dict[str, str]] = {}
+    regions: dict[str, dict[str, str]] = {}
     if isinstance(config.truth, TableTruth):
-        shown = truth.region_names(context.spark, config.truth, strata)
+        regions = truth.region_names(context.spark, config.truth, strata)
     areas = tuple(system.columns.area_km2 is not None for system in config.systems)
     scorer = Scorer(strata, areas, config.places, config.continent)
     systems = {system.name: good[_key(k)] for k, system in enumerate(config.systems)}
-    return collect_scores(images, systems, scorer, lambda name, value: shown.get(name, {}).get(value, value))
+    return collect_scores(images, systems, scorer, regions)
 
 
 def _limit_cells(config: EvaluateConfig, strata: dict[str, tuple[str, ...]]) -> None:
@@ -296,8 +296,9 @@ def _nullable(figures: pd.DataFrame) -> pd.DataFrame:
     return figures.astype(object).where(figures.notna(), None)
 
 
-def _details(scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
+def _details(config: EvaluateConfig, scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
     """Counts, and the figures of all images as they are, for the report."""
+    unbalanced = {s.name: int((s.codes >= s.n_buckets).sum()) for s in scored.strata if s.name == config.balance}
     whole = figures[(figures["stratum"] == ALL) & figures["balanced_by"].isna() & figures["compared_to"].isna()]
     whole = whole[~whole["metric"].isin(["recall_curve", "area_curve"])]
     found: dict[str, dict[str, list[float]]] = {system: {} for system in scored.systems}
@@ -305,7 +306,7 @@ def _details(scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
         at = "" if row["threshold_km"] is None else f" {row['threshold_km']:g} km"
         found[row["system"]][f"{row['protocol']} {row['metric']}{at}"] = [row["value"], row["low"], row["high"]]
     missing = {system: int(answers.missing.sum()) for system, answers in scored.systems.items()}
-    return {"images": len(scored), "missing": missing, "figures": found}
+    return {"images": len(scored), "missing": missing, "left_out_of_balanced": unbalanced, "figures": found}
 
 
 def _notes(config: EvaluateConfig, details: dict[str, Any]) -> list[str]:
@@ -315,4 +316,9 @@ def _notes(config: EvaluateConfig, details: dict[str, Any]) -> list[str]:
         f"Intervals: {config.confidence:.0%} percentile intervals of {config.samples:,} bootstrap samples of images "
         f"(seed {config.seed}); differences of systems are taken sample by sample.",
         "mean_km is over the images that have a prediction; for median_km a missing prediction is infinitely far.",
+        *(
+            f"Balanced figures: each value of {name} weighs the same; {count:,} images without a value (outside, "
+            "no data or unknown) are left out of them."
+            for name, count in details["left_out_of_balanced"].items()
+        ),
     ]

@@ -29,7 +29,7 @@ class Windows:
 
 
 def windows(order: I8, codes: NDArray[np.int32], buckets: NDArray[np.int32], n_groups: int, balanced: bool) -> Windows:
-    """Windows of the groups `codes` (n,). `order`: all images by rising distance, missing ones last.
+    """Windows of the groups `codes` (n,). `order`: the images that count by rising distance, missing ones last.
 
     `balanced`: every bucket of a group weighs the same, not every image.
     """

@@ -31,11 +31,20 @@ class Answers:
 
 @dataclass(frozen=True)
 class Stratum:
-    """A way to divide the images: values, and the index of each image's value, shape (n,)."""
+    """A way to divide the images: values, and the index of each image's value, shape (n,).
+
+    The last `blanks` values say why an image has none (outside, no data, unknown).
+    """
 
     name: str
     values: tuple[str, ...]
     codes: NDArray[np.int32]
+    blanks: int = 0
+
+    @property
+    def n_buckets(self) -> int:
+        """Values that weigh the same in balanced figures: an image without a value is no sample of any bucket."""
+        return len(self.values) - self.blanks
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from geosieve.evaluation.continents import CONTINENTS
 from geosieve.evaluation.inputs import stratum_column
 from geosieve.evaluation.protocols import angles, geodesics_km
 from geosieve.evaluation.scored import Answers, Scored, Stratum
+from geosieve.evaluation.truth import WITHOUT_REGION
 from geosieve.runtime.errors import InputError
 from geosieve.tables.arrow import chunks
 
@@ -124,9 +125,9 @@ def _rank(value: str) -> tuple[bool, float, str]:
 
 
 def collect_scores(
-    truth: DataFrame, systems: dict[str, DataFrame], scorer: Scorer, shown: Callable[[str, str], str]
+    truth: DataFrame, systems: dict[str, DataFrame], scorer: Scorer, regions: Mapping[str, Mapping[str, str]]
 ) -> Scored:
-    """Scores of all images of `truth`, in the order of their keys. `shown` gives the name of a stratum's value.
+    """Scores of all images of `truth`, in the order of their keys. `regions`: names of values of strata of labels.
 
     Rows need image_id, lat, lon, and of systems area_km2 (null where there is none).
     """
@@ -144,19 +145,19 @@ def collect_scores(
 
     rows = keyed.mapInArrow(score, scorer.schema).toPandas()
     rows = rows.sort_values("key", kind="stable", ignore_index=True)
-    return _scored(rows, list(systems), scorer, shown)
+    return _scored(rows, list(systems), scorer, regions)
 
 
 _SHORT = {"lat": "lat", "lon": "lon", "area_km2": "area"}
 
 
-def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, shown: Callable[[str, str], str]) -> Scored:
+def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, regions: Mapping[str, Mapping[str, str]]) -> Scored:
     strata = [
-        Stratum(name, tuple(shown(name, value) for value in values), rows[stratum_column(name)].to_numpy(np.int32))
+        named_stratum(name, values, rows[stratum_column(name)].to_numpy(np.int32), regions.get(name))
         for name, values in scorer.strata.items()
     ]
     if scorer.continent:
-        strata.append(Stratum(CONTINENT, CONTINENTS, rows["continent"].to_numpy(np.int32)))
+        strata.append(named_stratum(CONTINENT, CONTINENTS, rows["continent"].to_numpy(np.int32)))
     answers = {
         name: Answers(
             rows[f"angle_{k}"].to_numpy(),
@@ -168,6 +169,16 @@ def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, shown: Calla
     }
     named = _levels(rows["named"]) if scorer.towns else None
     return Scored(rows["key"].to_numpy(np.int64).view(np.uint64), answers, tuple(strata), named)
+
+
+def named_stratum(
+    name: str, values: Sequence[str], codes: NDArray[np.int32], regions: Mapping[str, str] | None = None
+) -> Stratum:
+    """The stratum of images with values[codes], blanks last. `regions`: names of values, where they are labels."""
+    blanks = {UNKNOWN: UNKNOWN} | (WITHOUT_REGION if regions is not None else {})
+    order = sorted(range(len(values)), key=lambda code: values[code] in blanks)
+    shown = tuple(blanks.get(values[code]) or (regions or {}).get(values[code], values[code]) for code in order)
+    return Stratum(name, shown, np.argsort(order).astype(np.int32)[codes], sum(value in blanks for value in values))
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

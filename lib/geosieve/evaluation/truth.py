@@ -9,13 +9,15 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
+from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
 from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
 SOURCE = "source"
-_OUTSIDE = {"-1": "outside", "-2": "no data", "-3": "unknown"}
+WITHOUT_REGION = {str(OUTSIDE): "outside", str(NODATA): "no data", str(UNKNOWN): "unknown"}
+"""Labels of images that lie in no region, as text, and words for them."""
 
 
 class TableTruth(Config):
@@ -64,7 +66,7 @@ def region_names(
     )
     wanted = [f"{name}/{value}" for name in names for value in values[name]]
     found = regions.where(F.concat_ws("/", "partition", "region").isin(wanted)).select("partition", "region", "name")
-    shown: dict[str, dict[str, str]] = {name: dict(_OUTSIDE) for name in names}
+    shown: dict[str, dict[str, str]] = {name: {} for name in names}
     for row in found.collect():
         shown[row["partition"]][str(row["region"])] = row["name"]
     return shown
