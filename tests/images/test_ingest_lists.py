@@ -271,3 +271,39 @@ def test_published_lists_are_accepted_whole(ingest: Ingest, name: str, config: s
         first = next(csv.DictReader(published))
     image = ingest.images()[first[columns["image_id"]]]
     assert (image.lat, image.lon) == (float(first[columns["lat"]]), float(first[columns["lon"]]))
+
+
+@pytest.mark.parametrize("quoted", [1, 2])
+def test_a_quote_that_takes_rows_with_it_refuses_the_file(ingest: Ingest, tmp_path: Path, quoted: int) -> None:
+    lines = [f'p{n},{n % 80},{n % 170},"by ""me"", here"' for n in range(1, 300)]
+    for number in (10, 200)[:quoted]:
+        lines[number] = f'p{number},{number % 80},{number % 170},"Bob'
+    uri = write(tmp_path / "list.csv", "\n".join(lines) + "\n", header="id,latitude,longitude,author")
+    code, report = ingest(uri)
+    assert code == EXIT_BAD_INPUT
+    assert "a quote is not closed" in report["error"] and "list.csv" in report["error"]
+    assert ingest.committed() == []
+
+
+def test_texts_of_several_lines_with_numbers_are_no_rows(ingest: Ingest, tmp_path: Path) -> None:
+    rows = 'a,1,2,"at 10, 20, 30\nand 4, north\nParis, France, 2010, spring"\nb,3,4,"one\n""two"", three"\n'
+    code, report = ingest(write(tmp_path / "list.csv", rows, header="id,latitude,longitude,caption"))
+    assert (code, report["rows_out"]) == (EXIT_DONE, 2), report["error"]
+
+
+def test_a_list_that_spark_would_leave_out_is_refused(ingest: Ingest, tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", GOOD)
+    write(tmp_path / "_b.csv", GOOD)
+    for uri in (tmp_path / "*.csv", tmp_path / "_b.csv"):
+        code, report = ingest(uri)
+        assert code == EXIT_BAD_INPUT and "_b.csv" in report["error"] and "rename it" in report["error"]
+
+
+def test_rejects_name_their_file_as_it_is_called(ingest: Ingest, tmp_path: Path) -> None:
+    folder = tmp_path / "my list + 50% é [1]"
+    folder.mkdir()
+    write(folder / "a b.csv", GOOD + "x,95,1\n")
+    code, report = ingest(str(tmp_path / "my list*"))
+    assert code == EXIT_DONE, report["error"]
+    (row,) = ingest.rejects()
+    assert row.uri.startswith("file:/") and row.uri.endswith("/my list + 50% é [1]/a b.csv")

@@ -91,3 +91,11 @@ def test_real_photos(ingest: Ingest) -> None:
             assert (found.lat, found.lon) == pytest.approx((float(row["lat"]), float(row["lon"])), abs=1e-5)
     nokia = images["25a155af36fba289c3120da98a93ba5ca437511a.jpg"]  # 14:12:31 at +03:00
     assert nokia.captured_at.timestamp() == 1660475551
+
+
+def test_a_colon_in_a_name_costs_one_photo_and_no_other(ingest: Ingest, tmp_path: Path) -> None:
+    names = ["a.jpg", "2020-01-01 12:30:00.jpg", "sub/b.jpg", "odd [1] {2} #3 50%.jpg"]
+    code, report = ingest(fill(tmp_path / "shots", dict.fromkeys(names, image())), format="photos")
+    assert code == EXIT_DONE, report["error"]
+    assert set(ingest.images()) == {"a.jpg", "sub/b.jpg", "odd [1] {2} #3 50%.jpg"}
+    assert [(row.id, row.error_class) for row in ingest.rejects()] == [("2020-01-01 12:30:00.jpg", "bad_name")]

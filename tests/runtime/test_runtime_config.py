@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from geosieve.runtime.config import Config, load
+from geosieve.runtime.config import Config, RunId, load
 from geosieve.runtime.errors import ConfigError
 
 
@@ -128,3 +128,13 @@ def test_the_digest_tells_values_apart_and_not_the_order_or_omission_of_keys(tmp
         digests.append(load(Example, path).digest())
     assert digests[0] == digests[1] == digests[2] != digests[3]
     assert len(digests[0]) == 64
+
+
+@pytest.mark.parametrize("run", ["2026-11-21", "20261121", "nightly-7"])
+def test_run_ids_that_yaml_takes_for_dates_or_numbers_are_text(tmp_path: Path, run: str) -> None:
+    class Input(Config):
+        run: RunId
+
+    (tmp_path / "c.yaml").write_text(f"run: {run}\n")
+    assert load(Input, tmp_path / "c.yaml").run == run
+    assert load(Input, tmp_path / "c.yaml", [f"run={run}"]).run == run

@@ -28,6 +28,9 @@ FORMS = [
     "fs.s3a.session.token={secret}",
     "AWS_SECRET_ACCESS_KEY={secret} AWS_SESSION_TOKEN={secret}",
     "db_password={secret}",
+    "AWS_SECRET_ACCESS_KEY: {secret}",
+    "https://store.example/map.tif?api_key={secret}",
+    "Authorization: Bearer {secret}",
     '{{"fs.s3a.secret.key": "{secret}", "password":"{secret}"}}',
 ]
 
@@ -35,7 +38,7 @@ FORMS = [
 @pytest.mark.parametrize("form", FORMS)
 @given(secret=st.text(st.sampled_from("ABCDEFGHJKLmnopqrstuvwxyz0123456789+/_-.~"), min_size=8, max_size=40))
 def test_no_part_of_a_secret_remains(form: str, secret: str) -> None:
-    if "@" in form:
+    if "@" in form and not form.startswith("s3a"):
         secret = secret.replace("/", "%2F")  # as a URI demands
     text = redact(form.format(secret=secret))
     assert secret not in text

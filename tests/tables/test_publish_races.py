@@ -39,6 +39,12 @@ def test_a_committed_run_is_left_untouched_by_a_rerun(spark: SparkSession, tmp_p
     assert _snapshot(tmp_path) == before
 
 
+def test_a_root_whose_name_looks_like_a_pattern(spark: SparkSession, tmp_path: Path) -> None:
+    root = tmp_path / "out[1] {a,b}"
+    assert publish(spark, root) is True
+    assert readable(spark, root).keys() == BOTH
+
+
 def test_a_run_id_committed_with_another_configuration_is_refused(spark: SparkSession, tmp_path: Path) -> None:
     publish(spark, tmp_path)
     before = _snapshot(tmp_path)

@@ -37,7 +37,7 @@ from pyspark.sql.types import (
 
 from geosieve.images.sources import Columns
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.files import FileInfo, Files
+from geosieve.runtime.files import FileInfo, Files, literal
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
@@ -60,6 +60,9 @@ def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileI
         raise InputError("no such file, or an empty folder", where=uri, hint=f"check {key}.uri")
     if all(file.size == 0 for file in found):
         raise InputError("empty input: every file has 0 bytes", where=uri)
+    for file in found:
+        if file.name.startswith((".", "_")):
+            raise InputError("Spark does not read files named _… or .…", where=file.uri, hint="rename it")
     return found
 
 
@@ -96,6 +99,7 @@ def open_csv(
     )
     if breaks:  # in this mode alone, Spark takes a line of blanks for a row
         frame = frame.where(F.coalesce(F.btrim(MALFORMED, F.lit(" \t\r\n")) != "", F.lit(True)))
+        _refuse_swallowed_rows(frame, headers[0], _mapped(columns), delimiter)
     texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(columns).items()}
     return _rows(frame, texts, F.col(MALFORMED))
 
@@ -124,7 +128,12 @@ def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo],
 def _rows(frame: DataFrame, texts: dict[str, Column], malformed: Column) -> DataFrame:
     nothing = F.lit(None).cast("string")
     columns = [text.alias(ours) for ours, text in {**dict.fromkeys(TEXT_COLUMNS, nothing), **texts}.items()]
-    return frame.select(*columns, malformed.alias(MALFORMED), F.input_file_name().alias(INPUT_URI))
+    return frame.select(*columns, malformed.alias(MALFORMED), _input_uri().alias(INPUT_URI))
+
+
+def _input_uri() -> Column:
+    """URI of the file that a row is of, as the store names it: Spark gives it with %20 for a space."""
+    return F.url_decode(F.replace(F.input_file_name(), F.lit("+"), F.lit("%2B")))
 
 
 def _mapped(columns: Names) -> dict[str, str]:
@@ -190,6 +199,35 @@ def _has_line_breaks_in_quotes(spark: SparkSession, paths: list[str]) -> bool:
     return not spark.read.text(paths).where(quotes % 2 == 1).isEmpty()
 
 
+def _refuse_swallowed_rows(frame: DataFrame, header: list[str], mapped: dict[str, str], delimiter: str) -> None:
+    """InputError if a field holds whole rows: a quote that is not closed takes all up to the next one.
+
+    A line within a field is taken for a row if it has the header's fields, and numbers where the position should be.
+    """
+
+    def is_row(line: Column) -> Column:
+        fields = F.split(line, re.escape(delimiter))
+        position = [F.get(fields, F.lit(header.index(mapped[name]))) for name in ("lat", "lon")]
+        numbers = [F.coalesce(text.rlike(r'^[ "]*[+-]?[0-9.]+[ "]*$'), F.lit(False)) for text in position]
+        return (F.size(fields) == len(header)) & numbers[0] & numbers[1]
+
+    fields = [*(f"_{k}" for k in range(len(header))), MALFORMED]
+    whole = F.concat_ws(delimiter, *(f"_{k}" for k in range(len(header))))
+    swallowed = F.lit(False)
+    for name in fields:
+        lines = F.split(F.col(name), r"\r\n|\r|\n")
+        within = F.slice(lines, 2, F.greatest(F.size(lines), F.lit(1)))
+        swallowed |= F.coalesce(F.exists(within, is_row), F.lit(False))
+    begins = F.substring(F.coalesce(F.col(MALFORMED), whole), 1, 60)
+    first = frame.where(swallowed).select(begins, _input_uri()).first()
+    if first is not None:
+        raise InputError(
+            f"a quote is not closed: a field holds whole rows; its record begins with {first[0]!r}",
+            where=first[1],
+            hint='close the quote, or write a quote within a field twice ("")',
+        )
+
+
 def _parquet_schema(spark: SparkSession, uri: str) -> StructType:
     try:
         return spark.read.parquet(literal(uri)).schema
@@ -224,8 +262,3 @@ def _as_text(ours: str, theirs: str, kind: DataType) -> Column:
     if ours == "captured_at" and isinstance(kind, FloatType | DoubleType):
         column = column.cast("decimal(20,3)")  # a double's text is 1.43E12, which is no epoch to read
     return column.cast("string")
-
-
-def literal(uri: str) -> str:
-    """`uri` with the characters escaped that Spark's reader would take for a glob."""
-    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri)

@@ -14,10 +14,9 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
-from geosieve.images.coordinate_lists import literal
 from geosieve.images.headers import EXTENSIONS, Refusal, read_header
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.files import FileInfo, Files
+from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.tables.schemas import IMAGES
 
 STAGE = "read_headers"
@@ -71,12 +70,16 @@ def read_photos(spark: SparkSession, folder: str, listing: Sequence[FileInfo]) -
 
     The id is the path below `folder`. Of files that are no images by their names, or too large, no byte is read.
     """
+    reasons = [(file.uri, _unreadable(folder, file)) for file in listing]
+    # One path, unless a name would end the reader: then all others are named.
+    named = any(why is not None and why.error_class == "bad_name" for _, why in reasons)
+    paths = [literal(uri) for uri, why in reasons if why is None] if named else [literal(folder)]
     wanted = "{" + ",".join("".join(f"[{c}{c.upper()}]" for c in name) for name in EXTENSIONS) + "}"
     contents = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", f"*.{wanted}")
-        .load(literal(folder))
+        .load(paths)
         .where(F.col("length").between(1, MAX_BYTES))  # the source skips the others before it reads them
         .select("path", "content")
     )
@@ -89,7 +92,6 @@ def read_photos(spark: SparkSession, folder: str, listing: Sequence[FileInfo]) -
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
     parsed = contents.mapInArrow(parse, _SCHEMA)
-    reasons = ((file.uri, _unreadable(folder, file)) for file in listing)
     refused = [tuple(_refused(folder, uri, why).values()) for uri, why in reasons if why is not None]
     return parsed.unionByName(spark.createDataFrame(refused, _SCHEMA))
 
@@ -122,6 +124,8 @@ def _unreadable(folder: str, file: FileInfo) -> Refusal | None:
         return Refusal("not_an_image", f"its name ends in none of {', '.join(EXTENSIONS)}")
     if file.size > MAX_BYTES:
         return Refusal("too_large", f"the file has more than {MAX_BYTES:,} bytes")
+    if ":" in file.uri[len(folder) :] and file.uri.startswith("file:"):
+        return Refusal("bad_name", "Spark does not read local files with a colon in their names; rename it")
     if _hidden(folder, file.uri):
         return Refusal("hidden_name", "Spark does not read files or folders named _…; rename it")
     return None

@@ -15,7 +15,7 @@ from pyspark.sql import functions as F
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.partitions.base import Partition
-from geosieve.runtime.config import Config
+from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.tables.read import committed_runs, read_runs, select_runs
 from geosieve.tables.schema import Table
@@ -36,7 +36,7 @@ class OverlayInput(Config):
 
     root: str
     name: str
-    run: str = Field("latest", description="a run id or `latest`")
+    run: RunId = Field("latest", description="a run id or `latest`")
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from typing import Any
 from pydantic import Field, SerializeAsAny, model_validator
 
 from geosieve.partitions.base import PartitionDefinition, parse_definition
-from geosieve.runtime.config import Config, read_yaml
+from geosieve.runtime.config import Config, RunId, read_yaml
 
 
 class RastersInput(Config):
     """Committed runs of `raster_catalog`."""
 
     root: str
-    run: str = Field("latest", description="a run id or `latest`")
+    run: RunId = Field("latest", description="a run id or `latest`")
 
 
 def look_up(entry: Any, folder: str) -> PartitionDefinition:

@@ -23,7 +23,7 @@ from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
 from geosieve.partitions.published import CommittedTables
 from geosieve.partitions.summary import LabelCounter, publish_partitions, summarize
-from geosieve.runtime.config import Config
+from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import CHUNK_ROWS, chunks
 from geosieve.tables.publish import Leaf
@@ -39,7 +39,7 @@ class ImagesInput(Config):
 
     root: str
     sources: list[str] = Field([], description="only these sources; all if empty")
-    run: str = Field("latest", description="a run id, `latest` (of each source) or `all`")
+    run: RunId = Field("latest", description="a run id, `latest` (of each source) or `all`")
 
 
 class LabelConfig(PartitionsConfig):

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from geosieve.partitions.base import CatalogedFile, Published, region_table
 from geosieve.partitions.catalog import read_catalog
-from geosieve.runtime.errors import InputError
+from geosieve.runtime.errors import InputError, redact
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
@@ -25,10 +25,11 @@ _COLUMNS = (
 
 
 def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, str]]) -> DataFrame:
-    """`partitions` of rows (name, hash, kind, number of regions, definition as JSON)."""
-    names = [column.name for column in PARTITIONS.columns]
+    """`partitions` of rows (name, hash, kind, number of regions, definition as JSON, without credentials)."""
+    frame = pd.DataFrame(rows, columns=[column.name for column in PARTITIONS.columns])
+    frame["definition"] = frame["definition"].map(redact)
     # From pandas, by Arrow, as the regions are: Spark does not warm up a second way in.
-    return spark.createDataFrame(pd.DataFrame(rows, columns=names), PARTITIONS.spark_schema()).coalesce(1)
+    return spark.createDataFrame(frame, PARTITIONS.spark_schema()).coalesce(1)
 
 
 def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table]]) -> DataFrame:

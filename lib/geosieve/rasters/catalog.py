@@ -182,6 +182,9 @@ def describe(uri: str, source: RasterSource) -> dict[str, Any]:
 
 def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     band = source.band
+    if not dataset.count and dataset.subdatasets:
+        names = ", ".join(name.rsplit(":", 1)[-1] for name in dataset.subdatasets[:9])
+        raise _Refused("several_rasters", f"it holds {names}: copy one out, e.g. gdal_translate NETCDF:f.nc:name f.tif")
     if band > dataset.count:
         raise _Refused("missing_band", f"it has {dataset.count} bands, not {band}")
     dtype = dataset.dtypes[band - 1]

@@ -6,11 +6,12 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from geosieve.runtime.errors import ConfigError
 
@@ -40,6 +41,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError("a configuration file must hold a YAML mapping", where=str(path))
     return content
+
+
+def _as_run_id(value: Any) -> Any:
+    """YAML takes 2026-11-21 for a date and 20261121 for a number."""
+    return str(value) if isinstance(value, date) or type(value) is int else value
+
+
+RunId = Annotated[str, BeforeValidator(_as_run_id)]
+"""A run id in a configuration, or a word for several."""
 
 
 def load(model: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:

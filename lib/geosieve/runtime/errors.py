@@ -16,12 +16,18 @@ _SECRETS = re.compile(
     r"(?i)\b(X-Amz-[A-Za-z-]+|AWSAccessKeyId|Signature|sig|[\w.]*token|[\w.]*password|secret[\w.]*|"
     r"[\w.]*(?:access|secret)[._]?key)(=|\\*\"\s*:\s*\\*\")[^\s&\"'\\]+"
 )
+# key: value, as in YAML and headers; not of tokens, which parsers speak of.
+_SPELLED = re.compile(
+    r"(?i)\b([\w.]*(?:secret[._](?:access[._])?key|api[._-]?key|password)\s*[:=]\s*|Bearer\s+)[^\s&\"'\\]+"
+)
 _USERINFO = re.compile(r"(?<=://)[^/\s@]+@")
+_S3_USERINFO = re.compile(r"(s3[an]?://)[^\s@:/]+:[^\s@]+@")  # its secrets may hold a slash
 
 
 def redact(text: str) -> str:
     """Return `text` without credentials: presigned query parameters, key=value secrets, user:password@ in URIs."""
-    return _USERINFO.sub("***@", _SECRETS.sub(r"\1\2***", text))
+    text = _SPELLED.sub(r"\1***", _SECRETS.sub(r"\1\2***", text))
+    return _USERINFO.sub("***@", _S3_USERINFO.sub(r"\1***@", text))
 
 
 class GeosieveError(Exception):

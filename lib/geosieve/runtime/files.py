@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,6 +80,11 @@ class Files:
         store, path = self._at(uri)
         if not store.delete(path, True) and store.exists(path):
             raise RetryableError("could not be deleted", where=uri)
+
+
+def literal(uri: str) -> str:
+    """`uri` with the characters escaped that Spark's readers would take for a glob."""
+    return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri)
 
 
 def _info(status: Any) -> FileInfo:

@@ -20,7 +20,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.runtime import jars
 from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
-from geosieve.runtime.files import FileInfo, Files
+from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.tables.schema import Table
 
 SUCCESS, CLAIM, CONFIG, REPORT = "_SUCCESS", "_claim", "_config.json", "_report.json"
@@ -157,7 +157,7 @@ class Publication:
 
     def written(self, table: Table) -> DataFrame:
         """What this run wrote to a table, before the commit. A geometry is WKB."""
-        return self._spark.read.schema(self._tables[table.name].spark_schema()).parquet(self._uris[table.name])
+        return self._spark.read.schema(self._tables[table.name].spark_schema()).parquet(literal(self._uris[table.name]))
 
     def commit(self, rows_in: int, report_json: str) -> None:
         """Check rows in = rows out + rejects and that the claim is still ours, then mark every leaf, main last.

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.runtime.errors import InputError, RetryableError
-from geosieve.runtime.files import Files
+from geosieve.runtime.files import Files, literal
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
 
@@ -78,6 +78,6 @@ def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> 
             raise RetryableError(f"{len(missing)} files of a committed run are missing", where=run.uri)
     partitions = [StructField(column.name, StringType()) for column in table.partition_columns]
     schema = StructType([*table.spark_schema().fields, *partitions])
-    paths = [f"{run.uri}/{name}" for run in runs for name in run.files]
+    paths = [literal(f"{run.uri}/{name}") for run in runs for name in run.files]
     base = f"{root.rstrip('/')}/{table.name}"
     return spark.read.schema(schema).option("basePath", base).parquet(*paths)

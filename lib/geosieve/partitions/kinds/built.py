@@ -14,6 +14,7 @@ from geosieve.partitions.base import Partition, PartitionDefinition, Tables, kin
 from geosieve.partitions.building.cells import Assigner, assigner
 from geosieve.partitions.kinds.polygons import PolygonPartition
 from geosieve.partitions.nearby import Nearby
+from geosieve.runtime.config import RunId
 from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
@@ -26,7 +27,7 @@ class Definition(PartitionDefinition):
     kind: Literal["built"]
     root: str = Field(description="where the tables are that build_partitions wrote")
     partition: str = Field(description="its name there")
-    run: str = Field("latest", description="a run id or `latest`")
+    run: RunId = Field("latest", description="a run id or `latest`")
 
     def build(self, tables: Tables) -> Partition:
         found = tables.published(self.root, self.partition, self.run)
