@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ class Tables:
         content = {"name": source, "uri": str(folder), "format": "csv", "columns": columns}
         assert self.run("ingest_images", {"source": content}, run_id=run_id) == 0
 
-    def label(self, run_id: str = "r1", **images: Any) -> None:
+    def label(
+        self,
+        run_id: str = "r1",
+        classes: Iterable[tuple[str, tuple[int, int]]] = tuple(CLASSES.items()),
+        **images: Any,
+    ) -> None:
         boxes = self.root / "cover.geojson"
         features = [
             {
@@ -80,7 +86,7 @@ class Tables:
                     "coordinates": [[[w, -90], [e, -90], [e, 90], [w, 90], [w, -90]]],
                 },
             }
-            for name, (w, e) in CLASSES.items()
+            for name, (w, e) in classes
         ]
         boxes.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         cover = {"name": "cover", "kind": "polygons", "uri": str(boxes), "name_column": "name"}

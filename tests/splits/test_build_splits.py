@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import duckdb
@@ -165,6 +166,31 @@ def test_every_bucket_has_the_same_number(split: Splitting, facts: pd.DataFrame,
     found = facts["cover"][rows["split"] == "test"].value_counts()
     assert found.to_dict() == dict.fromkeys(names, images or smallest)
     assert (rows["reason"] == "no_class").equals(~facts["cover"].isin(names))
+
+
+def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame, tmp_path: Any) -> None:
+    """The west of the Earth is two regions, both of them urban."""
+    named = [("urban", (-180, -60)), ("urban", (-60, 40)), ("crops", (40, 90)), ("trees", (90, 121))]
+    cover = facts["cover"].replace({"water": "urban", "ice": "trees"})
+    labelled = Tables(tmp_path)
+    labelled.label(classes=named, root=str(split.tables.tables))
+    report = json.loads(split._capsys.readouterr().out.strip().splitlines()[-1])
+    counted = cover[cover != "(outside)"].value_counts().to_dict()
+    assert report["details"]["partitions"]["cover"]["regions"] == counted
+    splits = [
+        {"name": "test", "share": 0.4, "balance": {"partition": "cover"}},
+        {"name": "train", "share": 0.6, "cap": {"partition": "cover", "shares": {"urban": 0.125}}},
+    ]
+    code, report = split(splits, run_id="names", draw="image", groups=[], labels={"root": str(labelled.tables)})
+    assert code == EXIT_DONE, report["error"]
+    rows = split.rows("names")
+    drawn, kept = rows["drawn"] == "test", rows["split"] == "test"
+    smallest = cover[drawn & (cover != "(outside)")].value_counts().min()
+    assert cover[kept].value_counts().to_dict() == dict.fromkeys(["urban", "crops", "trees"], smallest)
+    drawn, kept = rows["drawn"] == "train", rows["split"] == "train"
+    others = int((drawn & (cover != "urban")).sum())
+    assert int((kept & (cover != "urban")).sum()) == others
+    assert int((kept & (cover == "urban")).sum()) == others // 7  # k / (k + others) <= 1/8
 
 
 def test_the_receipt_counts_what_the_splits_say(split: Splitting, facts: pd.DataFrame) -> None:

@@ -95,6 +95,10 @@ def _facts(partition: Partition, labels: I8, images: I8) -> dict[str, Any]:
     fullest = np.lexsort((labels, -np.where(inside, images, 0)))[: min(_LISTED, int(inside.sum()))]
     regions = partition.regions(np.sort(labels[fullest]))
     names = dict(zip(regions["region"].to_pylist(), regions["name"].to_pylist(), strict=True))
+    by_name: dict[str, int] = {}
+    for i in fullest:  # regions may share a name
+        name = names[int(labels[i])]
+        by_name[name] = by_name.get(name, 0) + int(images[i])
     return {
         "hash": partition.digest,
         "labelled": int(images[inside].sum()),
@@ -102,5 +106,5 @@ def _facts(partition: Partition, labels: I8, images: I8) -> dict[str, Any]:
         "nodata": int(images[labels == NODATA].sum()),
         "unknown": int(images[labels == UNKNOWN].sum()),
         "regions_with_images": int(inside.sum()),
-        "regions": {names[int(labels[i])]: int(images[i]) for i in fullest},
+        "regions": by_name,
     }

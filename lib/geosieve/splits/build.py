@@ -114,38 +114,34 @@ class _Splitter:
         return self.keep(rows)
 
     def _cap(self, rows: DataFrame, cap: Cap, where: str) -> DataFrame:
-        rows, regions, counts = self._counted(rows, cap.partition, list(cap.shares))
+        rows, counts = self._classed(rows, cap.partition, list(cap.shares))
         shares = {name: fraction(share) for name, share in cap.shares.items()}
         try:
             keep = numbers.capped(counts, shares)
         except InputError as error:
             raise InputError(error.what, where=where, hint=error.hint) from None
-        limits = {regions[name]: n for name, n in keep.items()}
-        return rules.surplus(rows, label_column(cap.partition), limits, "over_cap")
+        return rules.surplus(rows, keep, "over_cap").drop(rules.CLASS)
 
     def _balance(self, rows: DataFrame, balance: Balance, where: str) -> DataFrame:
         assert self.classes is not None
-        names = balance.regions or list(self.classes.regions[balance.partition])
-        rows, regions, counts = self._counted(rows, balance.partition, names)
-        label = label_column(balance.partition)
+        names = balance.regions or list(self.classes.regions[balance.partition].values())
+        rows, counts = self._classed(rows, balance.partition, names)
         try:
             images = numbers.balanced({name: counts.get(name, 0) for name in names}, balance.images)
         except InputError as error:
             raise InputError(error.what, where=where, hint=error.hint) from None
-        rows = rules.leave_out(rows, ~F.col(label).isin(list(regions.values())), "no_class")
-        return rules.surplus(rows, label, dict.fromkeys(regions.values(), images), "over_balance")
+        rows = rules.leave_out(rows, F.col(rules.CLASS).isNull(), "no_class")
+        return rules.surplus(rows, dict.fromkeys(names, images), "over_balance").drop(rules.CLASS)
 
-    def _counted(
-        self, rows: DataFrame, partition: str, names: list[str]
-    ) -> tuple[DataFrame, dict[str, int], dict[str, int]]:
-        """Rows without those that have no label, the numbers of the named regions, and live rows by region's name."""
+    def _classed(self, rows: DataFrame, partition: str, names: list[str]) -> tuple[DataFrame, dict[str | None, int]]:
+        """Rows without those that have no label, with `class` if their region has one of the names; live rows by it."""
         assert self.classes is not None
-        regions = dict(zip(names, self.classes.number(partition, names), strict=True))
         label = label_column(partition)
-        rows = rules.leave_out(rows, F.col(label).isNull(), "no_label")
-        counted = rows.where(rules.LIVE).groupBy(label).count().collect()
-        counts = {self.classes.name(partition, row[label]): int(row["count"]) for row in counted}
-        return rows, regions, counts
+        regions = list(self.classes.named(partition, names).items())
+        named = rows.sparkSession.createDataFrame(regions, f"`{label}` bigint, {rules.CLASS} string")
+        rows = rules.leave_out(rows, F.col(label).isNull(), "no_label").join(F.broadcast(named), label, "left")
+        counted = rows.where(rules.LIVE).groupBy(rules.CLASS).count().collect()
+        return rows, {row[rules.CLASS]: int(row["count"]) for row in counted}
 
 
 def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:

@@ -26,28 +26,30 @@ def label_column(partition: str) -> str:
 
 @dataclass(frozen=True)
 class Classes:
-    """Labels of one run: rows source, image_id and `label_column`s, and the regions' numbers by partition and name."""
+    """Labels of one run: rows source, image_id and `label_column`s, and the regions' names by partition and number.
+
+    Regions that share a name are one class.
+    """
 
     labels: DataFrame
-    regions: dict[str, dict[str, int]]
+    regions: dict[str, dict[int, str]]
     run: Run
 
-    def number(self, partition: str, names: Iterable[str]) -> list[int]:
-        """The numbers of regions. ConfigError names the nearest region where there is none of a name."""
-        known = self.regions[partition]
-        for name in names:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                advice = f"did you mean {near[0]!r}?" if near else f"regions: {', '.join(list(known)[:30])}"
-                raise ConfigError(f"partition {partition} has no region {name!r}", where=self.run.uri, hint=advice)
-        return [known[name] for name in names]
+    def named(self, partition: str, names: Iterable[str]) -> dict[int, str]:
+        """The regions of these names, by number. ConfigError names the nearest region where there is none of a name."""
+        known = list(dict.fromkeys(self.regions[partition].values()))
+        wanted = set(names)
+        for name in sorted(wanted - set(known)):
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]!r}?" if near else f"regions: {', '.join(known[:30])}"
+            raise ConfigError(f"partition {partition} has no region {name!r}", where=self.run.uri, hint=advice)
+        return {number: name for number, name in self.regions[partition].items() if name in wanted}
 
     def name(self, partition: str, region: int | None) -> str:
         """The name of a region, or in brackets why an image has none."""
         if region is None:
             return "(not labelled)"
-        by_number = {number: name for name, number in self.regions[partition].items()}
-        return by_number.get(region) or _WITHOUT_REGION.get(region, f"({region})")
+        return self.regions[partition].get(region) or _WITHOUT_REGION.get(region, f"({region})")
 
 
 def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str]) -> Classes:
@@ -71,9 +73,9 @@ def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str])
             hint="label the images with it first, or choose another labels.run",
         )
     names = described[REGIONS.name].where(F.col("partition").isin(partitions)).select("partition", "name", "region")
-    regions: dict[str, dict[str, int]] = {name: {} for name in partitions}
+    regions: dict[str, dict[int, str]] = {name: {} for name in partitions}
     for row in names.orderBy("partition", "region").collect():
-        regions[row.partition][row.name] = row.region
+        regions[row.partition][row.region] = row.name
     labels = read_runs(spark, given.root, labels_table(partitions), [run])
     renamed = [F.col(name).alias(label_column(name)) for name in partitions]
     return Classes(labels.select("source", "image_id", *renamed), regions, run)

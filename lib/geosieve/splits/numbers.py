@@ -9,10 +9,10 @@ from math import floor
 from geosieve.runtime.errors import InputError
 
 
-def capped(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> dict[str, int]:
+def capped(counts: Mapping[str | None, int], shares: Mapping[str, Fraction]) -> dict[str, int]:
     """The greatest numbers of the capped classes that respect the caps: kept <= share * (all that is kept).
 
-    `counts`: images by class; classes without a share keep all. InputError if nothing could be kept.
+    `counts`: images by class (None: of no class); those without a share keep all. InputError if nothing could be kept.
     """
     free = sum(n for name, n in counts.items() if name not in shares)
     bound = _bound(counts, shares)
@@ -32,7 +32,7 @@ def _within(kept: Mapping[str, int], shares: Mapping[str, Fraction], total: int)
     return {name: min(n, floor(shares[name] * total)) for name, n in kept.items()}
 
 
-def _bound(counts: Mapping[str, int], shares: Mapping[str, Fraction]) -> Fraction:
+def _bound(counts: Mapping[str | None, int], shares: Mapping[str, Fraction]) -> Fraction:
     """The total if images could be divided: T = (images of classes below their cap) / (1 - shares of the others)."""
     total = Fraction(sum(counts.values()))
     below, above = total, Fraction(0)

@@ -25,6 +25,8 @@ from geosieve.splits.near import Cubes, level_within, nearest_km, preceded, unit
 from geosieve.tables.arrow import chunks
 
 LIVE = "reason IS NULL"
+CLASS = "class"
+"""The column of what is capped or balanced, while it is."""
 
 _ORDER = ("rank", "source", "image_id")  # the names tell equal hashes apart
 _BUCKET_BITS = 12
@@ -78,31 +80,31 @@ def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
     return _brought_together(rows, rows.where(LIVE), km, tasks, judge, "too_dense")
 
 
-def surplus(rows: DataFrame, label: str, keep: Mapping[int, int], reason: str) -> DataFrame:
-    """Leave out of each label all live rows but the `keep[label]` of lowest rank; other labels stay as they are.
+def surplus(rows: DataFrame, keep: Mapping[str, int], reason: str) -> DataFrame:
+    """Leave out of each `class` all live rows but the `keep[class]` of lowest rank; other rows stay as they are.
 
-    `keep` is at most the number of such rows. No label's rows come together in one task: a histogram of ranks
+    `keep` is at most the number of such rows. No class's rows come together in one task: a histogram of ranks
     finds the bucket in which the last one falls, and only that bucket's rows are sorted.
     """
-    limits = rows.sparkSession.createDataFrame(list(keep.items()), f"`{label}` bigint, limit bigint")
+    limits = rows.sparkSession.createDataFrame(list(keep.items()), f"{CLASS} string, limit bigint")
     bucket = F.shiftright("rank", 64 - _BUCKET_BITS).alias("bucket")
-    live = rows.where(LIVE).select(label, *_ORDER, bucket).join(F.broadcast(limits), label)
-    upto = F.sum("n").over(Window.partitionBy(label).orderBy("bucket"))
+    live = rows.where(LIVE).select(CLASS, *_ORDER, bucket).join(F.broadcast(limits), CLASS)
+    upto = F.sum("n").over(Window.partitionBy(CLASS).orderBy("bucket"))
     last = (
-        live.groupBy(label, "limit", "bucket")
+        live.groupBy(CLASS, "limit", "bucket")
         .agg(F.count("*").alias("n"))
         .withColumn("upto", upto)
         .where("upto >= limit AND upto - n < limit")
-        .select(label, "bucket", F.expr("limit - (upto - n)").alias("wanted"))
+        .select(CLASS, "bucket", F.expr("limit - (upto - n)").alias("wanted"))
     )
-    place = F.row_number().over(Window.partitionBy(label).orderBy(*_ORDER))
+    place = F.row_number().over(Window.partitionBy(CLASS).orderBy(*_ORDER))
     cuts = (
-        live.join(F.broadcast(last), [label, "bucket"])
+        live.join(F.broadcast(last), [CLASS, "bucket"])
         .withColumn("place", place)
         .where("place = wanted")
-        .select(label, F.struct(*_ORDER).alias("cut"))
+        .select(CLASS, F.struct(*_ORDER).alias("cut"))
     )
-    known = rows.join(F.broadcast(limits), label, "left").join(F.broadcast(cuts), label, "left")
+    known = rows.join(F.broadcast(limits), CLASS, "left").join(F.broadcast(cuts), CLASS, "left")
     beyond = F.col("limit").isNotNull() & (F.col("cut").isNull() | (F.struct(*_ORDER) > F.col("cut")))
     return leave_out(known, beyond, reason).drop("limit", "cut")
 
