@@ -13,6 +13,7 @@ from geosieve.evaluation.bootstrap import Part, cell_sums, interval, poisson_cou
 from geosieve.evaluation.estimates import Plan, estimate
 from geosieve.evaluation.medians import sample_medians, windows
 from geosieve.evaluation.scored import Answers, Scored, Stratum
+from geosieve.runtime.errors import InputError
 
 PLAN = Plan(("geoestimation", "osv5m", "pigeon", "geoclip", "g3"), 400, 1, 0.95)
 
@@ -193,6 +194,13 @@ def test_balanced_figures_are_those_of_the_images_in_buckets() -> None:
         rows, wanted = (f[f["balanced_by"].notna() == balanced].reset_index(drop=True) for f in (whole, expected))
         # Sums of distances in samples are of single precision, added in other blocks.
         pd.testing.assert_frame_equal(rows, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_sums_larger_than_the_memory_for_them_are_refused() -> None:
+    """Two strata of 40 values, and 40 buckets: 3,240 cells, of four systems 5 GB at 10,000 samples."""
+    data = scored(500, systems=4, values=40)
+    with pytest.raises(InputError, match="3240 cells and 10000 samples"):
+        estimate(data, Plan(("osv5m",), 10_000, 0, 0.9, balance="s0"))
 
 
 def test_a_system_that_answers_nothing_misses_everywhere() -> None:

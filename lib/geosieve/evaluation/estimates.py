@@ -15,11 +15,13 @@ from geosieve.evaluation.measures import Columns, Figure, columns
 from geosieve.evaluation.medians import Windows, sample_medians, windows
 from geosieve.evaluation.protocols import PROTOCOLS
 from geosieve.evaluation.scored import Scored, Stratum
+from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
 
 ALL = "all"
 """The stratum of all images, and its only value."""
+_MAX_BYTES = 2 << 30  # of all sums of samples, which the driver holds at once
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,33 @@ class _Ranking:
 
 
 def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
-    """A table with the columns of `evaluations`. `scored` in the order of its keys; strata named once."""
+    """A table with the columns of `evaluations`. `scored` in the order of its keys; strata named once.
+
+    InputError if the sums of all samples would not fit into memory.
+    """
     everything = Stratum(ALL, (ALL,), np.zeros(len(scored), np.int32))
     strata = (everything, *scored.strata)
     balancing = next((s for s in scored.strata if s.name == plan.balance), everything)
     shared, curves = columns(scored, plan.protocols, curves=False), columns(scored, plan.protocols, curves=True)
     orders = {key: np.argsort(values, kind="stable") for key, values in _distances(scored).items()}
     groups = [_Group(scored, plan, shared, curves if s is everything else None, s, balancing, orders) for s in strata]
+    _refuse_large([group.part for group in groups], plan.samples)
     sums = cell_sums(scored.keys, shared.matrix, [group.part for group in groups], plan.seed, plan.samples)
     rows = [row for group, found in zip(groups, sums, strict=True) for row in group.rows(found)]
     return pd.concat(rows, ignore_index=True)
+
+
+def _refuse_large(parts: Sequence[Part], samples: int) -> None:
+    size = sum(part.n_cells * part.width for part in parts) * samples * np.dtype(np.float32).itemsize
+    if size > _MAX_BYTES:
+        cells = sum(part.n_cells for part in parts)
+        raise InputError(
+            f"the sums of {cells} cells and {samples} samples take {size / 2**30:.1f} GiB; "
+            f"at most {_MAX_BYTES / 2**30:.0f} GiB are held",
+            where="truth.strata",
+            hint="evaluate fewer strata (a cell is a value of one, times the values of balance) or systems in one run, "
+            "or draw fewer samples",
+        )
 
 
 def _distances(scored: Scored) -> dict[tuple[str, bool], F8]:
@@ -122,10 +141,10 @@ class _Group:
     def _of_system(self, name: str, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
         figures = self._figures[name]
         over, under = [f.over for f in figures], [f.under for f in figures]
-        factors = np.array([f.factor for f in figures])
         answered = next(f.under for f in figures if f.metric == "mean_km")
-        values = factors * _ratio(point[:, over, None], point[:, under, None], balanced)[:, 0]
-        drawn = factors[:, None] * _ratio(samples[:, over], samples[:, under], balanced)
+        values = np.array([f.factor for f in figures]) * _ratio(point[:, over], point[:, under], balanced)
+        # One figure at a time: of all together, copies in double precision would be larger than the sums.
+        drawn = np.stack([f.factor * _ratio(samples[:, f.over], samples[:, f.under], balanced) for f in figures])
         n = point[:, under].sum(0)
         names = [(f.metric, f.protocol, f.threshold_km, f.area_km2) for f in figures]
         medians = {
@@ -208,7 +227,7 @@ def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
 
 
 def _ratio(over: NDArray[np.floating[Any]], under: NDArray[np.floating[Any]], balanced: bool) -> F8:
-    """Ratio of sums (buckets, figures, samples): of the buckets' sums, or the mean of the buckets' ratios.
+    """Ratio of sums (buckets, n), shape (n,): of the buckets' sums, or the mean of the buckets' ratios.
 
     A bucket that holds nothing is left out of the mean. NaN where there is nothing at all.
     """

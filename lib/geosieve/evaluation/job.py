@@ -28,8 +28,6 @@ from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import EVALUATIONS, REJECTS
 
-_MAX_CELLS = 2_000  # values of strata × buckets: each holds all figures of 1,000 samples, some 0.2 MB a system
-
 ProtocolName = Literal["geoestimation", "osv5m", "pigeon", "geoclip", "g3"]
 _EVERY: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
@@ -265,7 +263,6 @@ def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Sc
     good = {name: frame.where("error_class IS NULL") for name, frame in frames.items()}
     images = good.pop(_TRUTH)
     strata = stratum_values(images, list(config.truth.strata))
-    _limit_cells(config, strata)
     regions: dict[str, dict[str, str]] = {}
     if isinstance(config.truth, TableTruth):
         regions = truth.region_names(context.spark, config.truth, strata)
@@ -273,18 +270,6 @@ def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Sc
     scorer = Scorer(strata, areas, config.places, config.continent)
     systems = {system.name: good[_key(k)] for k, system in enumerate(config.systems)}
     return collect_scores(images, systems, scorer, regions)
-
-
-def _limit_cells(config: EvaluateConfig, strata: dict[str, tuple[str, ...]]) -> None:
-    sizes = {name: len(values) for name, values in strata.items()} | ({CONTINENT: 8} if config.continent else {})
-    buckets = sizes[config.balance] if config.balance is not None else 1
-    cells = (1 + sum(sizes.values())) * buckets
-    if cells > _MAX_CELLS:
-        raise InputError(
-            f"the strata have {cells} values (times {buckets} buckets of balance); at most {_MAX_CELLS} fit",
-            where="truth.strata",
-            hint="evaluate fewer strata in one run",
-        )
 
 
 def _plan(config: EvaluateConfig) -> Plan:
