@@ -16,6 +16,7 @@ from shared_data import DATA, needs_data
 
 from geosieve.evaluation.job import EvaluateConfig, evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.partitions.building.job import BuildConfig, build_partitions
 from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.runtime.job import main
 
@@ -244,22 +245,45 @@ def test_two_systems_beside_the_truth_in_one_published_file(workspace: Workspace
             assert figures[name][f"osv5m recall {km} km"][0] == (game["distance" + end] < km).mean()
 
 
+def box(name: str, west: float, south: float) -> dict[str, Any]:
+    ring = [[west + dx, south + dy] for dx, dy in ((0, 0), (2, 0), (2, 2), (0, 2), (0, 0))]
+    return {
+        "type": "Feature",
+        "properties": {"name": name},
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+    }
+
+
 def test_truth_of_our_labels(workspace: Workspace) -> None:
     source = {"name": "points", "uri": workspace.write("i.csv", TRUTH), "format": "csv", "columns": COLUMNS}
     workspace.run({"source": source}, job=("ingest_images", IngestConfig, ingest_images))
+    # Two towns of one name, and one that is called as images are that lie in no region.
+    towns = [box("urban", 9, 59), box("urban", 4, -6), box("outside", 9, 9)]
+    uri = workspace.write("towns.geojson", json.dumps({"type": "FeatureCollection", "features": towns}))
     label = {"images": {"root": str(workspace.tables)}, "rasters": {"root": str(workspace.tables)},
-             "partitions": [{"name": "face", "kind": "s2", "level": 0}]}  # fmt: skip
+             "partitions": [{"name": "face", "kind": "s2", "level": 0},
+                            {"name": "town", "kind": "polygons", "uri": uri, "name_column": "name"}]}  # fmt: skip
     assert workspace.run(label, job=("label_attributes", LabelConfig, label_attributes))[0] == 0
     system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", ANSWERS), "columns": COLUMNS}
-    truth = {"format": "tables", "root": str(workspace.tables), "strata": ["face", "source"]}
-    code, _ = workspace.run({**FAST, "truth": truth, "systems": [system], "balance": "face"})
-    assert code == 0
+    # Another job's run of the same id, with a partition of the same name.
+    family = [{"name": "face", "img_max": 3}, {"name": "fine", "img_max": 1}]
+    build = {"images": {"root": str(workspace.tables)},
+             "build": {"method": "adaptive_s2", "img_min": 0, "family": family}}  # fmt: skip
+    assert workspace.run(build, job=("build_partitions", BuildConfig, build_partitions))[0] == 0
+    truth = {"format": "tables", "root": str(workspace.tables), "strata": ["face", "town", "source"]}
+    code, report = workspace.run({**FAST, "truth": truth, "systems": [system], "balance": "town"})
+    assert code == 0 and report["details"]["left_out_of_balanced"] == {"town": 1}
     figures = workspace.figures()
-    assert set(figures["stratum_value"]) == {"all", "points", "1", "5", "7"}  # tokens of the cube's faces
+    assert set(figures[figures["stratum"] == "face"]["stratum_value"]) == {"1", "5", "7"}  # tokens of the cube's faces
+    plain = figures[figures["balanced_by"].isna() & figures["metric"].eq("mean_km") & figures["protocol"].eq("g3")]
+    images = plain[plain["stratum"] == "town"].set_index("stratum_value")["n"].to_dict()
+    assert images == {"urban": 2, "outside": 1, "(outside)": 1}
+    balanced = figures[figures["balanced_by"].notna() & figures["stratum"].eq("all") & figures["metric"].eq("recall")]
+    assert set(balanced[balanced["threshold_km"] == 1]["value"]) == {0.5}  # of urban none, of the other town all
     code, _ = workspace.run({**FAST, "truth": {**truth, "strata": []}, "systems": [system]}, run_id="r2")
     assert code == 0 and recalls(workspace.figures("r2"), "g3", "x") == [0.5, 0.5, 1, 1, 1]
-    code, report = workspace.run({**FAST, "truth": {**truth, "strata": ["fase"]}, "systems": [system]}, run_id="r3")
-    assert code == 65 and "no label of fase; it has face" in report["error"]
+    code, report = workspace.run({**FAST, "truth": {**truth, "strata": ["fine"]}, "systems": [system]}, run_id="r3")
+    assert code == 65 and "no label of fine; it has face, town" in report["error"]
 
 
 @pytest.mark.parametrize(

@@ -174,11 +174,18 @@ def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, regions: Map
 def named_stratum(
     name: str, values: Sequence[str], codes: NDArray[np.int32], regions: Mapping[str, str] | None = None
 ) -> Stratum:
-    """The stratum of images with values[codes], blanks last. `regions`: names of values, where they are labels."""
+    """The stratum of images with values[codes], blanks last. `regions`: names of values, where they are labels.
+
+    Regions of one name are one value. A blank stands in brackets where a region is called so.
+    """
     blanks = {UNKNOWN: UNKNOWN} | (WITHOUT_REGION if regions is not None else {})
-    order = sorted(range(len(values)), key=lambda code: values[code] in blanks)
-    shown = tuple(blanks.get(values[code]) or (regions or {}).get(values[code], values[code]) for code in order)
-    return Stratum(name, shown, np.argsort(order).astype(np.int32)[codes], sum(value in blanks for value in values))
+    named = [(regions or {}).get(value, value) for value in values]
+    buckets = dict.fromkeys(own for value, own in zip(values, named, strict=True) if value not in blanks)
+    words = {value: f"({word})" if word in buckets else word for value, word in blanks.items()}
+    shown = [words.get(value, own) for value, own in zip(values, named, strict=True)]
+    place = {word: code for code, word in enumerate(dict.fromkeys([*buckets, *shown]))}
+    merged = np.array([place[word] for word in shown], np.int32)
+    return Stratum(name, tuple(place), merged[codes], len(place) - len(buckets))
 
 
 def _floats(column: pa.ChunkedArray) -> NDArray[np.float64]:

@@ -16,6 +16,7 @@ from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
 SOURCE = "source"
+_JOB = "label_attributes"  # run ids may be shared: other jobs publish partitions too
 WITHOUT_REGION = {str(OUTSIDE): "outside", str(NODATA): "no data", str(UNKNOWN): "unknown"}
 """Labels of images that lie in no region, as text, and words for them."""
 
@@ -61,9 +62,7 @@ def region_names(
     if not names:
         return {}
     run = select_runs(_runs(spark, truth, names), truth.run, truth.root)[0].run_id
-    regions = read_runs(
-        spark, truth.root, REGIONS, select_runs(committed_runs(spark, truth.root, REGIONS), run, truth.root)
-    )
+    regions = read_runs(spark, truth.root, REGIONS, committed_runs(spark, truth.root, REGIONS, job=_JOB, run_id=run))
     wanted = [f"{name}/{value}" for name in names for value in values[name]]
     found = regions.where(F.concat_ws("/", "partition", "region").isin(wanted)).select("partition", "region", "name")
     shown: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -85,7 +84,7 @@ def _check_labelled(spark: SparkSession, truth: TableTruth, runs: list[Run], nam
             f"{len(runs)} runs of labels", where=truth.root, hint="an image stands in each: name one, or `latest`"
         )
     run = runs[0].run_id
-    found = select_runs(committed_runs(spark, truth.root, PARTITIONS), run, truth.root)
+    found = committed_runs(spark, truth.root, PARTITIONS, job=_JOB, run_id=run)
     have = sorted(row["partition"] for row in read_runs(spark, truth.root, PARTITIONS, found).collect())
     missing = sorted(set(names) - set(have))
     if missing:
