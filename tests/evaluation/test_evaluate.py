@@ -293,6 +293,7 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
         ({"protocols": ["osv5"]}, "protocols"),
         ({"truth_strata": {"all": "lat"}}, "all cannot stand there"),
         ({"samples": 5}, "samples"),
+        ({"truth_exclude_ids": "*.jpg"}, "'*.jpg' is no regular expression"),
     ],
 )
 def test_configurations_that_cannot_be_are_told(workspace: Workspace, options: dict[str, Any], told: str) -> None:

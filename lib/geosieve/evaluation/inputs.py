@@ -7,9 +7,10 @@ twice, aggregate rows ("mean, 12.3, …") at a file's end, predictions for image
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -55,6 +56,16 @@ class ListInput(Config):
     delimiter: str = Field(",", min_length=1, max_length=1)
     strip_extension: bool = Field(False, description="compare ids without .jpg, .png, …")
     exclude_ids: str | None = Field(None, description="regular expression of ids whose rows are left out")
+
+    @field_validator("exclude_ids")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        # Java's will match, which differ little: a mistake would fail in Spark's tasks only, as a fault of ours.
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
 
 
 class ListTruth(ListInput):
