@@ -56,8 +56,7 @@ def test_a_run_id_committed_with_another_configuration_is_refused(spark: SparkSe
 def test_what_another_run_of_the_same_id_committed_is_not_cleared(spark: SparkSession, tmp_path: Path) -> None:
     """A side table is committed, the main one is not: it is another run's, of another main leaf."""
     publish(spark, tmp_path)
-    (main,) = tmp_path.glob("measured/*/_SUCCESS")
-    main.unlink()
+    (leaves(tmp_path)["measured"] / "_SUCCESS").unlink()
     before = _snapshot(tmp_path)
     with pytest.raises(ConfigError, match="another configuration"):
         publication(spark, tmp_path, digest="1" * 64).begin()
