@@ -20,13 +20,13 @@ from geosieve.images.coordinate_lists import (
     Names,
     csv_header,
     find_files,
-    literal,
     open_csv,
     open_parquet,
 )
 from geosieve.images.row_checks import parse_positions
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.files import literal
 
 _AGGREGATES = r"(?i)^(mean|median|avg|average|total|sum|count|overall|all|std|stdev|min|max|accuracy|\d+%)([ :=(].*)?$"
 _EXTENSION = r"(?i)\.(jpe?g|png|tiff?|webp|gif|bmp|hei[cf])$"
