@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
-from geosieve.runtime.config import Config
+from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
 from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
@@ -26,7 +26,7 @@ class TableTruth(Config):
 
     format: Literal["tables"]
     root: str
-    run: str = Field("latest", description="a run id, `latest`, or for images alone `all`")
+    run: RunId = Field("latest", description="a run id, `latest`, or for images alone `all`")
     sources: list[str] = Field([], description="only these sources; all if empty")
     strata: list[str] = []
 

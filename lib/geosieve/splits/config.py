@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from geosieve.geo.s2 import MAX_LEVEL
 from geosieve.partitions.labelling import ImagesInput
-from geosieve.runtime.config import Config
+from geosieve.runtime.config import Config, RunId
 
 LEFT_OUT = "left_out"
 """What the column `split` holds for images that are in no split."""
@@ -29,7 +29,7 @@ class LabelsInput(Config):
     """A committed run of `labels`, for the classes that caps and balances name."""
 
     root: str
-    run: str = Field("latest", description="a run id or `latest`")
+    run: RunId = Field("latest", description="a run id or `latest`")
 
 
 class Cap(Config):
