@@ -191,7 +191,7 @@ EVALUATIONS = Table(
         Column("protocol", "string", "how: a GCD protocol's name, reverse_geocoder, or recall_vs_area"),
         Column("stratum", "string", "by what the images are divided; `all` for undivided"),
         Column("stratum_value", "string", "which of them"),
-        Column("balanced_by", "string", "if set: its values weigh the same; images without one, nothing", nullable=True),
+        Column("balanced_by", "string", "if set: its values weigh the same, images without one nothing", nullable=True),
         Column("threshold_km", "double", "distance of a recall, or radius of the cap of area_km2", nullable=True),
         Column("area_km2", "double", "area of a recall vs area", nullable=True),
         Column(
