@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
 
@@ -17,14 +18,8 @@ def cell_predictor(rng: np.random.Generator, overlay: Overlay, partition: str, l
     k = overlay.column(partition)
     label, n = overlay.labels[:, k], overlay.partitions[k].n_regions
     inside = label >= 0
-    vectors = np.stack(
-        [
-            np.bincount(label[inside], part[inside] * overlay.area_km2[inside], n)
-            for part in _vector(overlay.lat, overlay.lon)
-        ]
-    )
-    cell_lat = np.degrees(np.arctan2(vectors[2], np.hypot(vectors[0], vectors[1])))
-    cell_lon = np.degrees(np.arctan2(vectors[1], vectors[0]))
+    moments = (unit_vectors(overlay.lat, overlay.lon) * overlay.area_km2[:, None])[inside]
+    cell_lat, cell_lon = lat_lon(np.stack([np.bincount(label[inside], part, n) for part in moments.T], axis=-1))
     scale = np.exp(rng.uniform(np.log(10), np.log(3000), lat.size))
     p = np.empty((lat.size, n))
     for i in range(lat.size):  # cells × images of distances would not fit
@@ -43,8 +38,3 @@ def attribute_predictor(rng: np.random.Generator, truth: I8, n: int, accuracy: f
     p = np.full((truth.size, n), (1 - accuracy) / n)
     p[np.arange(truth.size), said] += accuracy
     return p
-
-
-def _vector(lat: F8, lon: F8) -> list[F8]:
-    phi, lam = np.radians(lat), np.radians(lon)
-    return [np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from geosieve.geo import s2
+from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.ensemble import Ensemble, Predictions
@@ -148,7 +149,8 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
         return np.zeros_like(region)
     left, placed = np.flatnonzero(region < 0), np.flatnonzero(region >= 0)
     if left.size:
-        _, nearest = cKDTree(_vectors(overlay, placed)).query(_vectors(overlay, left))
+        vectors = unit_vectors(overlay.lat, overlay.lon)
+        _, nearest = cKDTree(vectors[placed]).query(vectors[left])
         region[left] = region[placed[nearest]]
     return region
 
@@ -160,10 +162,9 @@ def coarsen(ranking: Ranking, region: I8) -> Ranking:
     """
     n, of = int(region.max()) + 1, ranking.overlay
     area = np.bincount(region, of.area_km2, n).astype(np.float64)
-    vectors = _vectors(of, np.arange(of.n_atoms)) * of.area_km2[:, None]
-    x, y, z = (np.bincount(region, part, n) for part in vectors.T)
+    moments = unit_vectors(of.lat, of.lon) * of.area_km2[:, None]
+    lat, lon = lat_lon(np.stack([np.bincount(region, part, n) for part in moments.T], axis=-1))
     land = np.bincount(region, of.land_share * of.area_km2, n) / area
-    lat, lon = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
     overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land)
     probability = np.stack(
         [np.bincount(region[a], p, n) for a, p in zip(ranking.atom, ranking.probability, strict=True)]
@@ -172,8 +173,3 @@ def coarsen(ranking: Ranking, region: I8) -> Ranking:
         log_density = np.log(probability) - np.log(area)
     order = np.argsort(-log_density, axis=1, kind="stable")
     return Ranking(overlay, order, *(np.take_along_axis(part, order, axis=1) for part in (probability, log_density)))
-
-
-def _vectors(overlay: Overlay, atoms: I8) -> F8:
-    phi, lam = np.radians(overlay.lat[atoms]), np.radians(overlay.lon[atoms])
-    return np.column_stack([np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)])

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.outlines import lat_lon
 from geosieve.geo.sphere import EARTH_RADIUS_KM
 
 I8 = NDArray[np.int64]
@@ -119,7 +120,7 @@ def _moments(grid: EqualAngleGrid, runs: Runs) -> dict[str, I8]:
 
 def describe(grid: EqualAngleGrid, facts: dict[str, I8]) -> dict[str, NDArray[np.generic]]:
     """Columns of `overlay_atoms` from summed facts: pixels, area, centroid, bounding box, land share."""
-    x, y, z = (facts[name].astype(np.float64) for name in "xyz")
+    lat, lon = lat_lon(np.stack([facts[name].astype(np.float64) for name in "xyz"], axis=-1))
     edges = grid.row_edges()
     plain = facts["east"] - facts["west"]
     shifted = facts["east_shifted"] - facts["west_shifted"]
@@ -130,8 +131,8 @@ def describe(grid: EqualAngleGrid, facts: dict[str, I8]) -> dict[str, NDArray[np
     return {
         "pixels": facts["pixels"],
         "area_km2": facts["area"] * KM2_PER_UNIT,
-        "lat": np.degrees(np.arctan2(z, np.hypot(x, y))),
-        "lon": np.degrees(np.arctan2(y, x)),
+        "lat": lat,
+        "lon": lon,
         "south": edges[facts["south_row"]],
         "west": np.where(west >= 180, west - 360, west),
         "north": edges[facts["north_row"]],

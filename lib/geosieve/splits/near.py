@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geosieve.geo.outlines import unit_vectors
 from geosieve.geo.s2 import MAX_LEVEL
 from geosieve.geo.sphere import EARTH_RADIUS_KM, Floats, haversine_km
 
@@ -20,12 +21,6 @@ _AXIS_BITS = 21  # three axes in 63 bits
 _LEAST_SIDE = 2.0**-18  # 24 m; 2 / side stays well within those bits
 _MAX_DIAGONAL = 2.438654594434021  # of an S2 cell of level 0, radians; halves with each level (S2's s2metrics.cc)
 _CORNERS = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3, indexing="ij"), axis=-1).reshape(8, 3)
-
-
-def unit_vectors(lat: Floats, lon: Floats) -> Floats:
-    """Points of the unit sphere, shape (n, 3), of latitudes and longitudes in degrees, shape (n,)."""
-    phi, theta = np.radians(lat), np.radians(lon)
-    return np.stack([np.cos(phi) * np.cos(theta), np.cos(phi) * np.sin(theta), np.sin(phi)], axis=-1)
 
 
 def chord(km: float) -> float:

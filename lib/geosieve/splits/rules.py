@@ -19,9 +19,10 @@ from pyspark.sql import functions as F
 from pyspark.sql.types import LongType, StructField, StructType
 
 from geosieve.geo import s2
+from geosieve.geo.outlines import unit_vectors
 from geosieve.geo.s2 import Ints
 from geosieve.geo.sphere import Floats
-from geosieve.splits.near import Cubes, level_within, nearest_km, preceded, unit_vectors
+from geosieve.splits.near import Cubes, level_within, nearest_km, preceded
 from geosieve.tables.arrow import chunks
 
 LIVE = "reason IS NULL"
