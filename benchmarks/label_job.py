@@ -126,6 +126,7 @@ def label(root: Path) -> tuple[dict[str, Any], Used]:
 def run_prefix(prefix: str, root: Path) -> None:
     """Print the seconds of the job up to a step, in a fresh session; all but `write` and `floor` end in a sink."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
+    from geosieve.images.committed import POSITIONED
     from geosieve.partitions import labelling
     from geosieve.partitions.nearby import NOTHING
     from geosieve.partitions.published import CommittedTables
@@ -152,7 +153,7 @@ def run_prefix(prefix: str, root: Path) -> None:
         rows = sum(run.rows for run in runs)
         start = time.perf_counter()
         images = read_runs(spark, str(root), IMAGES, runs)
-        points = images.where(labelling.POSITIONED).select("image_id", "source", "lat", "lon")
+        points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
         tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // CHUNK_ROWS))
         ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
         if prefix in ("blocks", "write"):

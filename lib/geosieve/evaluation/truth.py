@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
+from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
@@ -42,13 +43,13 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
     rows = read_runs(spark, truth.root, table, runs)
     if truth.sources:
         rows = rows.where(F.col(SOURCE).isin(truth.sources))
-    positioned = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
+    nowhere = F.expr(NOT_POSITIONED)
     strata = [F.col(name).cast("string").alias(stratum_column(name)) for name in truth.strata]
     return rows.select(
         *("image_id", "lat", "lon"),
         *strata,
-        F.expr(f"CASE WHEN NOT {positioned} THEN 'no_position' END").alias("error_class"),
-        F.expr(f"CASE WHEN NOT {positioned} THEN 'the image has no position on the Earth' END").alias("message"),
+        F.when(nowhere, NO_POSITION).alias("error_class"),
+        F.when(nowhere, NO_POSITION_MESSAGE).alias("message"),
         F.lit(False).alias("suspect"),
         F.lit(where).alias("input_uri"),
     )

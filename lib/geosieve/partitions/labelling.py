@@ -13,33 +13,33 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import model_validator
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.geo import s2
+from geosieve.images.committed import (
+    NO_POSITION,
+    NO_POSITION_MESSAGE,
+    NOT_POSITIONED,
+    POSITIONED,
+    ImagesInput,
+    found_images,
+    image_runs,
+)
 from geosieve.partitions.base import Partition
 from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
 from geosieve.partitions.published import CommittedTables
 from geosieve.partitions.summary import LabelCounter, publish_partitions, summarize
-from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import CHUNK_ROWS, chunks
 from geosieve.tables.publish import Leaf
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.read import read_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, REJECTS, labels_table
 
 _BATCH_ROWS = 50_000
-
-
-class ImagesInput(Config):
-    """Committed runs of `images`."""
-
-    root: str
-    sources: list[str] = Field([], description="only these sources; all if empty")
-    run: RunId = Field("latest", description="a run id, `latest` (of each source) or `all`")
 
 
 class LabelConfig(PartitionsConfig):
@@ -77,7 +77,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     counter = LabelCounter(spark, [p.name for p in partitions])
     labels = label_points(points, partitions, indices, table, report.rows_in, counter)
     if context.dry_run:
-        found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+        found = found_images(runs)
         found |= {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
         context.show_plan(found, {"labels": labels})
         return
@@ -85,7 +85,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         report.rows_out = publication.write(table, labels)
     with report.stage("rejects"):
         rejected = publication.write(REJECTS, rejects)
-        report.rejected = {"no_position": rejected} if rejected else {}
+        report.rejected = {NO_POSITION: rejected} if rejected else {}
     with report.stage("summary"):
         counts = counter.counts(report.rows_out)
         publish_partitions(publication, spark, config.partitions, partitions, counts)
@@ -98,28 +98,14 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     publication.commit(report.rows_in, report.to_json(status="done"))
 
 
-POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
-"""Condition in SQL: the image has a position on the Earth."""
-NOT_POSITIONED = "lat IS NULL OR lon IS NULL OR lat < -90 OR lat > 90 OR lon < -180 OR lon > 180"
-"""Its negation (NaN is above every number), in a form with which Parquet's statistics rule out whole row groups."""
-
-
 def _reject_columns() -> list[Any]:
     return [
         F.col("image_id").alias("id"),
         F.col("uri"),
         F.lit("label").alias("stage"),
-        F.lit("no_position").alias("error_class"),
-        F.lit("the image has no position on the Earth").alias("message"),
+        F.lit(NO_POSITION).alias("error_class"),
+        F.lit(NO_POSITION_MESSAGE).alias("message"),
     ]
-
-
-def image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
-    """The committed runs that are meant. InputError if there are none."""
-    runs = committed_runs(spark, images.root, IMAGES)
-    if images.sources:
-        runs = [run for run in runs if run.values["source"] in images.sources]
-    return select_runs(runs, images.run, f"{images.root}/{IMAGES.name}")
 
 
 def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]) -> dict[str, CellIndex]:

@@ -17,7 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.partitions.labelling import POSITIONED, image_runs
+from geosieve.images.committed import NO_POSITION, POSITIONED, found_images, image_runs
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.job import Context
 from geosieve.runtime.report import JobReport
@@ -49,7 +49,7 @@ def build_splits(context: Context[SplitConfig]) -> None:
         classes = read_classes(spark, config.labels, config.partitions) if config.labels else None
         report.rows_in = sum(run.rows for run in runs)
     if context.dry_run:
-        found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+        found = found_images(runs)
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
         context.show_plan(found, {"drawn": _drawn(config, images, classes)})
         return
@@ -169,7 +169,7 @@ def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> D
     if classes is not None:
         rows = rows.join(classes.labels, ["source", "image_id"], "left")
     positioned, drawn = F.expr(POSITIONED), _lot(config)
-    reason = F.when(~positioned, F.lit("no_position")).when(drawn.isNull(), F.lit("not_drawn"))
+    reason = F.when(~positioned, F.lit(NO_POSITION)).when(drawn.isNull(), F.lit("not_drawn"))
     return rows.select(
         *(column for column in rows.columns if column != "cell"),
         F.xxhash64(F.lit(config.seed), F.lit("rank"), "source", "image_id").alias("rank"),

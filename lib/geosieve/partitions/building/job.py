@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import Field
 from pyspark.sql import DataFrame
 
+from geosieve.images.committed import NOT_POSITIONED, POSITIONED, ImagesInput, found_images, image_runs
 from geosieve.partitions.building.cells import Built
 from geosieve.partitions.building.methods import Inputs, Made, Method
-from geosieve.partitions.labelling import NOT_POSITIONED, POSITIONED, ImagesInput, image_runs
 from geosieve.partitions.published import partitions_frame, regions_frame
 from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context
@@ -65,9 +65,8 @@ def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame 
         return None, None, {}
     runs = image_runs(context.spark, chosen)
     images = read_runs(context.spark, chosen.root, IMAGES, runs)
-    found = {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
-    return points, images.where(NOT_POSITIONED), found
+    return points, images.where(NOT_POSITIONED), found_images(runs)
 
 
 def _row(built: Built) -> tuple[str, str, str, int, str]:
