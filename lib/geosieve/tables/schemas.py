@@ -114,7 +114,7 @@ PARTITIONS = Table(
 REGIONS = Table(
     "regions_of_partition",
     "One row a region of a partition; of an S2 level, the cells in which an image fell. "
-    "Written by `build_partitions` and `label_attributes`.",
+    "Written by `build_partitions`, `label_attributes` and `build_overlay`.",
     (
         Column("partition", "string", "name of the partition"),
         Column("partition_hash", "string", "its hash"),
