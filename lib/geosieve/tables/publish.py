@@ -88,15 +88,15 @@ class Publication:
         ConfigError if it was committed with another configuration, or if another run has committed one of its leaves.
         """
         main = self._uris[self._main]
-        for uri in self._uris.values():
-            manifest = read_manifest(self._files, uri)
+        manifests = {uri: read_manifest(self._files, uri) for uri in self._uris.values()}
+        for uri, manifest in manifests.items():
             if manifest is not None and manifest["config_sha256"] != self._config_digest:
                 raise ConfigError(
                     f"run {self._run_id} was committed with another configuration",
                     where=uri,
                     hint="choose another --run-id",
                 )
-        if read_manifest(self._files, main) is not None:
+        if manifests[main] is not None:
             return False
         if main.startswith("s3a:"):
             jars.check(self._spark, jars.S3)
