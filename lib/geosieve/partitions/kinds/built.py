@@ -35,14 +35,16 @@ class Definition(PartitionDefinition):
             names, shapes = found.regions["name"].to_pylist(), found.regions["wkb"].to_pylist()
             return PolygonPartition(self.name, tuple(names), tuple(shapes), found.digest)
         if found.kind in kinds():  # a definition with its fitted values: the maps are asked
-            if parse_definition(found.definition, self.root).build(tables).digest != found.digest:
+            definition = parse_definition(found.definition, self.root)
+            fitted = cast(Any, definition.build(tables))
+            if fitted.digest != found.digest:
                 raise InputError(
                     f"the maps of partition {self.partition!r} are no longer those that it was published with",
                     where=self.root,
                     hint="name the run of their catalogue (rasters.run), or build the partition anew",
                 )
-            fitted = parse_definition({**found.definition, "name": self.name}, self.root).build(tables)
-            return cast(Partition, replace(cast(Any, fitted), digest=found.digest))
+            # Of a map: its name is its definition's. An S2 level is not published.
+            return cast(Partition, replace(fitted, definition=definition.model_copy(update={"name": self.name})))
         return BuiltPartition(
             self.name, found.digest, found.regions, assigner(found.kind, found.definition, found.regions)
         )
