@@ -265,9 +265,9 @@ class GeoEstimationCsv(Config):
         return Made(made, {})
 
     def _with_parents(self, built: Built, coarse: Built) -> Built:
-        regions, above = built.published.regions, coarse.assigner()
+        regions = built.published.regions
         if self.parents == "mean":
-            parents = above.assign(regions["lat"].to_numpy(), regions["lon"].to_numpy())
+            parents = coarse.assigner().assign(regions["lat"].to_numpy(), regions["lon"].to_numpy())
         else:
             cells = [adaptive_s2.cells_of(s2.from_tokens(b.published.regions["name"].to_pylist()))
                      for b in (built, coarse)]  # fmt: skip
