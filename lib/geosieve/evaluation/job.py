@@ -21,6 +21,7 @@ from geosieve.evaluation.scored import Scored
 from geosieve.evaluation.scoring import CONTINENT, MAX_IMAGES, Scorer, collect_scores, stratum_values
 from geosieve.evaluation.summary import html, markdown
 from geosieve.evaluation.truth import TableTruth
+from geosieve.images import row_checks
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.files import Files
@@ -91,7 +92,7 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
             scored = _score(context, frames)
         with report.stage("rejects"):
             settled = {name: _matched(context, name, frame, frames[_TRUTH], scored) for name, frame in frames.items()}
-            refused = [_rejects(name, settled[name]) for name in frames]
+            refused = [row_checks.rejects(settled[name], name) for name in frames]
             rejected = publication.write(REJECTS, reduce(DataFrame.unionByName, refused))
             report.rejected = _count_rejects(publication.written(REJECTS))
         with report.stage("estimate"):
@@ -241,16 +242,6 @@ def _matched(
 def _example(images: DataFrame) -> str:
     row = images.orderBy("image_id").first()
     return str(row["image_id"]) if row is not None else ""
-
-
-def _rejects(name: str, frame: DataFrame) -> DataFrame:
-    return frame.where("error_class IS NOT NULL").select(
-        F.col("image_id").alias("id"),
-        F.col("input_uri").alias("uri"),
-        F.lit(name).alias("stage"),
-        "error_class",
-        F.coalesce("message", F.lit("")).alias("message"),
-    )
 
 
 def _count_rejects(rejects: DataFrame) -> dict[str, int]:

@@ -48,7 +48,8 @@ def ingest_images(ctx: Context[IngestConfig]) -> None:
         opened = _open(ctx)
     if ctx.dry_run:
         ctx.show_plan(
-            opened.found, {"images": _images(opened.checked), "rejects": _rejects(opened.checked, opened.stage)}
+            opened.found,
+            {"images": _images(opened.checked), "rejects": row_checks.rejects(opened.checked, opened.stage)},
         )
         return
     # The parsing of a source costs more than reading back what came of it.
@@ -79,7 +80,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
             outcomes = _outcomes(settled)
         _refuse_unusable(ctx.config, outcomes)
         with report.stage("write"):
-            publication.write(REJECTS, _rejects(settled, opened.stage))
+            publication.write(REJECTS, row_checks.rejects(settled, opened.stage))
             report.rows_out = publication.write(IMAGES, _images(settled))
     with report.stage("commit"):
         report.rejected = _totals(outcomes)
@@ -107,16 +108,6 @@ def _open(ctx: Context[IngestConfig]) -> _Opened:
 
 def _images(checked: DataFrame) -> DataFrame:
     return checked.where("error_class IS NULL").select([column.name for column in IMAGES.columns])
-
-
-def _rejects(checked: DataFrame, stage: str) -> DataFrame:
-    return checked.where("error_class IS NOT NULL").select(
-        F.col("image_id").alias("id"),
-        F.col("input_uri").alias("uri"),
-        F.lit(stage).alias("stage"),
-        "error_class",
-        "message",
-    )
 
 
 def _outcomes(checked: DataFrame) -> list[Any]:

@@ -61,6 +61,17 @@ def parse_positions(rows: DataFrame) -> DataFrame:
     return parsed.withColumn("error", _error())
 
 
+def rejects(checked: DataFrame, stage: str) -> DataFrame:
+    """Rows of `rejects` for the rows that have an error class."""
+    return checked.where("error_class IS NOT NULL").select(
+        F.col("image_id").alias("id"),
+        F.col(INPUT_URI).alias("uri"),
+        F.lit(stage).alias("stage"),
+        "error_class",
+        F.coalesce("message", F.lit("")).alias("message"),
+    )
+
+
 def repeated_ids(checked: DataFrame) -> DataFrame:
     """The ids (`image_id`) that several good rows have. Refused rows count for nothing."""
     return checked.where("error_class IS NULL").groupBy("image_id").count().where("count > 1").select("image_id")
