@@ -133,7 +133,7 @@ def run_prefix(prefix: str, root: Path) -> None:
     from geosieve.partitions.summary import LabelCounter
     from geosieve.runtime.config import validate
     from geosieve.runtime.session import spark_session
-    from geosieve.tables.arrow import CHUNK_ROWS, chunks
+    from geosieve.tables.arrow import chunks, tasks_for
     from geosieve.tables.read import committed_runs, read_runs
     from geosieve.tables.schemas import IMAGES, labels_table
 
@@ -154,8 +154,7 @@ def run_prefix(prefix: str, root: Path) -> None:
         start = time.perf_counter()
         images = read_runs(spark, str(root), IMAGES, runs)
         points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
-        tasks = max(2 * spark.sparkContext.defaultParallelism, -(-rows // CHUNK_ROWS))
-        ordered = points.repartitionByRange(tasks, *labelling._shuffle_key())
+        ordered = points.repartitionByRange(tasks_for(spark, rows), *labelling._shuffle_key())
         if prefix in ("blocks", "write"):
             catalog = [d.build(CommittedTables(spark, str(root))) for d in config.partitions]
             nothing = dict.fromkeys(names, NOTHING)

@@ -11,13 +11,13 @@ from pyspark.sql import functions as F
 from geosieve.evaluation.inputs import stratum_column
 from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
+from geosieve.partitions.published import LABEL_JOB, published_by
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
 from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
 SOURCE = "source"
-_JOB = "label_attributes"  # run ids may be shared: other jobs publish partitions too
 WITHOUT_REGION = {str(OUTSIDE): "outside", str(NODATA): "no data", str(UNKNOWN): "unknown"}
 """Labels of images that lie in no region, as text, and words for them."""
 
@@ -63,7 +63,7 @@ def region_names(
     if not names:
         return {}
     run = select_runs(_runs(spark, truth, names), truth.run, truth.root)[0].run_id
-    regions = read_runs(spark, truth.root, REGIONS, committed_runs(spark, truth.root, REGIONS, job=_JOB, run_id=run))
+    regions = published_by(spark, truth.root, REGIONS, LABEL_JOB, run)
     wanted = [f"{name}/{value}" for name in names for value in values[name]]
     found = regions.where(F.concat_ws("/", "partition", "region").isin(wanted)).select("partition", "region", "name")
     shown: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -85,8 +85,7 @@ def _check_labelled(spark: SparkSession, truth: TableTruth, runs: list[Run], nam
             f"{len(runs)} runs of labels", where=truth.root, hint="an image stands in each: name one, or `latest`"
         )
     run = runs[0].run_id
-    found = committed_runs(spark, truth.root, PARTITIONS, job=_JOB, run_id=run)
-    have = sorted(row["partition"] for row in read_runs(spark, truth.root, PARTITIONS, found).collect())
+    have = sorted(row["partition"] for row in published_by(spark, truth.root, PARTITIONS, LABEL_JOB, run).collect())
     missing = sorted(set(names) - set(have))
     if missing:
         raise InputError(

@@ -25,7 +25,7 @@ from geosieve.overlay.published import OverlayInput, PublishedOverlay, parts_of,
 from geosieve.partitions.base import Partition, PartitionDefinition
 from geosieve.partitions.choice import PartitionsConfig, look_up
 from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
-from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame
+from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import chunks
@@ -121,11 +121,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
         frame = spark.createDataFrame(pd.DataFrame(columns))
         frame = frame.withColumn("land_share", F.nanvl("land_share", F.lit(None).cast("double")))
         report.rows_in, report.rows_out = len(labels), publication.write(table, frame.coalesce(1))
-        rows = [
-            (p.name, p.digest, d.kind, p.n_regions, d.model_dump_json())
-            for p, d in zip(partitions, config.partitions, strict=True)
-        ]
-        listed = partitions_frame(spark, rows)
+        listed = partitions_frame(spark, used_partitions(config.partitions, partitions))
         regions = regions_frame(spark, [(p.name, p.digest, p.regions(_observed(labels, names, p))) for p in partitions])
         if base is not None:
             listed, regions = base.partitions.unionByName(listed), base.regions.unionByName(regions)

@@ -104,7 +104,7 @@ def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverla
     atoms = read_runs(spark, source.root, overlay_atoms_table(names), [run]).toPandas().sort_values("atom")
 
     def beside(table: Table, **values: str) -> DataFrame:
-        runs = [r for r in committed_runs(spark, source.root, table, **values) if r.run_id == run.run_id]
+        runs = committed_runs(spark, source.root, table, run_id=run.run_id, **values)
         keys = [column.name for column in table.partition_columns]
         return read_runs(spark, source.root, table, runs).drop(*keys)
 

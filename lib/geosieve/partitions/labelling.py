@@ -33,7 +33,7 @@ from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupi
 from geosieve.partitions.published import CommittedTables
 from geosieve.partitions.summary import LabelCounter, publish_partitions, summarize
 from geosieve.runtime.job import Context
-from geosieve.tables.arrow import CHUNK_ROWS, chunks
+from geosieve.tables.arrow import chunks, tasks_for
 from geosieve.tables.publish import Leaf
 from geosieve.tables.read import read_runs
 from geosieve.tables.schema import Table
@@ -129,7 +129,6 @@ def label_points(
     `rows`, about how many they are, decides the number of tasks.
     """
     context = points.sparkSession.sparkContext
-    tasks = max(2 * context.defaultParallelism, -(-rows // CHUNK_ROWS))
     labeller = Labeller(partitions, indices)
     shared = context.broadcast(labeller)
 
@@ -139,7 +138,7 @@ def label_points(
             counter.add(labelled)
             yield from labelled.to_batches(_BATCH_ROWS)
 
-    ordered = points.repartitionByRange(tasks, *_shuffle_key())
+    ordered = points.repartitionByRange(tasks_for(points.sparkSession, rows), *_shuffle_key())
     return ordered.mapInArrow(label_batches, table.spark_schema())
 
 

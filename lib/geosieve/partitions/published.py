@@ -10,18 +10,35 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.partitions.base import CatalogedFile, Published, region_table
+from geosieve.partitions.base import CatalogedFile, Partition, PartitionDefinition, Published, region_table
 from geosieve.partitions.catalog import read_catalog
 from geosieve.runtime.errors import InputError, redact
 from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schema import Table
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
-BUILD_JOB = "build_partitions"
+BUILD_JOB, LABEL_JOB = "build_partitions", "label_attributes"
+"""Values of `job` in both tables; runs of several jobs may share a run id."""
 
 _REGIONS_PER_FILE = 100_000
 _COLUMNS = (
     "region bigint, name string, wkb binary, parent bigint, area_km2 double, lat double, lon double, n_images bigint"
 )
+
+
+def published_by(spark: SparkSession, root: str, table: Table, job: str, run_id: str) -> DataFrame:
+    """Rows of one of both tables that a committed run of a job published. InputError if there is none."""
+    return read_runs(spark, root, table, committed_runs(spark, root, table, job=job, run_id=run_id))
+
+
+def used_partitions(
+    definitions: list[PartitionDefinition], partitions: list[Partition]
+) -> list[tuple[str, str, str, int, str]]:
+    """Rows of `partitions_frame` for partitions and what they were built from."""
+    return [
+        (p.name, p.digest, d.kind, p.n_regions, d.model_dump_json())
+        for p, d in zip(partitions, definitions, strict=True)
+    ]
 
 
 def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, str]]) -> DataFrame:

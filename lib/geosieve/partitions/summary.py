@@ -11,7 +11,7 @@ from pyspark.accumulators import AccumulatorParam
 from pyspark.sql import SparkSession
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, Partition, PartitionDefinition
-from geosieve.partitions.published import partitions_frame, regions_frame
+from geosieve.partitions.published import partitions_frame, regions_frame, used_partitions
 from geosieve.runtime.errors import IntegrityError
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
@@ -73,11 +73,7 @@ def publish_partitions(
     counts: Counts,
 ) -> None:
     """Write the partitions that were used and their regions."""
-    rows = [
-        (p.name, p.digest, d.kind, p.n_regions, d.model_dump_json())
-        for p, d in zip(partitions, definitions, strict=True)
-    ]
-    publication.write(PARTITIONS, partitions_frame(spark, rows))
+    publication.write(PARTITIONS, partitions_frame(spark, used_partitions(definitions, partitions)))
     regions = []
     for p in partitions:
         labels, _ = counts[p.name]

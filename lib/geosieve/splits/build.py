@@ -26,7 +26,7 @@ from geosieve.splits.classes import Classes, label_column, read_classes
 from geosieve.splits.config import LEFT_OUT, Balance, Cap, Cells, Split, SplitConfig, fraction
 from geosieve.splits.groups import with_groups
 from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
-from geosieve.tables.arrow import CHUNK_ROWS
+from geosieve.tables.arrow import tasks_for
 from geosieve.tables.publish import Leaf
 from geosieve.tables.read import Run, read_runs
 from geosieve.tables.schemas import IMAGES, SPLIT_RECEIPT, SPLITS
@@ -54,7 +54,7 @@ def build_splits(context: Context[SplitConfig]) -> None:
         context.show_plan(found, {"drawn": _drawn(config, images, classes)})
         return
     with ExitStack() as kept:
-        splitter = _Splitter(config, classes, kept, _tasks(spark, report.rows_in))
+        splitter = _Splitter(config, classes, kept, tasks_for(spark, report.rows_in))
         with report.stage("draw"):
             drawn = splitter.keep(_drawn(config, images, classes))
             _refuse_repeated_ids(drawn)
@@ -154,10 +154,6 @@ def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:
             f"no images of source {', '.join(missing)}; there are {', '.join(known)}", where=config.images.root
         )
     return runs
-
-
-def _tasks(spark: SparkSession, rows: int) -> int:
-    return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // CHUNK_ROWS))
 
 
 def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:
