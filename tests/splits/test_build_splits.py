@@ -225,7 +225,7 @@ def test_neither_order_nor_tasks_decide(
     shuffled = Splitting(other, split._capsys)
     found = []
     for number, (splitting, tasks) in enumerate([(split, 4), (shuffled, 9)]):
-        monkeypatch.setattr("geosieve.splits.build._tasks", lambda *_, tasks=tasks: tasks)
+        monkeypatch.setattr("geosieve.splits.build.tasks_for", lambda *_, tasks=tasks: tasks)
         spark.conf.set("spark.sql.shuffle.partitions", tasks)
         images = {"root": str(splitting.tables.tables), "sources": ["pool"]}
         code, report = splitting(splits, run_id=f"order{number}", images=images, draw={"s2_level": 5})
