@@ -12,6 +12,8 @@ from statistics import median
 from time import process_time
 from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
 T = TypeVar("T")
 REPEATS = 3
 
@@ -20,6 +22,8 @@ def one_core() -> None:
     """Keep this process and its children on one core, GDAL's and numpy's threads included."""
     os.environ.pop("GDAL_NUM_THREADS", None)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    # Two threads of a matrix product on one core wait for each other, and their waiting is processor time.
+    threadpool_limits(1)
 
 
 def interleaved(
