@@ -25,13 +25,17 @@ def world(seed: int, images: int) -> tuple[Ensemble, Predictions]:
     return ensemble_of(overlay), random_predictions(rng, REGIONS, images)
 
 
-def drawn(seed: int, ensemble: Ensemble, predictions: Predictions) -> np.ndarray:
-    """For each image an atom drawn from the ensemble's own probabilities."""
-    rng = np.random.default_rng(seed)
+def masses(ensemble: Ensemble, predictions: Predictions) -> np.ndarray:
+    """Probability of every atom, (images, atoms), from all scores."""
     scores = ensemble.scores(predictions)
     p = np.exp(scores - scores.max(axis=1, keepdims=True)) * ensemble.overlay.area_km2
-    held = np.cumsum(p / p.sum(axis=1, keepdims=True), axis=1)
-    return (rng.random((len(p), 1)) > held).sum(axis=1)
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def drawn(seed: int, ensemble: Ensemble, predictions: Predictions) -> np.ndarray:
+    """For each image an atom drawn from the ensemble's own probabilities."""
+    held = np.cumsum(masses(ensemble, predictions), axis=1)
+    return (np.random.default_rng(seed).random((len(held), 1)) > held).sum(axis=1)
 
 
 def test_the_gradient_is_that_of_the_loss() -> None:
@@ -80,9 +84,7 @@ def test_an_image_that_cannot_be_scored_is_counted() -> None:
 def test_the_mass_needed_is_that_of_the_denser_atoms() -> None:
     ensemble, predictions = world(10, 6)
     truth = np.random.default_rng(1).integers(0, ensemble.overlay.n_atoms, 6)
-    scores = ensemble.scores(predictions)
-    p = np.exp(scores) * ensemble.overlay.area_km2
-    p /= p.sum(axis=1, keepdims=True)
+    scores, p = ensemble.scores(predictions), masses(ensemble, predictions)
     expected = [p[i][scores[i] >= scores[i, truth[i]]].sum() for i in range(6)]
     assert ensemble.mass_needed(predictions, truth) == pytest.approx(expected, rel=1e-9)
     expected_ranks = [(scores[i] >= scores[i, truth[i]]).sum() for i in range(6)]
@@ -136,9 +138,7 @@ def test_a_prior_that_is_often_wrong_is_not_taken_for_a_good_one() -> None:
 def test_the_mass_before_the_truth_is_that_of_denser_atoms() -> None:
     ensemble, predictions = world(10, 6)
     truth = np.random.default_rng(1).integers(0, ensemble.overlay.n_atoms, 6)
-    scores = ensemble.scores(predictions)
-    p = np.exp(scores) * ensemble.overlay.area_km2
-    p /= p.sum(axis=1, keepdims=True)
+    scores, p = ensemble.scores(predictions), masses(ensemble, predictions)
     expected = [p[i][scores[i] > scores[i, truth[i]]].sum() for i in range(6)]
     assert ensemble.mass_before(predictions, truth) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
