@@ -119,7 +119,7 @@ class _LogLinear:
         at_truth = s[rows, structure.cell[truth]] + v[rows, structure.profile[truth]]
         top_s, top_v = s.max(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
         exp_s, exp_v = np.exp(s - top_s), np.exp(v - top_v)
-        by_profile = (exp_s @ structure.areas) * exp_v
+        by_profile = structure.by_profile(exp_s, exp_v)
         z = np.maximum(by_profile.sum(axis=1), np.finfo(np.float64).tiny)  # sharp ones may exclude each other
         by_cell = exp_s * (structure.areas @ exp_v.T).T
         loss = np.log(z) + top_s[:, 0] + top_v[:, 0] - at_truth

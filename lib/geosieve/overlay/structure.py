@@ -64,9 +64,9 @@ class Structure:
             v += f[:, columns]
         return factors[self.base][:, : self.cell_area.size], v
 
-    def total(self, s: F8, v: F8) -> F8:
-        """Sum of exp(score) · area over all atoms, (images,)."""
-        return np.asarray((np.exp(s) @ self.areas * np.exp(v)).sum(axis=1))
+    def by_profile(self, exp_s: F8, exp_v: F8) -> F8:
+        """Sums of exp(score) · area over the atoms of each profile, (images, profiles)."""
+        return np.asarray((exp_s @ self.areas) * exp_v)
 
     def above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> Above:
         """What scores at least as much as the truth's atom, or more. Cells that their extremes decide are whole."""
@@ -103,7 +103,9 @@ class Structure:
             above = self.above(s, v, truth, strictly)
             score = s[above.image, self.cell[above.atom]] + v[above.image, self.profile[above.atom]]
             single = np.bincount(above.image, np.exp(score) * self.area[above.atom], truth.size)
-            mass, total = self.total(np.where(above.whole, s, -np.inf), v) + single, self.total(s, v)
+            exp_s, exp_v = np.exp(s), np.exp(v)
+            mass = self.by_profile(np.where(above.whole, exp_s, 0.0), exp_v).sum(axis=1) + single
+            total = self.by_profile(exp_s, exp_v).sum(axis=1)
             found = np.minimum(mass / total, 1.0)
             for i in np.flatnonzero(~(total > _LEAST_TOTAL)):
                 found[i] = self._mass_of_atoms(s[i], v[i], int(truth[i]), strictly)
