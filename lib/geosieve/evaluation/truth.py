@@ -11,10 +11,10 @@ from pyspark.sql import functions as F
 from geosieve.evaluation.inputs import stratum_column
 from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
-from geosieve.partitions.published import LABEL_JOB, published_by
+from geosieve.partitions.published import LABEL_JOB
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
 SOURCE = "source"
@@ -63,7 +63,7 @@ def region_names(
     if not names:
         return {}
     run = select_runs(_runs(spark, truth, names), truth.run, truth.root)[0].run_id
-    regions = published_by(spark, truth.root, REGIONS, LABEL_JOB, run)
+    regions = read_committed(spark, truth.root, REGIONS, job=LABEL_JOB, run_id=run)
     wanted = [f"{name}/{value}" for name in names for value in values[name]]
     found = regions.where(F.concat_ws("/", "partition", "region").isin(wanted)).select("partition", "region", "name")
     shown: dict[str, dict[str, str]] = {name: {} for name in names}
@@ -85,7 +85,8 @@ def _check_labelled(spark: SparkSession, truth: TableTruth, runs: list[Run], nam
             f"{len(runs)} runs of labels", where=truth.root, hint="an image stands in each: name one, or `latest`"
         )
     run = runs[0].run_id
-    have = sorted(row["partition"] for row in published_by(spark, truth.root, PARTITIONS, LABEL_JOB, run).collect())
+    used = read_committed(spark, truth.root, PARTITIONS, job=LABEL_JOB, run_id=run)
+    have = sorted(row["partition"] for row in used.collect())
     missing = sorted(set(names) - set(have))
     if missing:
         raise InputError(

@@ -17,7 +17,7 @@ from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.partitions.base import Partition
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.tables.read import committed_runs, read_runs, select_runs
+from geosieve.tables.read import committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_ATOMS, OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
 
@@ -104,9 +104,8 @@ def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverla
     atoms = read_runs(spark, source.root, overlay_atoms_table(names), [run]).toPandas().sort_values("atom")
 
     def beside(table: Table, **values: str) -> DataFrame:
-        runs = committed_runs(spark, source.root, table, run_id=run.run_id, **values)
         keys = [column.name for column in table.partition_columns]
-        return read_runs(spark, source.root, table, runs).drop(*keys)
+        return read_committed(spark, source.root, table, run_id=run.run_id, **values).drop(*keys)
 
     parts = parts_of(source.name)
     regions = beside(REGIONS, job=parts).drop("bbox").withColumn("geometry", F.expr("ST_GeomFromWKB(geometry)"))

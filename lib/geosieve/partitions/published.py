@@ -14,7 +14,6 @@ from geosieve.partitions.base import CatalogedFile, Partition, PartitionDefiniti
 from geosieve.partitions.catalog import read_catalog
 from geosieve.runtime.errors import InputError, redact
 from geosieve.tables.read import committed_runs, read_runs
-from geosieve.tables.schema import Table
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 BUILD_JOB, LABEL_JOB = "build_partitions", "label_attributes"
@@ -24,11 +23,6 @@ _REGIONS_PER_FILE = 100_000
 _COLUMNS = (
     "region bigint, name string, wkb binary, parent bigint, area_km2 double, lat double, lon double, n_images bigint"
 )
-
-
-def published_by(spark: SparkSession, root: str, table: Table, job: str, run_id: str) -> DataFrame:
-    """Rows of one of both tables that a committed run of a job published. InputError if there is none."""
-    return read_runs(spark, root, table, committed_runs(spark, root, table, job=job, run_id=run_id))
 
 
 def used_partitions(

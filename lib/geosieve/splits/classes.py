@@ -10,10 +10,10 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
-from geosieve.partitions.published import LABEL_JOB, published_by
+from geosieve.partitions.published import LABEL_JOB
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.splits.config import LabelsInput
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
 
 _WITHOUT_REGION = {OUTSIDE: "(outside)", NODATA: "(no data)", UNKNOWN: "(unknown value)"}
@@ -59,7 +59,8 @@ def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str])
         raise ConfigError("labels.run: one run gives the classes", where=given.root, hint="name it, or write latest")
     run = runs[0]
     described = {
-        table.name: published_by(spark, given.root, table, LABEL_JOB, run.run_id) for table in (PARTITIONS, REGIONS)
+        table.name: read_committed(spark, given.root, table, job=LABEL_JOB, run_id=run.run_id)
+        for table in (PARTITIONS, REGIONS)
     }
     have = sorted(row.partition for row in described[PARTITIONS.name].select("partition").collect())
     missing = [name for name in partitions if name not in have]

@@ -81,3 +81,8 @@ def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> 
     paths = [literal(f"{run.uri}/{name}") for run in runs for name in run.files]
     base = f"{root.rstrip('/')}/{table.name}"
     return spark.read.schema(schema).option("basePath", base).parquet(*paths)
+
+
+def read_committed(spark: SparkSession, root: str, table: Table, **values: str) -> DataFrame:
+    """The rows of all committed runs of these partition values, as `read_runs` gives them. InputError if none is."""
+    return read_runs(spark, root, table, committed_runs(spark, root, table, **values))
