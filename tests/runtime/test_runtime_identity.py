@@ -37,7 +37,14 @@ def test_one_number_has_one_form() -> None:
 
 def test_what_differs_differs() -> None:
     every = [digest(), digest(x=None), digest(x=True), digest(x="1"), digest(x=1), digest(x=[1]), digest(y=1)]
-    every += [digest(x=[[1]]), digest(x=[1, 2]), digest(x=[2, 1]), digest(x=float("nan")), digest(x=float("inf")), digest(x=b"1")]
+    every += [
+        digest(x=[[1]]),
+        digest(x=[1, 2]),
+        digest(x=[2, 1]),
+        digest(x=float("nan")),
+        digest(x=float("inf")),
+        digest(x=b"1"),
+    ]
     every += [content_digest("other", 1, {}), content_digest("test", 2, {})]
     assert len(set(every)) == len(every)
 

@@ -31,7 +31,7 @@ def content_digest(kind: str, version: int, facts: Mapping[str, Any]) -> str:
 
 def nanodegrees(degrees: ArrayLike) -> NDArray[np.int64]:
     """Angles as whole numbers of 1e-9 degree (0.1 mm on the ground): many positions, rounded at once."""
-    return np.rint(np.asarray(degrees, dtype=np.float64) * _PER_DEGREE).astype(np.int64)
+    return np.asarray(np.rint(np.asarray(degrees, dtype=np.float64) * _PER_DEGREE), dtype=np.int64)
 
 
 def _canonical(value: Any) -> Any:
