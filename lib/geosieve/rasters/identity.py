@@ -28,11 +28,11 @@ def crs_facts(crs_wkt: str) -> dict[str, Any]:
         "datum": _datum(geodetic.datum.name if geodetic.datum else ""),
         "semi_major_m": geodetic.ellipsoid.semi_major_metre,
         "inverse_flattening": geodetic.ellipsoid.inverse_flattening,
-        "prime_meridian": meridian.longitude * meridian.unit_conversion_factor,
+        "prime_meridian": float(meridian.longitude) * float(meridian.unit_conversion_factor),
         "to_wgs84": shift,
         "units": [axis.unit_conversion_factor for axis in crs.axis_info[:2]],
         "method": operation.method_name.casefold() if operation else None,
-        "parameters": {p.name.casefold(): float(p.value) * p.unit_conversion_factor for p in operation.params}
+        "parameters": {p.name.casefold(): float(p.value) * float(p.unit_conversion_factor) for p in operation.params}
         if operation
         else {},
     }
