@@ -7,13 +7,11 @@ A kind of partition is one module in `geosieve.partitions.kinds` with a class `D
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import json
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +22,7 @@ from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.identity import content_digest
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -82,7 +81,7 @@ class Partition(Protocol):
 
     @property
     def digest(self) -> str:
-        """Content hash: SHA-256 of definition and data, hex."""
+        """Content hash, hex: SHA-256 of what decides the region of a point, and of nothing else."""
         ...
 
     @property
@@ -128,6 +127,9 @@ class Tables(Protocol):
 class PartitionDefinition(Config):
     """Base of the configuration of every kind of partition."""
 
+    identity_version: ClassVar[int] = 1
+    """Version of the facts that a kind's hash covers; it changes when they do."""
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")
     kind: str
     title: str = Field("", description="one line for people")
@@ -140,10 +142,13 @@ class PartitionDefinition(Config):
         """This definition with what it would take from the data (the edges of buckets) written out."""
         return self
 
-    def content_digest(self, data: Any) -> str:
-        """Hash of what decides labels: this definition without its title and paths, and the data's checksums."""
-        facts = [self.model_dump(mode="json", exclude={"title", "uri"}), data]
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    def content_digest(self, facts: Mapping[str, Any]) -> str:
+        """Hash of a partition of this kind: of the `facts` that decide the region of a point, and of nothing else.
+
+        A kind names its facts one by one. Names, titles, paths and options that have no effect are not among them, so
+        that a rename or a new option leaves the hash as it is.
+        """
+        return content_digest(self.kind, self.identity_version, facts)
 
 
 def kinds() -> list[str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.partitions.base import NODATA, OUTSIDE, CatalogedFile
 from geosieve.partitions.nearby import Nearby
+from geosieve.rasters.identity import file_facts
 from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
 
 F8 = NDArray[np.float64]
@@ -27,9 +29,9 @@ class RasterMap:
     def of(cls, files: list[CatalogedFile]) -> RasterMap:
         return cls(tuple(sorted(files, key=lambda f: (f.file.priority, f.file.uri))))
 
-    def checksums(self) -> list[str]:
+    def facts(self) -> list[dict[str, Any]]:
         """What identifies the data, in the order that decides between overlapping files."""
-        return [f.file.header_sha256 for f in self.files]
+        return [file_facts(f.file) for f in self.files]
 
     def outlines(self) -> dict[int, bytes]:
         """Footprints by the file's number; a file that covers the Earth needs none."""

@@ -8,6 +8,18 @@ from typing import Any
 
 from pyproj import CRS
 
+from geosieve.rasters.sampling import RasterFile
+
+
+def file_facts(file: RasterFile) -> dict[str, Any]:
+    """A raster file by its grid, its CRS and its pixels; not by its path, format, compression or block layout."""
+    return {
+        "size": [file.height, file.width],
+        "transform": file.transform,
+        "crs": crs_facts(file.crs_wkt),
+        "pixels": file.header_sha256,
+    }
+
 
 @lru_cache(maxsize=64)
 def crs_facts(crs_wkt: str) -> dict[str, Any]:

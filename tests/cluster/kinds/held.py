@@ -14,4 +14,4 @@ class Definition(PartitionDefinition):
     uri: str  # the folder of the files; a path, so that it does not enter the partition's hash
 
     def build(self, tables: Tables) -> HeldPartition:
-        return HeldPartition(self.name, self.content_digest(None), self.uri)
+        return HeldPartition(self.name, self.content_digest({}), self.uri)

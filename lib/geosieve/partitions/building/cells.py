@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,11 +16,15 @@ from geosieve.partitions.base import Published
 from geosieve.partitions.building import adaptive_s2, quadtree
 from geosieve.partitions.building.cell_tree import Cells
 from geosieve.partitions.building.geocells import NearestCentroid
+from geosieve.runtime.identity import content_digest, nanodegrees
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
 S2_CELLS, QUADTREE, VORONOI = "s2_cells", "quadtree", "voronoi"
+
+IDENTITY_VERSION = 1
+"""Version of the facts that `identity` covers; it changes when they do."""
 
 
 class Assigner(Protocol):
@@ -98,14 +100,24 @@ def assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> Assign
     return QuadtreeCells(Box(**definition["bounds"]), quadtree.cells_of_names(names))
 
 
-def content_digest(kind: str, definition: dict[str, Any], regions: pa.Table) -> str:
-    """SHA-256 of what decides the region of a point, in hex: neither names of partitions nor how they were found."""
-    facts: list[Any] = [kind]
+def identity(kind: str, definition: dict[str, Any], regions: pa.Table) -> str:
+    """Hash of a partition of one of the kinds of this module: of its cells in the order of their indices.
+
+    Neither names of partitions nor how the cells were found are part of it.
+    """
     if kind == VORONOI:
-        facts += [regions[column].to_pylist() for column in ("lat", "lon", "parent")] + [definition.get("within")]
-    else:
-        facts += [regions["name"].to_pylist(), definition.get("bounds")]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        within = definition.get("within")
+        return content_digest(
+            kind,
+            IDENTITY_VERSION,
+            {
+                "centroids": [nanodegrees(regions[column].to_numpy()) for column in ("lat", "lon")],
+                "parents": None if within is None else regions["parent"].to_pylist(),
+                "within": None if within is None else [nanodegrees(within[column]) for column in ("lat", "lon")],
+            },
+        )
+    facts = {"cells": regions["name"].to_pylist(), "bounds": definition.get("bounds")}
+    return content_digest(kind, IDENTITY_VERSION, facts)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class Built:
     @classmethod
     def of(cls, name: str, kind: str, definition: dict[str, Any], regions: pa.Table) -> Built:
         """A partition of one of the kinds of this module, with its hash."""
-        return cls(name, Published(kind, content_digest(kind, definition, regions), definition, regions))
+        return cls(name, Published(kind, identity(kind, definition, regions), definition, regions))
 
     def assigner(self) -> Assigner:
         """The partition as a function."""

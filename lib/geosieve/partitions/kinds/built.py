@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from geosieve.partitions.base import Partition, PartitionDefinition, Tables, kinds, parse_definition
-from geosieve.partitions.building.cells import Assigner, assigner
-from geosieve.partitions.kinds.polygons import PolygonPartition
+from geosieve.partitions.base import Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
+from geosieve.partitions.building.cells import Assigner, assigner, identity
+from geosieve.partitions.kinds.polygons import PolygonPartition, outline_facts
 from geosieve.partitions.nearby import Nearby
 from geosieve.runtime.config import RunId
 from geosieve.runtime.errors import InputError
@@ -33,21 +33,29 @@ class Definition(PartitionDefinition):
         found = tables.published(self.root, self.partition, self.run)
         if found.kind == "polygons":
             names, shapes = found.regions["name"].to_pylist(), found.regions["wkb"].to_pylist()
+            definition = parse_definition(found.definition, self.root)
+            self._check("outlines", found, definition.content_digest(outline_facts(shapes)))
             return PolygonPartition(self.name, tuple(names), tuple(shapes), found.digest)
         if found.kind in kinds():  # a definition with its fitted values: the maps are asked
             definition = parse_definition(found.definition, self.root)
             fitted = cast(Any, definition.build(tables))
-            if fitted.digest != found.digest:
-                raise InputError(
-                    f"the maps of partition {self.partition!r} are no longer those that it was published with",
-                    where=self.root,
-                    hint="name the run of their catalogue (rasters.run), or build the partition anew",
-                )
+            self._check("maps", found, fitted.digest)
             # Of a map: its name is its definition's. An S2 level is not published.
             return cast(Partition, replace(fitted, definition=definition.model_copy(update={"name": self.name})))
+        self._check("cells", found, identity(found.kind, found.definition, found.regions))
         return BuiltPartition(
             self.name, found.digest, found.regions, assigner(found.kind, found.definition, found.regions)
         )
+
+    def _check(self, what: str, found: Published, digest: str) -> None:
+        """InputError where the hash of what is there now is not the one that was published."""
+        if digest != found.digest:
+            raise InputError(
+                f"the {what} of partition {self.partition!r} are no longer those that it was published with",
+                where=self.root,
+                hint="name the run of its maps' catalogue (rasters.run) if that is the reason, or build the partition "
+                "anew; one that an earlier version of geosieve published must be",
+            )
 
 
 @dataclass(frozen=True)

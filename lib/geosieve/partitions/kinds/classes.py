@@ -44,7 +44,8 @@ class Definition(PartitionDefinition):
 
     def build(self, tables: Tables) -> ClassesPartition:
         rasters = RasterMap.of(tables.catalog(self.collection))
-        return ClassesPartition(self, rasters, self.content_digest(rasters.checksums()))
+        facts = {"values": [sorted(c.values) for c in self.classes], "map": rasters.facts()}
+        return ClassesPartition(self, rasters, self.content_digest(facts))
 
 
 @dataclass(frozen=True)

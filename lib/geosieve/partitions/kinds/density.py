@@ -44,7 +44,8 @@ class Definition(PartitionDefinition):
     def build(self, tables: Tables) -> DensityPartition:
         rasters = RasterMap.of(tables.catalog(self.collection))
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
-        return DensityPartition(self, rasters, edges, self.content_digest([list(edges), rasters.checksums()]))
+        facts = {"edges": edges, "map": rasters.facts()}
+        return DensityPartition(self, rasters, edges, self.content_digest(facts))
 
     def fitted(self, tables: Tables) -> Definition:
         if self.edges is not None:

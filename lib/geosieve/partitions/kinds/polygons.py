@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
+from geosieve.runtime.identity import nanodegrees
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -65,8 +66,7 @@ class Definition(PartitionDefinition):
         shapes = self._in_the_plane(shapes, names)
         _refuse_beyond_the_earth(shapes, names, self.uri)
         outlines = tuple(shapely.to_wkb(shapes).tolist())
-        checksum = hashlib.sha256(b"".join(outlines)).hexdigest()
-        return PolygonPartition(self.name, names, outlines, self.content_digest([checksum, names]))
+        return PolygonPartition(self.name, names, outlines, self.content_digest(outline_facts(outlines)))
 
     def _read(self) -> tuple[Any, dict[str, Any], str | None]:
         """WKB, the other columns and the CRS of a file that GDAL reads."""
@@ -95,6 +95,19 @@ class Definition(PartitionDefinition):
                 hint="set edges: shortest if they cross the antimeridian, or cut them there",
             )
         return np.asarray(shapely.make_valid(shapes))
+
+
+def outline_facts(outlines: Sequence[bytes]) -> dict[str, Any]:
+    """What identifies regions by their outlines (WKB, lon-lat) in their order: each rounded to 1e-9 degree.
+
+    In one form whatever library wrote them: rings begin and turn as GEOS normalises them.
+    """
+
+    def rounded(xy: F8) -> F8:
+        return nanodegrees(xy).astype(np.float64)
+
+    shapes = shapely.normalize(shapely.transform(shapely.from_wkb(outlines), rounded))
+    return {"outlines": list(shapely.to_wkb(shapes, output_dimension=2, byte_order=1))}
 
 
 def _refuse_beyond_the_earth(shapes: NDArray[np.object_], names: tuple[str, ...], where: str) -> None:

@@ -23,7 +23,7 @@ class Definition(PartitionDefinition):
     level: int = Field(ge=0, le=30)
 
     def build(self, tables: Tables) -> S2Partition:
-        return S2Partition(self.name, self.level, self.content_digest(None))
+        return S2Partition(self.name, self.level, self.content_digest({"level": self.level}))
 
 
 @dataclass(frozen=True)
