@@ -17,6 +17,7 @@ NAMES = (
     "build_partitions",
     "evaluate_job",
     "overlay_rank",
+    "reached_memory",
 )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_worlds import (
     ensemble_of,
@@ -15,10 +20,13 @@ from small_worlds import (
     random_predictions,
 )
 
+from geosieve.overlay.calibration import log_score
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior, prior
+from geosieve.overlay.ranking import rank
 from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -168,6 +176,95 @@ def test_a_mask_prior_keeps_the_order_within_its_regions() -> None:
     assert np.isneginf(scores[~urban]).all()
     difference = scores[urban] - base[urban]
     assert difference == pytest.approx(np.full(urban.sum(), difference[0]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=SEEDS, chosen=st.sets(st.integers(0, 29), min_size=1))
+def test_a_mask_prior_needs_the_area_of_the_union_of_its_regions(seed: int, chosen: set[int]) -> None:
+    """Its density is one number on the union, whatever the sizes of its regions."""
+    rng = np.random.default_rng(seed)
+    maps = random_maps(rng, 12, [30])
+    overlay, grid = overlay_of(maps, [30])
+    held = np.isin(maps[0], list(chosen))
+    area = np.repeat(grid.grid.row_areas_km2()[:, None], 24, axis=1)
+    truth = np.arange(overlay.n_atoms)
+    assume(held.any())  # a region may have no pixel
+    inside = np.isin(overlay.labels[:, 0], list(chosen))
+    expected = np.where(inside, area[held].sum(), EARTH_KM2)
+    mask = mask_prior(overlay, "urban", "p0", sorted(chosen))
+    for weight in (1.0, 0.7):
+        ensemble = Ensemble(overlay, (replace(mask, weight=weight),))
+        assert ensemble.reached({}, truth) == pytest.approx(expected, rel=1e-12)
+        assert ensemble.mass_before({}, truth) == pytest.approx(np.where(inside, 0.0, 1.0))
+
+
+def test_a_density_that_is_even_reaches_all_of_its_area_however_it_is_said() -> None:
+    """Shares of people or of a model in proportion to areas: each region is as dense as the others."""
+    rng = np.random.default_rng(2)
+    overlay, _ = overlay_of(random_maps(rng, 12, [40, 3]), [40, 3])
+    area, truth = overlay.region_areas_km2[0], np.arange(overlay.n_atoms)
+    by_people = Ensemble(overlay, (prior("people", "p0", 7.3 * area),))
+    assert by_people.reached({}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
+    shares = Probabilities("hash0", np.repeat(area[None] / area.sum(), truth.size, axis=0))
+    model = Ensemble(overlay, (Predictor("model0", "p0"),))
+    assert model.reached({"model0": shares}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=SEEDS, order=st.permutations(range(4)))
+def test_neither_the_order_of_predictors_nor_the_way_of_summing_breaks_ties(seed: int, order: list[int]) -> None:
+    """Three predictors that say the same few numbers of like maps: a sum of three terms occurs in every order."""
+    rng = np.random.default_rng(seed)
+    rows = np.kron(rng.integers(0, 3, (3, 6, 1)), np.ones((1, 1, 12), np.int64))
+    maps = [*rows, np.arange(72).reshape(6, 12)]
+    regions = [3, 3, 3, 72]
+    overlay, _ = overlay_of(list(maps), regions)
+    area = overlay.region_areas_km2
+    weights = rng.choice([0.1, 0.3, 0.7], 3)
+    alike = [prior(f"prior{k}", f"p{k}", np.where(area[k] > 0, weights * area[k], 0.0)) for k in range(3)]
+    model = Predictor("model3", "p3")
+    said = {"model3": Probabilities("hash3", np.repeat(area[3][None] / EARTH_KM2, overlay.n_atoms, axis=0))}
+    predictors, truth = (*alike, model), np.arange(overlay.n_atoms)
+    expected = Ensemble(overlay, predictors).ranks(said, truth)
+    moved = Ensemble(overlay, tuple(predictors[k] for k in order))
+    assert moved.ranks(said, truth).tolist() == expected.tolist()
+    (ranking,) = rank(moved, {"model3": Probabilities("hash3", said["model3"].values[:1])})
+    # By hand: an atom's density is a product of three of three numbers; which ones, not in which order, decides.
+    kinds = np.sort(weights[overlay.labels[:, :3]], axis=1)
+    _, kind = np.unique(kinds, axis=0, return_inverse=True)
+    product = np.array([kinds[kind == k][0].prod() for k in range(kind.max() + 1)])[kind.ravel()]
+    assert expected.tolist() == (product[None] >= product[:, None]).sum(axis=1).tolist()
+    by_hand = np.lexsort([np.arange(overlay.n_atoms), -product])
+    assert ranking.atom[0].tolist() == by_hand.tolist()
+    assert np.unique(ranking.log_density).size == np.unique(product).size
+
+
+def test_images_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
+    """1,500 images of 3,000 regions are 18 MB in single precision and 36 MB as doubles; a chunk takes a few."""
+    rng = np.random.default_rng(4)
+    overlay, _ = overlay_of([np.arange(3042).reshape(39, 78) % 3000, random_maps(rng, 39, [4])[0]], [3000, 4])
+    ensemble = Ensemble(overlay, (Predictor("model0", "p0"), mask_prior(overlay, "urban", "p1", [1, 2])))
+    p = rng.random((1500, 3000), np.float32)
+    p /= p.sum(axis=1, keepdims=True)
+    truth = rng.integers(0, overlay.n_atoms, 1500)
+    np.save(tmp_path / "p.npy", p)
+    few = Probabilities("hash0", p[:30].astype(np.float64))
+    expected = ensemble.reached({"model0": few}, truth[:30])
+    for values in (p, np.load(tmp_path / "p.npy", mmap_mode="r")):
+        given = {"model0": Probabilities("hash0", values)}
+        for measure in (ensemble.reached, ensemble.mass_needed, partial(log_score, ensemble)):
+            tracemalloc.start()
+            found = measure(given, truth)
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak < 24e6, measure
+            if measure == ensemble.reached:
+                assert found[:30] == pytest.approx(expected, rel=1e-12)
+        assert ensemble.missing(given) == {"model0": 0}
+    p[1141] *= 2
+    with pytest.raises(InputError, match="not 1 in sum") as error:
+        ensemble.reached({"model0": Probabilities("hash0", p)}, truth)
+    assert "row 1141" in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
-from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor
+from geosieve.overlay.ensemble import Ensemble, Factors, Predictions
 from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
@@ -56,7 +56,8 @@ def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
         replace(p, weight=float(w), temperature=float(w / a))
         for p, a, w in zip(ensemble.predictors, result.x[:k], result.x[k:], strict=True)
     )
-    return Fit(Ensemble(ensemble.overlay, changed), -model.loss(start)[0], -float(result.fun), model.left_out)
+    left_out = int((~model.usable).sum())
+    return Fit(Ensemble(ensemble.overlay, changed), -model.loss(start)[0], -float(result.fun), left_out)
 
 
 def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> tuple[float, int]:
@@ -67,50 +68,54 @@ def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) ->
     weights = np.array([p.weight for p in ensemble.predictors])
     over_t = np.array([p.weight / p.temperature for p in ensemble.predictors])
     model = _LogLinear.of(ensemble, predictions, np.asarray(truth, dtype=np.int64))
-    return -model.loss(np.concatenate([over_t, weights]))[0], model.truth.size
+    return -model.loss(np.concatenate([over_t, weights]))[0], int(model.usable.sum())
 
 
 @dataclass(frozen=True)
 class _LogLinear:
-    """The log density as a sum of parameters times features. Features by predictor: log p and -log area of a region."""
+    """The log density as a sum of parameters times features. Features by predictor: log p and -log area of a region.
+
+    Log p is computed again for a few images at a time whenever it is needed: of all it would be larger than the input.
+    """
 
     ensemble: Ensemble
-    log_p: list[F8]  # (images, 1 + regions)
+    factors: Factors  # log densities of the plain predictors
     log_area: list[F8]  # (1 + regions,), with a minus
     truth: I8
-    left_out: int
+    usable: NDArray[np.bool_]  # (images,)
 
     @classmethod
     def of(cls, ensemble: Ensemble, predictions: Predictions, truth: I8) -> _LogLinear:
-        ensemble = Ensemble(ensemble.overlay, tuple(_plain(p) for p in ensemble.predictors))
-        floored = {name: replace(of, values=np.maximum(of.values, FLOOR)) for name, of in predictions.items()}
-        factors, truth = ensemble.matched(floored, truth)
-        areas = [ensemble.overlay.region_areas_km2[ensemble.overlay.column(p.partition)] for p in ensemble.predictors]
-        with np.errstate(divide="ignore"):
-            minus_log = [np.concatenate([[0.0], -np.log(np.where(a > 0, a, 1.0))]) for a in areas]
+        plain = tuple(replace(p, weight=1.0, temperature=1.0) for p in ensemble.predictors)
+        ensemble = Ensemble(ensemble.overlay, plain)
+        factors, truth = ensemble.matched(predictions, truth, FLOOR)
+        areas = [ensemble.overlay.region_areas_km2[ensemble.overlay.column(p.partition)] for p in plain]
+        minus_log = [np.concatenate([[0.0], -np.log(np.where(a > 0, a, 1.0))]) for a in areas]
         at = [columns[truth] for columns in ensemble.columns]
-        rows = np.arange(truth.size)
-        said = np.stack([(f != 0).any(axis=1) for f in factors])
-        usable = np.all([np.isfinite(f[rows, a]) for f, a in zip(factors, at, strict=True)], axis=0) & said.any(axis=0)
+        usable = np.zeros(truth.size, bool)
+        for images in ensemble.chunks(truth.size):
+            held, said = factors[images], np.zeros(images.stop - images.start, bool)
+            covered = ~said
+            for f, a in zip(held, at, strict=True):
+                covered &= np.isfinite(f[np.arange(len(f)), a[images]])
+                said |= _said(f)
+            usable[images] = covered & said
         if not usable.any():
             raise InputError("no image has a prediction and a truth that the overlay's partitions cover")
-        log_p = [
-            np.where(said_k[:, None], f - g, 0.0)[usable] for f, g, said_k in zip(factors, minus_log, said, strict=True)
-        ]
-        return cls(ensemble, log_p, minus_log, truth[usable], int((~usable).sum()))
+        return cls(ensemble, factors, minus_log, truth, usable)
 
     def loss(self, parameters: F8) -> tuple[float, F8]:
         """Mean negative log score and its gradient."""
-        k = len(self.log_p)
+        k = len(self.log_area)
         over_t, weights = parameters[:k], parameters[k:]
         total, gradient = 0.0, np.zeros(2 * k)
         for images in self.ensemble.chunks(self.truth.size):
-            log_p = [f[images] for f in self.log_p]
-            said = [(f != 0).any(axis=1) for f in log_p]
-            areas = [np.where(s[:, None], g, 0.0) for s, g in zip(said, self.log_area, strict=True)]
-            loss, slope = self._loss_of(log_p, areas, over_t, weights, self.truth[images])
+            held = [f[self.usable[images]] for f in self.factors[images]]
+            areas = [np.where(_said(f)[:, None], g, 0.0) for f, g in zip(held, self.log_area, strict=True)]
+            log_p = [f - g for f, g in zip(held, areas, strict=True)]
+            loss, slope = self._loss_of(log_p, areas, over_t, weights, self.truth[images][self.usable[images]])
             total, gradient = total + loss, gradient + slope
-        return total / self.truth.size, gradient / self.truth.size
+        return total / self.usable.sum(), gradient / self.usable.sum()
 
     def _loss_of(self, log_p: list[F8], areas: list[F8], over_t: F8, weights: F8, truth: I8) -> tuple[float, F8]:
         structure, rows = self.ensemble.structure, np.arange(truth.size)
@@ -137,9 +142,9 @@ class _LogLinear:
         return float(loss.sum()), slopes.ravel()
 
 
-def _plain(predictor: Predictor) -> Predictor:
-    fixed = None if predictor.fixed is None else tuple(np.maximum(predictor.fixed, FLOOR).tolist())
-    return replace(predictor, weight=1.0, temperature=1.0, fixed=fixed)
+def _said(factor: F8) -> NDArray[np.bool_]:
+    """Which images have a prediction, (images,)."""
+    return np.asarray((factor != 0).any(axis=1))
 
 
 def reliability(mass_before: ArrayLike, mass_needed: ArrayLike, levels: ArrayLike) -> F8:

@@ -18,6 +18,8 @@ from geosieve.overlay.ranking import Ranking
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
+_ROUNDING = 1e-9  # sums of one set of atoms in different orders differ in the last digits: those within this are equal
+
 
 def quantile(scores: ArrayLike, coverage: float) -> float:
     """The ⌈(n + 1) · coverage⌉-th smallest of n calibration scores; infinite if n is too small for the coverage.
@@ -77,8 +79,7 @@ class ConformalSets:
         return np.asarray(~(np.asarray(needed) > self._limits(np.asarray(truth))))
 
     def _limits(self, atom: I8) -> F8:
-        # Sums of one set of atoms in different orders differ in the last digits: those within that are inside.
-        limits = self.thresholds * (1 + 1e-9)
+        limits = self.thresholds * (1 + _ROUNDING)
         return np.asarray(limits[0] if self.stratum is None else limits[self.stratum[atom]])
 
 
@@ -120,7 +121,8 @@ def check_claims(ensemble: Ensemble, predictions: Predictions, claimed: ArrayLik
     known = np.sort(np.where(np.isnan(calibration), np.inf, np.asarray(calibration, dtype=np.float64)))
     needed = ensemble.mass_needed(predictions, claimed)
     # Without a prediction nothing speaks against the claim.
-    as_bad = known.size - np.searchsorted(known, np.where(np.isnan(needed), -np.inf, needed), side="left")
+    least = np.where(np.isnan(needed), -np.inf, needed * (1 - _ROUNDING))
+    as_bad = known.size - np.searchsorted(known, least, side="left")
     return Claim(
         (1 + as_bad) / (known.size + 1),
         ensemble.ranks(predictions, claimed),

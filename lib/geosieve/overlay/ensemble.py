@@ -2,13 +2,18 @@
 
 Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors
 (Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
+
+Densities that are equal may differ in the last digits of their logarithms (p_j / area(m_j) of a prior that is even over
+regions of all sizes does). So scores within structure.TIE are one score, wherever scores are compared or ranked.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +28,7 @@ I8 = NDArray[np.int64]
 SUM_TOLERANCE = 1e-3
 """How far probabilities may be from a sum of 1: float32 softmaxes over 10,000 classes are."""
 _CELLS_AT_ONCE = 300_000  # images × cells and profiles in one array of doubles: 2.4 MB, which caches hold
+_ATOMS_AT_ONCE = 8_000_000  # images × atoms: some 50 bytes of each where no cell is decided as a whole
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,31 @@ class Predictor:
 class Probabilities:
     """A predictor's probabilities for images, shape (images, regions), over the partition of this hash.
 
-    A row with a NaN is a missing prediction.
+    A row with a NaN is a missing prediction. `values` may be of single precision, a memory map, or anything with a
+    `shape` whose slices of rows are arrays: a few rows at a time are taken and made doubles.
     """
 
     partition_hash: str
-    values: F8
+    values: NDArray[np.floating[Any]]
 
 
 Predictions = Mapping[str, Probabilities]
 """By predictor's name. A predictor that is absent is missing for every image."""
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Log densities of images' regions, computed for a slice of images at a time: `factors[0:10]`.
+
+    A slice gives for each predictor an array (images, 1 + regions); the first column is outside. A missing prediction
+    is 0 everywhere, also outside: it says nothing. InputError names the first row that holds no probabilities.
+    """
+
+    images: int
+    makers: tuple[Callable[[slice], F8], ...]
+
+    def __getitem__(self, rows: slice) -> list[F8]:
+        return [maker(rows) for maker in self.makers]
 
 
 @dataclass(frozen=True)
@@ -76,64 +98,67 @@ class Ensemble:
 
     def missing(self, predictions: Predictions) -> dict[str, int]:
         """How many images each predictor, priors aside, has no prediction of: absent, or with a NaN."""
-        images = max((len(of.values) for of in predictions.values()), default=0)
-        return {
-            p.name: int(np.isnan(predictions[p.name].values).any(axis=1).sum()) if p.name in predictions else images
-            for p in self.predictors
-            if p.fixed is None
-        }
+        images = max((of.values.shape[0] for of in predictions.values()), default=0)
 
-    def factors(self, predictions: Predictions, images: int = 1) -> list[F8]:
-        """For each predictor the log densities of its regions, (images, 1 + regions); the first column is outside.
+        def without(name: str) -> int:
+            if name not in predictions:
+                return images
+            chunks = (_taken(predictions[name].values, rows) for rows in self.chunks(images))
+            return sum(int(np.isnan(values).any(axis=1).sum()) for values in chunks)
 
-        A missing prediction is 0 everywhere, also outside: it says nothing. InputError names the first fault of
-        `predictions`. `images`: how many they are, if no predictor says it.
+        return {p.name: without(p.name) for p in self.predictors if p.fixed is None}
+
+    def factors(self, predictions: Predictions, images: int = 1, floor: float = 0.0) -> Factors:
+        """Log densities of regions by predictor, for slices of images. What is held does not grow with the images.
+
+        `images`: how many they are, if no predictor says it. `floor`: probabilities below it count as this much.
+        InputError names the first fault of `predictions` that shows without reading their values.
         """
         unknown = sorted(predictions.keys() - {p.name for p in self.predictors})
         if unknown:
             raise InputError(f"the ensemble has no predictor {', '.join(unknown)}")
-        sizes = {len(of.values) for of in predictions.values()}
+        sizes = {of.values.shape[0] for of in predictions.values()}
         if len(sizes) > 1:
             raise InputError(f"predictors have different numbers of images: {sorted(sizes)}")
         images = sizes.pop() if sizes else images
-        return [self._factor(predictor, predictions.get(predictor.name), images) for predictor in self.predictors]
+        return Factors(images, tuple(self._maker(p, predictions.get(p.name), images, floor) for p in self.predictors))
 
-    def _factor(self, predictor: Predictor, given: Probabilities | None, images: int) -> F8:
+    def _maker(
+        self, predictor: Predictor, given: Probabilities | None, images: int, floor: float
+    ) -> Callable[[slice], F8]:
         k = self.overlay.column(predictor.partition)
-        partition = self.overlay.partitions[k]
+        partition, area = self.overlay.partitions[k], self.overlay.region_areas_km2[k]
         if predictor.fixed is not None:
             if given is not None:
                 raise InputError(f"predictor {predictor.name} is a prior: its probabilities are fixed")
-            given = Probabilities(partition.digest, np.tile(np.array(predictor.fixed), (images, 1)))
-        if given is None:
-            return np.zeros((images, 1 + partition.n_regions))
+            given = Probabilities(partition.digest, np.array([predictor.fixed]))
+        elif given is None:
+            return _repeated(np.zeros((1, 1 + partition.n_regions)), images)
         if given.partition_hash != partition.digest:
             raise InputError(
                 f"predictor {predictor.name} is over partition {given.partition_hash[:12]}…, the overlay has "
                 f"{partition.name} {partition.digest[:12]}…",
                 hint="use the predictor's own partition, or an overlay made of it",
             )
-        p, missing = checked(given.values, partition.n_regions, predictor.name)
-        area = self.overlay.region_areas_km2[k]
-        with np.errstate(divide="ignore"):
-            log_p = np.log(p) / predictor.temperature
-            if predictor.temperature != 1:
-                log_p -= np.logaddexp.reduce(log_p, axis=1, keepdims=True)
-            density = np.where(area > 0, log_p - np.log(np.where(area > 0, area, 1.0)), -np.inf)
-        density = density * predictor.weight if predictor.weight else np.zeros_like(p)
-        density[missing] = 0.0
-        outside = np.where(missing | (predictor.weight == 0), 0.0, -np.inf)
-        return np.column_stack([outside, density])
+        values = given.values
+        if len(values.shape) != 2 or values.shape[1] != partition.n_regions:
+            raise InputError(
+                f"predictor {predictor.name}: probabilities have shape {tuple(values.shape)}, "
+                f"not (images, {partition.n_regions})"
+            )
+        if predictor.fixed is not None:
+            return _repeated(_factor(predictor, _taken(values, slice(None)), area, floor), images)
+        return lambda rows: _factor(predictor, _taken(values, rows), area, floor, rows.indices(images)[0])
 
     def chunks(self, images: int) -> Iterator[slice]:
         """Slices of images whose arrays over cells and profiles fit into a bounded memory."""
         widest = self.structure.cell_area.size + len(self.structure.profiles)
-        step = max(1, _CELLS_AT_ONCE // widest)
+        step = max(1, min(_CELLS_AT_ONCE // widest, _ATOMS_AT_ONCE // self.overlay.n_atoms))
         return (slice(start, min(start + step, images)) for start in range(0, images, step))
 
     def scores(self, predictions: Predictions) -> F8:
         """Log density of every atom (in no particular unit: densities are products), (images, atoms)."""
-        return self.gather(self.factors(predictions))
+        return self.gather(self.factors(predictions)[:])
 
     def gather(self, factors: list[F8]) -> F8:
         """Scores of every atom from the predictors' factors, (images, atoms)."""
@@ -168,12 +193,12 @@ class Ensemble:
         """Probability of all atoms that score more than the truth's, (images,); NaN if no atom has any."""
         return self._by_chunk(predictions, truth, partial(self.structure.mass_above, strictly=True))
 
-    def matched(self, predictions: Predictions, truth: ArrayLike) -> tuple[list[F8], I8]:
+    def matched(self, predictions: Predictions, truth: ArrayLike, floor: float = 0.0) -> tuple[Factors, I8]:
         """`factors`, and the true atoms. InputError if they are not of as many images, or an atom is none."""
         atoms = np.asarray(truth, dtype=np.int64)
-        factors = self.factors(predictions, atoms.size)
-        if len(factors[0]) != atoms.size:
-            raise InputError(f"predictions are of {len(factors[0])} images, true positions of {atoms.size}")
+        factors = self.factors(predictions, atoms.size, floor)
+        if factors.images != atoms.size:
+            raise InputError(f"predictions are of {factors.images} images, true positions of {atoms.size}")
         if atoms.size and not (atoms.min() >= 0 and atoms.max() < self.overlay.n_atoms):
             raise InputError(f"true atoms must be 0 to {self.overlay.n_atoms - 1}: {atoms.min()} to {atoms.max()}")
         return factors, atoms
@@ -182,30 +207,61 @@ class Ensemble:
         factors, truth = self.matched(predictions, truth)
         found = np.empty(truth.size)
         for images in self.chunks(truth.size):
-            found[images] = measure(*self.structure.scores([f[images] for f in factors]), truth[images])
+            found[images] = measure(*self.structure.scores(factors[images]), truth[images])
         return found
 
 
-def checked(values: ArrayLike, n_regions: int, name: str) -> tuple[F8, NDArray[np.bool_]]:
-    """Probabilities as float64, and which rows are missing (hold a NaN; they become 1 everywhere).
+def _taken(values: NDArray[np.floating[Any]], rows: slice) -> F8:
+    """Rows of a predictor's values as doubles, in memory of their own."""
+    taken = np.array(values[rows], dtype=np.float64)
+    pages = getattr(values, "_mmap", None)
+    if isinstance(pages, mmap.mmap) and getattr(values, "mode", "") == "r":
+        # Pages of a file that were read would stay with the process until the system needs them elsewhere.
+        pages.madvise(mmap.MADV_DONTNEED)
+    return taken
 
-    InputError if their length is wrong, one is negative, or a row does not sum to 1 within SUM_TOLERANCE.
+
+def _repeated(row: F8, images: int) -> Callable[[slice], F8]:
+    return lambda rows: np.broadcast_to(row, (len(range(*rows.indices(images))), row.shape[1]))
+
+
+def _factor(predictor: Predictor, values: F8, area: F8, floor: float, first: int = 0) -> F8:
+    """Log densities, (images, 1 + regions), of values, which are changed. `first`: number of the first image."""
+    missing = _check(values, predictor.name, first)
+    found = np.empty((len(values), 1 + area.size))
+    if predictor.weight == 0:
+        found[:] = 0.0
+        return found
+    values[missing] = 1.0
+    if floor:
+        np.maximum(values, floor, out=values)
+    found[:, 0] = -np.inf
+    with np.errstate(divide="ignore"):
+        log_p = np.log(values, out=values)
+    if predictor.temperature != 1:
+        log_p /= predictor.temperature
+        top = log_p.max(axis=1, keepdims=True)
+        log_p -= top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True))
+    density = np.subtract(log_p, np.log(np.where(area > 0, area, 1.0)), out=found[:, 1:])
+    density *= predictor.weight
+    density[:, area <= 0] = -np.inf
+    found[missing] = 0.0
+    return found
+
+
+def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
+    """Which rows are missing, (images,). InputError if a probability is negative or infinite, or another row does not
+    sum to 1 within SUM_TOLERANCE.
     """
-    p = np.array(values, dtype=np.float64)
-    if p.ndim != 2 or p.shape[1] != n_regions:
-        raise InputError(f"predictor {name}: probabilities have shape {p.shape}, not (images, {n_regions})")
-    missing = np.isnan(p).any(axis=1)
-    p[missing] = 1.0
+    missing = np.asarray(np.isnan(p).any(axis=1))
     for fault, rows in (
         ("negative or infinite", ((p < 0) | np.isinf(p)).any(axis=1)),
-        (f"not 1 in sum (to {SUM_TOLERANCE})", ~missing & (np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE)),
+        (f"not 1 in sum (to {SUM_TOLERANCE})", np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE),
     ):
-        if rows.any():
-            first = int(np.flatnonzero(rows)[0])
-            raise InputError(
-                f"predictor {name}: probabilities of {rows.sum()} images are {fault}", where=f"row {first}"
-            )
-    return p, missing
+        if (rows & ~missing).any():
+            row = first + int(np.flatnonzero(rows & ~missing)[0])
+            raise InputError(f"predictor {name}: probabilities of an image are {fault}", where=f"row {row}")
+    return missing
 
 
 def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> Predictor:

@@ -15,6 +15,7 @@ from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.ensemble import Ensemble, Predictions
+from geosieve.overlay.structure import TIE, merge_ties
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -91,18 +92,17 @@ def rank(ensemble: Ensemble, predictions: Predictions, device: str | None = None
     same order, and probabilities that differ by rounding.
     """
     factors = ensemble.factors(predictions)
-    images = len(factors[0])
     step = max(1, _ATOMS_AT_ONCE // ensemble.overlay.n_atoms)
-    for start in range(0, images, step):
-        chunk = [f[start : start + step] for f in factors]
+    for start in range(0, factors.images, step):
+        chunk = factors[start : start + step]
         yield _by_numpy(ensemble, chunk) if device is None else _by_torch(ensemble, chunk, device)
 
 
 def _by_numpy(ensemble: Ensemble, factors: list[F8]) -> Ranking:
     scores, area = ensemble.gather(factors), ensemble.overlay.area_km2
     order = np.argsort(-scores, axis=1, kind="stable")
+    scores, order = merge_ties(np.take_along_axis(scores, order, axis=1), order)
     with np.errstate(invalid="ignore"):
-        scores = np.take_along_axis(scores, order, axis=1)
         scores = scores - scores[:, :1]
         total = (np.exp(scores) * area[order]).sum(axis=1, keepdims=True)
         log_density = scores - np.log(total)
@@ -118,6 +118,10 @@ def _by_torch(ensemble: Ensemble, factors: list[F8], device: str) -> Ranking:
         for f, columns in zip(factors, ensemble.columns, strict=True)
     ]
     scores, order = torch.sort(sum(parts[1:], start=parts[0]), dim=1, descending=True, stable=True)
+    gap = scores[:, :-1] - scores[:, 1:]
+    if ((gap > 0) & (gap <= TIE)).any():
+        merged = merge_ties(scores.cpu().numpy(), order.cpu().numpy())
+        scores, order = (torch.from_numpy(of).to(device) for of in merged)
     scores = scores - scores[:, :1]
     log_density = scores - torch.log((scores.exp() * area[order]).sum(dim=1, keepdim=True))
     probability = log_density.exp() * area[order]
@@ -168,8 +172,9 @@ def coarsen(ranking: Ranking, region: I8) -> Ranking:
     overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land)
     probability = np.stack(
         [np.bincount(region[a], p, n) for a, p in zip(ranking.atom, ranking.probability, strict=True)]
-    )
+    ).astype(np.float64)
     with np.errstate(divide="ignore"):
-        log_density = np.log(probability) - np.log(area)
-    order = np.argsort(-log_density, axis=1, kind="stable")
-    return Ranking(overlay, order, *(np.take_along_axis(part, order, axis=1) for part in (probability, log_density)))
+        density = np.log(probability) - np.log(area)
+    order = np.argsort(-density, axis=1, kind="stable")
+    log_density, order = merge_ties(np.take_along_axis(density, order, axis=1), order)
+    return Ranking(overlay, order, np.take_along_axis(probability, order, axis=1), log_density)

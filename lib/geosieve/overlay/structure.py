@@ -12,6 +12,8 @@ F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
 
+TIE = 1e-10
+"""Scores (log densities) that differ by no more are equal: rounding makes some 1e-14, and 1e-12 at a weight of 10."""
 _LEAST_TOTAL = 1e-200  # below, terms that count may have been rounded to 0
 
 
@@ -69,9 +71,12 @@ class Structure:
         return np.asarray((exp_s @ self.areas) * exp_v)
 
     def above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> Above:
-        """What scores at least as much as the truth's atom, or more. Cells that their extremes decide are whole."""
+        """What scores at least as much as the truth's atom, or more. Cells that their extremes decide are whole.
+
+        Scores within TIE of the truth's are equal to it.
+        """
         images = np.arange(truth.size)
-        limit = s[images, self.cell[truth]] + v[images, self.profile[truth]]
+        limit = _limit(s[images, self.cell[truth]] + v[images, self.profile[truth]], strictly)
         passes = np.greater if strictly else np.greater_equal
         # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
         whole = passes(s + v.min(axis=1, keepdims=True), limit[:, None])
@@ -115,5 +120,32 @@ class Structure:
         """`mass_above` of one image whose greatest cell and profile exclude each other: shifted by the best atom."""
         score = s[self.cell] + v[self.profile]
         mass = np.exp(score - score.max()) * self.area
-        above = score > score[truth] if strictly else score >= score[truth]
+        limit = _limit(score[truth], strictly)
+        above = score > limit if strictly else score >= limit
         return float(mass[above].sum() / mass.sum())
+
+
+def _limit(at_truth: F8, strictly: bool) -> F8:
+    """What a score must exceed (strictly) or be at least, so that the truth's ties do not or do."""
+    return at_truth + TIE if strictly else at_truth - TIE
+
+
+def merge_ties(scores: F8, order: I8) -> tuple[F8, I8]:
+    """Falling scores, (images, atoms), and their atoms' numbers, with ties made equal and in the order of the numbers.
+
+    Each of a row of scores that are TIE or less apart becomes the greatest of them.
+    """
+    with np.errstate(invalid="ignore"):  # between scores of -inf
+        gap = scores[:, :-1] - scores[:, 1:]
+    rows = np.flatnonzero(((gap > 0) & (gap <= TIE)).any(axis=1))
+    if not rows.size:
+        return scores, order
+    scores, order = scores.copy(), order.copy()
+    begins = np.ones((rows.size, scores.shape[1]), bool)
+    begins[:, 1:] = ~(gap[rows] <= TIE)
+    first = np.maximum.accumulate(np.where(begins, np.arange(scores.shape[1]), 0), axis=1)
+    by_atom = np.empty((rows.size, scores.shape[1]))
+    np.put_along_axis(by_atom, order[rows], np.take_along_axis(scores[rows], first, axis=1), axis=1)
+    order[rows] = np.argsort(-by_atom, axis=1, kind="stable")
+    scores[rows] = np.take_along_axis(by_atom, order[rows], axis=1)
+    return scores, order
