@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from geosieve.partitions.base import OUTSIDE, parse_definition
 from geosieve.partitions.nearby import join_outlines, occupied_cells
+from geosieve.runtime.errors import InputError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
@@ -26,16 +27,27 @@ CITIES = {
     (66.5, -172.0): "Russia",  # Chukotka, east of the antimeridian
     (-16.8, 179.99): "Fiji",
     (-16.8, -179.99): "Fiji",
+    (64.15, -21.94): "Iceland",  # in the complement of Russia, if its ring is not cut
+    (71.2, 179.5): "Russia",  # Wrangel Island, on both sides of ±180
+    (71.2, -179.5): "Russia",
     (-85.0, 0.0): "Antarctica",
     (-90.0, 0.0): "Antarctica",
     (0.0, -30.0): None,  # the Atlantic
 }
 
 
+URI = str(DATA / "vector" / "countries-50m.json")
+FACTS = {"kind": "polygons", "uri": URI, "layer": "countries", "name_column": "name"}
+
+
+def test_rings_that_are_not_cut_at_180_are_refused_by_name_where_edges_are_planar() -> None:
+    definition = parse_definition({"name": "countries", **FACTS}, "test")
+    with pytest.raises(InputError, match=r"3 shapes .*: Russia .*, Fiji .*, Antarctica .*edges: shortest"):
+        definition.build(GivenTables())
+
+
 def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
-    uri = str(DATA / "vector" / "countries-50m.json")
-    facts = {"uri": uri, "layer": "countries", "name_column": "name", "edges": "shortest"}
-    definition = parse_definition({"name": "countries", "kind": "polygons", **facts}, "test")
+    definition = parse_definition({"name": "countries", **FACTS, "edges": "shortest"}, "test")
     countries = definition.build(GivenTables())
     photos = pd.read_csv(DATA / "coords" / "im2gps3k_2997.csv")
     lat = np.concatenate([[place[0] for place in CITIES], photos["latitude"]])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyogrio
 import pytest
 import s2sphere
 import shapely
@@ -167,8 +168,8 @@ class TestPolygons:
         crs = {} if epsg == 4326 else {"crs": json.loads(CRS.from_epsg(epsg).to_json())}
         geo = {"version": "1.1.0", "primary_column": "shape", "columns": {"shape": {"encoding": "WKB", **crs}}}
         table = pa.table({"name": ["square"], "shape": [shapely.to_wkb(drawn)]})
-        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
-        partition = build([], kind="polygons", uri=str(tmp_path / "a.parquet"), name_column="name")
+        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a [1] {b}.parquet")
+        partition = build([], kind="polygons", uri=str(tmp_path / "a [1] {b}.parquet"), name_column="name")
         assert assign(partition, [51, 51, 49], [9, 11, 9]) == [0, OUTSIDE, OUTSIDE]
 
     def test_a_parquet_file_without_geometry_is_refused(self, tmp_path: Path) -> None:
@@ -188,6 +189,128 @@ class TestPolygons:
         assert assign(partition, [5, 5, 5], [175, -175, 0]) == [0, 0, OUTSIDE]
         with pytest.raises(InputError, match="edges: shortest"):
             build([], kind="polygons", uri=uri, name_column="name")
+
+    def test_a_ring_with_vertices_at_both_180s_is_cut_or_refused(self) -> None:
+        uri = Path(__file__).parents[3] / "shared" / "data" / "cases" / "am180.geojson"
+        if not uri.exists():
+            pytest.skip("../shared/data is not there")
+        partition = build([], kind="polygons", uri=str(uri), name_column="name", edges="shortest")
+        assert assign(partition, [-15, -15, -15], [175, -175, 0]) == [0, 0, OUTSIDE]
+        with pytest.raises(InputError, match="edges: shortest"):
+            build([], kind="polygons", uri=str(uri), name_column="name")
+
+    def test_a_collection_of_polygons_is_one_region(self, tmp_path: Path) -> None:
+        nested = shapely.GeometryCollection([shapely.MultiPolygon([shapely.box(2, 0, 3, 1)])])
+        uri = self.file(tmp_path, {"a": shapely.GeometryCollection([shapely.box(0, 0, 1, 1), nested])})
+        for edges in ("planar", "shortest"):
+            partition = build([], kind="polygons", uri=uri, name_column="name", edges=edges)
+            assert assign(partition, [0.5, 0.5, 0.5], [0.5, 1.5, 2.5]) == [0, OUTSIDE, 0]
+
+    @pytest.mark.parametrize("edges", ["planar", "shortest"])
+    @pytest.mark.parametrize(
+        ("shape", "says"),
+        [
+            (shapely.Point(0, 0), r"b \(feature 2\): it holds a Point"),
+            (shapely.LineString([(0, 0), (1, 1)]), r"b \(feature 2\): it holds a LineString"),
+            (shapely.GeometryCollection([shapely.box(0, 0, 1, 1), shapely.Point(0, 0)]), "b .*holds a Point"),
+            (shapely.Polygon([(0, 0), (1, 1), (2, 2)]), r"no area: b \(feature 2\)"),
+            (shapely.box(10, 80, 20, 100), r"latitude: b \(feature 2\)"),
+        ],
+    )
+    def test_what_is_no_area_on_the_earth_is_told_by_name(
+        self, tmp_path: Path, shape: shapely.Geometry, says: str, edges: str
+    ) -> None:
+        uri = self.file(tmp_path, {"a": shapely.box(5, 5, 6, 6), "b": shape})
+        with pytest.raises(InputError, match=says):
+            build([], kind="polygons", uri=uri, name_column="name", edges=edges)
+
+    def named(self, tmp_path: Path, names: list[Any]) -> str:
+        square = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
+        features = [
+            {
+                "type": "Feature",
+                "properties": {"name": name},
+                "geometry": {"type": "Polygon", "coordinates": [[[x + 2 * n, y] for x, y in square]]},
+            }
+            for n, name in enumerate(names)
+        ]
+        path = tmp_path / "named.geojson"
+        path.write_text(json.dumps({"type": "FeatureCollection", "features": features}, ensure_ascii=False), "utf-8")
+        return str(path)
+
+    @pytest.mark.parametrize(
+        ("names", "says"),
+        [
+            (["a", None, "c", None], "2 features have no 'name': features 2, 4 of 4"),
+            (["a", " "], "features 2 of 2"),
+            ([1, None], "features 2 of 2"),
+            (["a", "b", "a"], r"a \(features 1, 3\).*repeated_names"),
+            (["a", "C\ufffdte"], "wrong encoding.*feature 2"),
+            (["Île", "CÃ´te d'Ivoire"], "wrong encoding.*feature 2"),  # UTF-8 read as Latin-1
+            (["CÃ”TE"], "wrong encoding.*feature 1"),  # as Windows-1252
+        ],
+    )
+    def test_names_that_name_no_region_are_told(self, tmp_path: Path, names: list[Any], says: str) -> None:
+        with pytest.raises(InputError, match=says):
+            build([], kind="polygons", uri=self.named(tmp_path, names), name_column="name")
+
+    def test_names_of_all_languages_and_numbers_are_names(self, tmp_path: Path) -> None:
+        names = ["Île", "ÉVREUX’S CITÉ’S", "Ωραιόκαστρο", "日本", "Łódź", "Ðà Nẵng", "Ã"]
+        partition = build([], kind="polygons", uri=self.named(tmp_path, names), name_column="name")
+        assert partition.regions(np.empty(0, np.int64))["name"].to_pylist() == names
+        partition = build([], kind="polygons", uri=self.named(tmp_path, [12, 7]), name_column="name")
+        assert partition.regions(np.empty(0, np.int64))["name"].to_pylist() == ["12", "7"]
+
+    def test_features_of_one_name_can_be_one_region(self, tmp_path: Path) -> None:
+        uri = self.named(tmp_path, ["b", "a", "b"])
+        partition = build([], kind="polygons", uri=uri, name_column="name", repeated_names="merge")
+        assert partition.regions(np.empty(0, np.int64))["name"].to_pylist() == ["b", "a"]
+        assert assign(partition, [0.5] * 4, [0.5, 2.5, 4.5, 1.5]) == [0, 1, 0, OUTSIDE]
+
+    @pytest.mark.parametrize(
+        ("written", "declared", "read", "expected"),
+        [
+            ("utf-8", True, None, "Côte"),
+            ("cp1252", True, None, "Côte"),
+            ("utf-8", False, "utf-8", "Côte"),
+            ("cp1252", False, "windows-1252", "Côte"),
+            ("utf-8", False, None, r"feature 1, 'CÃ´te' if read as ISO-8859-1"),
+            ("cp1252", False, None, "feature 1, 'Côte' if read as"),  # right by chance: nothing says so
+            ("cp1252", False, "utf-8", "not in utf-8"),
+            ("utf-8", False, "latin-1", "wrong encoding"),
+            ("ascii", False, None, "Cote"),
+        ],
+    )
+    def test_the_encoding_of_a_shapefile_is_declared_or_given(
+        self, tmp_path: Path, written: str, declared: bool, read: str | None, expected: str
+    ) -> None:
+        uri = str(tmp_path / "a [1] {b}.shp")
+        names = np.array(["Cote" if written == "ascii" else "Côte"], dtype=object)
+        wkb = np.array([shapely.to_wkb(shapely.box(0, 0, 1, 1))], dtype=object)
+        facts = {"geometry_type": "Polygon", "crs": "EPSG:4326", "driver": "ESRI Shapefile", "encoding": written}
+        pyogrio.raw.write(uri, wkb, [names], ["name"], **facts)
+        if not declared:
+            (tmp_path / "a [1] {b}.cpg").unlink()
+            table = tmp_path / "a [1] {b}.dbf"
+            header = bytearray(table.read_bytes())
+            header[29] = 0  # the language driver: none
+            table.write_bytes(header)
+        definition = {"kind": "polygons", "uri": uri, "name_column": "name", "encoding": read}
+        if " " in expected:
+            with pytest.raises(InputError, match=expected):
+                build([], **definition)
+        else:
+            assert build([], **definition).regions(np.empty(0, np.int64))["name"].to_pylist() == [expected]
+
+    def test_text_that_is_not_utf_8_is_told(self, tmp_path: Path) -> None:
+        path = Path(self.named(tmp_path, ["Å"]))
+        path.write_bytes(path.read_text("utf-8").encode("latin-1"))
+        with pytest.raises(InputError, match=r"not in utf-8.*set encoding"):
+            build([], kind="polygons", uri=str(path), name_column="name")
+        partition = build([], kind="polygons", uri=str(path), name_column="name", encoding="latin-1")
+        assert partition.regions(np.empty(0, np.int64))["name"].to_pylist() == ["Å"]
+        with pytest.raises(ConfigError, match="there is no encoding 'latin-0'"):
+            build([], kind="polygons", uri=str(path), name_column="name", encoding="latin-0")
 
     def test_an_unknown_column_is_told_with_those_there_are(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="columns: name"):

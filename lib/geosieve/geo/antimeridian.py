@@ -15,6 +15,10 @@ WORLD = box(-180.0, -90.0, 180.0, 90.0)
 
 Floats = NDArray[np.float64]
 
+_ROUNDING = 1e-6  # degrees: a tenth of a metre
+_POLAR_GAP_DEG = 0.01  # a kilometre
+_MULTI = 4  # from this type of shapely's on a geometry has parts
+
 
 def unwrap(lon: Floats) -> Floats:
     """Longitudes along a line, made continuous: every step takes the shorter way around. Shape (n,)."""
@@ -39,39 +43,92 @@ def wrapped(shape: BaseGeometry) -> BaseGeometry:
     return areas[0] if len(areas) == 1 else MultiPolygon(areas)
 
 
-def has_long_edges(shape: BaseGeometry) -> bool:
-    """Whether an edge spans more than 180 degrees without ending at ±180: it is meant the other way around."""
-    for part in _polygons(shape):
-        for ring in (part.exterior, *part.interiors):
-            lon = shapely.get_coordinates(ring)[:, 0]
-            inner = np.abs(lon) < 180.0
-            if (np.abs(np.diff(lon)) > 180.0)[inner[:-1] & inner[1:]].any():
-                return True
-    return False
+def polygons_of(shape: BaseGeometry) -> list[Polygon]:
+    """The polygons of a shape, also those in collections of collections. ValueError if it holds points or lines."""
+    parts = np.array([shape])
+    while (shapely.get_type_id(parts) >= _MULTI).any():  # one level of nesting at a time
+        parts = shapely.get_parts(parts)
+    others = sorted({part.geom_type for part in parts if not isinstance(part, Polygon)})
+    if others:
+        raise ValueError(f"it holds a {' and a '.join(others)}, and a region is an area")
+    return [part for part in parts if not part.is_empty]
+
+
+def crosses(shape: BaseGeometry) -> bool:
+    """Whether an edge of more than 180 degrees is meant the other way around, across ±180.
+
+    Such an edge is meant as it stands in the plane only where it runs along a pole, or along a parallel from ±180 to
+    ∓180 with the ring on that meridian before and after it: it then closes a shape that spans the world and was cut at
+    ±180, as a ring that goes around the Earth must be (RFC 7946, section 3.1.9).
+    """
+    return any(_crosses(ring) for polygon in polygons_of(shape) for ring in _rings(polygon))
 
 
 def shortest_edges(shape: BaseGeometry) -> BaseGeometry:
-    """A shape whose edges take the shorter way around, in the plane: cut at ±180, and closed over its pole."""
-    return shapely.union_all([wrapped(_continuous(part)) for part in _polygons(shape)])
+    """A shape whose edges take the shorter way around, in the plane: cut at ±180, and closed over its nearer pole.
+
+    A polygon is what an odd number of its rings hold. A ring without a crossing edge stays as it is. ValueError if it
+    cannot be told what a ring holds.
+    """
+    return shapely.union_all([_even_odd(polygon) for polygon in polygons_of(shape)])
 
 
-def _polygons(shape: BaseGeometry) -> list[Polygon]:
-    return [part for part in shapely.get_parts(shape) if isinstance(part, Polygon)]
+def areas_of(shape: BaseGeometry) -> BaseGeometry:
+    """The polygons of a shape as a valid Polygon or MultiPolygon; one of them that is valid stays as it is.
+
+    ValueError if the shape holds points or lines. What mending leaves of them is left out.
+    """
+    polygons = polygons_of(shape)
+    valid = shapely.make_valid(shape if shape.geom_type.endswith("Polygon") else shapely.union_all(polygons))
+    if valid.geom_type.endswith("Polygon"):
+        return valid
+    parts = shapely.get_parts(shapely.get_parts(valid))
+    return shapely.union_all([part for part in parts if isinstance(part, Polygon)])
 
 
-def _continuous(polygon: Polygon) -> BaseGeometry:
-    shell = _ring(shapely.get_coordinates(polygon.exterior))
-    middle = (shell[:, 0].min() + shell[:, 0].max()) / 2.0
-    holes = []
-    for interior in polygon.interiors:
-        hole = _ring(shapely.get_coordinates(interior))
-        hole[:, 0] += 360.0 * np.round((middle - hole[:, 0].mean()) / 360.0)
-        holes.append(hole)
-    return shapely.make_valid(Polygon(shell, holes))
+def _rings(polygon: Polygon) -> list[Floats]:
+    """The rings as vertices (lon, lat), shape (n, 2), the first only once and none twice in a row."""
+    rings = [shapely.get_coordinates(ring) for ring in (polygon.exterior, *polygon.interiors)]
+    return [ring[:-1][(ring[:-1] != ring[1:]).any(axis=1)] for ring in rings]
 
 
-def _ring(coordinates: Floats) -> Floats:
-    ring = np.column_stack([unwrap(coordinates[:, 0]), coordinates[:, 1]])
-    if turns(ring[:, 0]):
-        ring = over_pole(ring, float(np.copysign(90.0, ring[:, 1].mean())))
-    return ring
+def _crosses(ring: Floats) -> bool:
+    lon, lat = ring.T
+    after_lon, after_lat = np.roll(ring, -1, axis=0).T
+    long = np.abs(after_lon - lon) > 180.0
+    along_a_pole = (np.abs(lat) >= 90.0 - _ROUNDING) & (np.abs(after_lat) >= 90.0 - _ROUNDING)
+    level = np.abs(after_lat - lat) <= _ROUNDING
+    on_meridian = np.abs(np.abs(lon) - 180.0) <= _ROUNDING
+    # Whether the edge from each vertex runs along +180, or along -180.
+    meridian = on_meridian & np.roll(on_meridian, -1) & ~long & ~level
+    around = on_meridian & np.roll(on_meridian, -1) & level & np.roll(meridian, 1) & np.roll(meridian, -1)
+    return bool((long & ~along_a_pole & ~around).any())
+
+
+def _even_odd(polygon: Polygon) -> BaseGeometry:
+    rings = _rings(polygon)
+    # Some files (Natural Earth's Antarctica) leave out the last metres at the pole, which no one means as a hole.
+    kept = [ring for ring in rings if not (_crosses(ring) and np.abs(ring[:, 1]).min() > 90.0 - _POLAR_GAP_DEG)]
+    held = Polygon()
+    for ring in kept or rings:
+        held = held.symmetric_difference(_held(ring))
+    return held
+
+
+def _held(ring: Floats) -> BaseGeometry:
+    """What one ring holds, in the plane."""
+    if not _crosses(ring):
+        return wrapped(shapely.make_valid(Polygon(ring)))
+    closed = np.vstack([ring, ring[:1]])
+    steps = np.abs(normalize_lon(np.diff(closed[:, 0])))
+    if ((steps == 180.0) & (np.abs(closed[:-1, 1]) < 90.0) & (np.abs(closed[1:, 1]) < 90.0)).any():
+        raise ValueError("an edge of exactly 180 degrees has no shorter way around")
+    line = np.column_stack([unwrap(closed[:, 0]), closed[:, 1]])
+    if abs(turns(line[:, 0])) > 1:
+        raise ValueError("a ring goes around the Earth more than once")
+    if turns(line[:, 0]):
+        mean = float(np.average(line[1:, 1] + line[:-1, 1], weights=np.diff(line[:, 0])))
+        if abs(mean) < _ROUNDING:
+            raise ValueError("a ring along the equator may hold either half of the Earth")
+        line = over_pole(line, float(np.copysign(90.0, mean)))
+    return wrapped(shapely.make_valid(Polygon(line)))

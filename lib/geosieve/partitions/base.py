@@ -10,6 +10,7 @@ import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -113,7 +114,7 @@ class Published:
 
 
 class Tables(Protocol):
-    """The committed tables that a definition may need to be built, read on the driver."""
+    """The committed tables and the files that a definition may need to be built, read on the driver."""
 
     def catalog(self, collection: str) -> list[CatalogedFile]:
         """The files of a raster collection. InputError names those that there are."""
@@ -121,6 +122,10 @@ class Tables(Protocol):
 
     def published(self, root: str, partition: str, run: str) -> Published:
         """A partition that was built: `run` is a run id or `latest`. InputError names those that there are."""
+        ...
+
+    def local_copy(self, uri: str) -> AbstractContextManager[str]:
+        """A file or folder of any store as a path on the driver's disk. InputError if there is none."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pandas as pd
@@ -13,6 +14,7 @@ from pyspark.sql import functions as F
 from geosieve.partitions.base import CatalogedFile, Partition, PartitionDefinition, Published, region_table
 from geosieve.partitions.catalog import read_catalog
 from geosieve.runtime.errors import InputError, redact
+from geosieve.runtime.files import Files
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
@@ -95,6 +97,9 @@ class CommittedTables:
         known_columns = {name: pa.array([r[name] for r in regions]) for name in ("wkb", *columns[1:])}
         table = region_table([r["name"] for r in regions], **_typed(known_columns))
         return Published(row["kind"], row["partition_hash"], json.loads(row["definition"]), table)
+
+    def local_copy(self, uri: str) -> AbstractContextManager[str]:
+        return Files(self.spark).local_copy(uri)
 
 
 def _typed(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from geosieve.runtime.errors import RetryableError
+from geosieve.runtime.errors import InputError, RetryableError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,6 +63,24 @@ class Files:
             return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
         finally:
             stream.close()
+
+    @contextmanager
+    def local_copy(self, uri: str) -> Iterator[str]:
+        """A file or folder as a path on this machine, for readers that know no Hadoop; a copy is gone afterwards.
+
+        InputError if there is none.
+        """
+        store, path = self._at(uri)
+        if not store.exists(path):
+            raise InputError("there is no such file", where=uri)
+        if store.getScheme() == "file":
+            yield str(path.toUri().getPath())
+            return
+        with TemporaryDirectory(prefix="geosieve-") as folder:
+            copy = f"{folder}/copy"
+            # By the raw local file system: the other one writes checksum files beside it.
+            store.copyToLocalFile(False, path, self._jvm.org.apache.hadoop.fs.Path(f"file:{copy}"), True)
+            yield copy
 
     def write_text(self, uri: str, text: str) -> None:
         """Write a whole file, replacing one that is there; it appears at once, complete."""

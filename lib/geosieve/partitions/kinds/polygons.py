@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,11 +14,11 @@ import pyarrow.parquet as pq
 import pyogrio
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, field_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from geosieve.geo.antimeridian import has_long_edges, shortest_edges
+from geosieve.geo.antimeridian import areas_of, crosses, shortest_edges
 from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.sampling import gdal_options, gdal_path
@@ -43,28 +44,48 @@ class Definition(PartitionDefinition):
     )
     layer: str | None = Field(None, description="layer of the file; the first if not given")
     name_column: str
+    encoding: str | None = Field(
+        None,
+        description="of names, where the file does not say it: a Shapefile without .cpg; for instance windows-1252",
+    )
+    repeated_names: Literal["refuse", "merge"] = Field(
+        "refuse", description="merge: features of one name are one region; its place is that of the first"
+    )
     edges: Literal["planar", "shortest"] = Field(
         "planar",
         description="planar: shapes are cut at ±180, as GeoJSON demands; shortest: edges take the shorter way around",
     )
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str | None) -> str | None:
+        try:
+            return encoding and codecs.lookup(encoding).name
+        except LookupError:
+            raise ValueError(f"there is no encoding {encoding!r}; for instance utf-8, windows-1252, cp932") from None
+
     def build(self, tables: Tables) -> PolygonPartition:
-        wkb, columns, crs = _read_geoparquet(self.uri) if self.uri.endswith("parquet") else self._read()
+        wkb, columns, crs = self._read_geoparquet(tables) if self.uri.endswith("parquet") else self._read()
         if self.name_column not in columns:
             raise ConfigError(
                 f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
                 where=self.uri,
             )
-        names = tuple(str(name) for name in columns[self.name_column])
+        features = Features(self._names(columns[self.name_column]), self.uri)
         try:
-            shapes = _lon_lat(shapely.from_wkb(wkb), crs)
-        except (shapely.errors.GEOSException, TypeError, ProjError) as error:
+            shapes = _lon_lat(shapely.force_2d(features.from_wkb(wkb)), crs)
+        except ProjError as error:
             raise InputError(f"its geometries cannot be read: {error}", where=self.uri) from error
-        missing = [name for name, shape in zip(names, shapes, strict=True) if shape is None or shape.is_empty]
-        if missing:
-            raise InputError(f"{len(missing)} shapes are missing or empty: {', '.join(missing[:5])}", where=self.uri)
-        shapes = self._in_the_plane(shapes, names)
-        _refuse_beyond_the_earth(shapes, names, self.uri)
+        features.refuse(shapely.is_missing(shapes) | shapely.is_empty(shapes), "shapes are missing or empty")
+        coordinates, feature = shapely.get_coordinates(shapes, return_index=True)
+        features.refuse(
+            np.bincount(feature[~np.isfinite(coordinates).all(axis=1)], minlength=len(shapes)) > 0,
+            "shapes have coordinates that are not numbers",
+        )
+        features.refuse_beyond_the_earth(shapes, 180.0 if self.edges == "planar" else 540.0)
+        shapes = self._in_the_plane(shapes, features)
+        features.refuse(shapely.area(shapes) == 0, "shapes have no area")
+        names, shapes = self._one_region_each(features, shapes)
         outlines = tuple(shapely.to_wkb(shapes).tolist())
         return PolygonPartition(self.name, names, outlines, self.content_digest(outline_facts(outlines)))
 
@@ -78,23 +99,105 @@ class Definition(PartitionDefinition):
             if driver not in _FORMATS:
                 # GDAL looks into a file, whatever it is called. Some formats name other files, which would be read.
                 raise InputError(f"its format is {driver}; taken are {', '.join(_FORMATS)}", where=self.uri)
-            meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer)
+            # All other formats are in UTF-8 once GDAL has read them; pyogrio would take some by the locale.
+            encoding = self.encoding or (None if driver == "ESRI Shapefile" else "utf-8")
+            meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer, encoding=encoding)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
             cannot = InputError(f"the polygons cannot be read: {error}", where=self.uri)
             raise of_store(str(error), self.uri) or cannot from error
-        return wkb, dict(zip(meta["fields"], fields, strict=True)), meta["crs"]
-
-    def _in_the_plane(self, shapes: NDArray[np.object_], names: tuple[str, ...]) -> NDArray[np.object_]:
-        if self.edges == "shortest":
-            return np.array([shortest_edges(shape) for shape in shapes], dtype=object)
-        crossing = [name for name, shape in zip(names, shapes, strict=True) if has_long_edges(shape)]
-        if crossing:
+        except UnicodeDecodeError as error:
             raise InputError(
-                f"{len(crossing)} shapes have edges of more than 180 degrees: {', '.join(crossing[:5])}",
+                f"its text is not in {error.encoding}: {error.object!r}",
                 where=self.uri,
-                hint="set edges: shortest if they cross the antimeridian, or cut them there",
+                hint="set encoding, for instance windows-1252",
+            ) from error
+        columns = dict(zip(meta["fields"], fields, strict=True))
+        if encoding is None and meta["encoding"] != "UTF-8":  # GDAL was told by nobody, and the bytes are as they were
+            names = columns.get(self.name_column, ())
+            for number, name in enumerate(names):
+                if isinstance(name, str) and not name.isascii():
+                    raise InputError(
+                        f"nothing says how its names are encoded (there is no .cpg), and feature {number + 1}, "
+                        f"{name!r} if read as {meta['encoding']}, is not in ASCII",
+                        where=self.uri,
+                        hint="set encoding, for instance utf-8 or windows-1252",
+                    )
+        return wkb, columns, meta["crs"]
+
+    def _read_geoparquet(self, tables: Tables) -> tuple[Any, dict[str, Any], str | None]:
+        """WKB, the column of names and the CRS of a GeoParquet file; GDAL of pyogrio's wheels does not read it."""
+        try:
+            with tables.local_copy(self.uri) as path:
+                schema = pq.ParquetDataset(path).schema
+                geo = json.loads((schema.metadata or {})[b"geo"])
+                main = geo["primary_column"]
+                facts = geo["columns"][main]
+                encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
+                if encoding != "WKB":
+                    raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=self.uri)
+                columns: dict[str, Any] = dict.fromkeys(name for name in schema.names if name != main)
+                table = pq.read_table(path, columns=[main, *(c for c in columns if c == self.name_column)])
+        except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"this is no GeoParquet file that can be read: {error!r}", where=self.uri) from error
+        if self.name_column in columns:
+            columns[self.name_column] = table[self.name_column].to_pylist()
+        return table[main].to_pylist(), columns, json.dumps(crs) if crs else None
+
+    def _names(self, values: Any) -> tuple[str, ...]:
+        """Names as text; InputError where a feature has none, or one that was read in a wrong encoding."""
+        names = tuple("" if value is None or value != value else str(value) for value in values)
+        nameless = [number for number, name in enumerate(names, 1) if not name.strip()]
+        if nameless:
+            raise InputError(
+                f"{len(nameless)} features have no {self.name_column!r}: features {_first(nameless)} of {len(names)}",
+                where=self.uri,
+                hint="name them, or leave them out of the file",
             )
-        return np.asarray(shapely.make_valid(shapes))
+        broken = [f"{name!r} (feature {number})" for number, name in enumerate(names, 1) if _misread(name)]
+        if broken or any(isinstance(value, bytes) for value in values):
+            raise InputError(
+                f"{len(broken) or 'all'} names were read, or written, in a wrong encoding: {_first(broken)}",
+                where=self.uri,
+                hint="set encoding, or write the file anew if its names are broken there",
+            )
+        return names
+
+    def _in_the_plane(self, shapes: NDArray[np.object_], features: Features) -> NDArray[np.object_]:
+        plane = np.empty(len(shapes), dtype=object)
+        crossing = np.zeros(len(shapes), dtype=bool)
+        for number, shape in enumerate(shapes):
+            try:
+                crossing[number] = crosses(shape)
+                plane[number] = areas_of(shortest_edges(shape) if self.edges == "shortest" else shape)
+            except ValueError as error:
+                raise InputError(f"{features.called(number)}: {error}", where=self.uri) from error
+        if self.edges == "planar":
+            features.refuse(
+                crossing,
+                "shapes have edges of more than 180 degrees",
+                "set edges: shortest if they cross the antimeridian, or cut them there; an edge that is meant to be "
+                "so long needs vertices between its ends",
+            )
+        return plane
+
+    def _one_region_each(
+        self, features: Features, shapes: NDArray[np.object_]
+    ) -> tuple[tuple[str, ...], NDArray[np.object_]]:
+        """Names and shapes of regions, each name once."""
+        of: dict[str, list[int]] = {}
+        for number, name in enumerate(features.names):
+            of.setdefault(name, []).append(number)
+        repeated = {name: numbers for name, numbers in of.items() if len(numbers) > 1}
+        if not repeated:
+            return features.names, shapes
+        if self.repeated_names == "refuse":
+            name, numbers = next(iter(repeated.items()))
+            raise InputError(
+                f"{len(repeated)} names stand more than once: {name} (features {_first(n + 1 for n in numbers)})",
+                where=self.uri,
+                hint="set repeated_names: merge if features of one name are one region, or take a column of ids",
+            )
+        return tuple(of), np.array([areas_of(shapely.union_all(shapes[n])) for n in of.values()], dtype=object)
 
 
 def outline_facts(outlines: Sequence[bytes]) -> dict[str, Any]:
@@ -110,35 +213,66 @@ def outline_facts(outlines: Sequence[bytes]) -> dict[str, Any]:
     return {"outlines": list(shapely.to_wkb(shapes, output_dimension=2, byte_order=1))}
 
 
-def _refuse_beyond_the_earth(shapes: NDArray[np.object_], names: tuple[str, ...], where: str) -> None:
-    west, south, east, north = shapely.bounds(shapes).T
-    # A little more than the Earth is rounding, also of a transformed CRS.
-    beyond = ~((west >= -180 - _ROUNDING) & (east <= 180 + _ROUNDING))
-    beyond |= ~((south >= -90 - _ROUNDING) & (north <= 90 + _ROUNDING))
-    if beyond.any():
-        found = ", ".join(np.array(names)[beyond][:5])
-        raise InputError(
-            f"{beyond.sum()} shapes reach beyond 180 degrees of longitude or 90 of latitude: {found}",
-            where=where,
-            hint="cut them at the antimeridian; the order of coordinates is longitude, latitude",
+@dataclass(frozen=True)
+class Features:
+    """The features of a file by their names, to tell of which ones something is wrong."""
+
+    names: tuple[str, ...]
+    uri: str
+
+    def called(self, number: int) -> str:
+        """A feature's name and its number in the file, from 1 on."""
+        return f"{self.names[number]} (feature {number + 1})"
+
+    def refuse(self, wrong: NDArray[np.bool_], what: str, hint: str = "") -> None:
+        """InputError that names the first of the features that are wrong, if there are any."""
+        if wrong.any():
+            found = _first(self.called(int(number)) for number in np.flatnonzero(wrong))
+            raise InputError(f"{wrong.sum()} {what}: {found}", where=self.uri, hint=hint)
+
+    def from_wkb(self, wkb: Any) -> NDArray[np.object_]:
+        """Geometries. InputError names the first that cannot be read."""
+        try:
+            return np.asarray(shapely.from_wkb(wkb))
+        except (shapely.errors.GEOSException, TypeError):
+            for number, one in enumerate(wkb):
+                try:
+                    shapely.from_wkb(one)
+                except (shapely.errors.GEOSException, TypeError) as error:
+                    what = f"its geometries cannot be read: {self.called(number)}: {error}"
+                    raise InputError(what, where=self.uri) from error
+            raise
+
+    def refuse_beyond_the_earth(self, shapes: NDArray[np.object_], furthest: float) -> None:
+        """InputError if shapes reach beyond 90 degrees of latitude, or `furthest` of longitude."""
+        west, south, east, north = shapely.bounds(shapes).T
+        # A little more than the Earth is rounding, also of a transformed CRS.
+        beyond = (west < -furthest - _ROUNDING) | (east > furthest + _ROUNDING)
+        beyond |= (south < -90 - _ROUNDING) | (north > 90 + _ROUNDING)
+        self.refuse(
+            beyond,
+            f"shapes reach beyond {furthest:.0f} degrees of longitude or 90 of latitude",
+            "cut them at the antimeridian; the order of coordinates is longitude, latitude",
         )
 
 
-def _read_geoparquet(uri: str) -> tuple[Any, dict[str, Any], str | None]:
-    """WKB, the other columns and the CRS of a GeoParquet file; GDAL of pyogrio's wheels does not read it."""
-    try:
-        table = pq.read_table(uri.replace("s3a://", "s3://", 1))
-        geo = json.loads((table.schema.metadata or {})[b"geo"])
-        main = geo["primary_column"]
-        facts = geo["columns"][main]
-        encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
-    except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
-        cannot = InputError(f"this is no GeoParquet file that can be read: {error!r}", where=uri)
-        raise of_store(str(error), uri) or cannot from error
-    if encoding != "WKB":
-        raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=uri)
-    columns = {name: table[name].to_pylist() for name in table.column_names if name != main}
-    return table[main].to_pylist(), columns, json.dumps(crs) if crs else None
+def _first(items: Iterable[object]) -> str:
+    listed = [str(item) for item in items]
+    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")
+
+
+def _misread(name: str) -> bool:
+    """Whether a text holds U+FFFD or C1 control characters, or is UTF-8 that was read as one byte a letter."""
+    if any(letter == "\ufffd" or "\x80" <= letter <= "\x9f" for letter in name):
+        return True
+    for encoding, last in (("latin-1", "\U0010ffff"), ("windows-1252", "\u017f")):  # in 1252, É’ would be a letter
+        try:
+            meant = name.encode(encoding).decode("utf-8")
+        except UnicodeError:
+            continue
+        if meant != name and max(meant) <= last:
+            return True
+    return False
 
 
 def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
