@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from geosieve.runtime.config import Config, RunId, load
+from geosieve.runtime.config import Config, RunId, load, validate
 from geosieve.runtime.errors import ConfigError
 
 
@@ -72,6 +72,17 @@ def test_an_unknown_key_without_a_near_one_gets_the_keys_of_its_own_section(exam
     assert "valid keys: shape, side_km" in _refusal(example, "area={shape: square, side_km: 1, zzz: 2}").what
 
 
+def test_a_value_that_is_none_of_a_few_is_refused_with_the_nearest(example: Path) -> None:
+    what = _refusal(example, "area={shape: sqare, side_km: 1}").what
+    assert "did you mean 'square'?" in what and "circle" in what
+
+    class Sorted(Config):
+        order: Literal["ascending", "descending"]
+
+    with pytest.raises(ConfigError, match=r"order: .*did you mean 'descending'\?"):
+        validate(Sorted, {"order": "decending"}, "c.yaml")
+
+
 def test_every_fault_is_named_with_its_key(example: Path) -> None:
     what = _refusal(example, "workers=0", "name=[1]", "typo_key=1").what
     for key in ("workers: ", "name: ", "typo_key: "):
@@ -130,11 +141,69 @@ def test_the_digest_tells_values_apart_and_not_the_order_or_omission_of_keys(tmp
     assert len(digests[0]) == 64
 
 
-@pytest.mark.parametrize("run", ["2026-11-21", "20261121", "nightly-7"])
-def test_run_ids_that_yaml_takes_for_dates_or_numbers_are_text(tmp_path: Path, run: str) -> None:
-    class Input(Config):
-        run: RunId
+class Input(Config):
+    run: RunId = "latest"
+    sources: list[str] = []
+    weights: dict[str, float] = {}
+    header: bool = True
+    nodata: float | None = None
+    band: int = 1
 
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        *("2026-11-21", "20261121", "nightly-7", "no", "NO", "on", "yes", "off", "y", "n"),
+        *("010", "0o17", "0x1F", "1e3", "1.10", "1.0", "1:30", "12:30:45", "1_000", "+5", "-0", "nan"),
+    ],
+)
+def test_text_that_yaml_takes_for_something_else_is_text(tmp_path: Path, run: str) -> None:
     (tmp_path / "c.yaml").write_text(f"run: {run}\n")
     assert load(Input, tmp_path / "c.yaml").run == run
     assert load(Input, tmp_path / "c.yaml", [f"run={run}"]).run == run
+    (tmp_path / "c.yaml").write_text(f"sources: [{run}]\nweights: {{{run}: 1}}\n")
+    assert load(Input, tmp_path / "c.yaml") == Input(sources=[run], weights={run: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("header: no", Input(header=False)),
+        ("header: off", Input(header=False)),
+        ("header: true", Input(header=True)),
+        ("nodata: 1e3", Input(nodata=1000)),
+        ("nodata: -9999", Input(nodata=-9999)),
+        ("nodata: -3.40282e+38", Input(nodata=-3.40282e38)),
+        ("nodata: .5", Input(nodata=0.5)),
+        ("nodata: -.inf", Input(nodata=float("-inf"))),
+        ("nodata: ~", Input(nodata=None)),
+        ("nodata:", Input(nodata=None)),
+        ("nodata: null", Input(nodata=None)),
+        ("band: 010", Input(band=10)),  # as people count
+        ("band: 1_0", Input(band=10)),
+    ],
+)
+def test_where_a_number_or_a_boolean_is_wanted_text_is_read_as_one(tmp_path: Path, text: str, found: Input) -> None:
+    (tmp_path / "c.yaml").write_text(text + "\n")
+    assert load(Input, tmp_path / "c.yaml") == found
+    (tmp_path / "c.yaml").write_text("run: r\n")
+    key, _, value = text.partition(":")
+    assert load(Input, tmp_path / "c.yaml", [f"{key}={value}"]) == found.model_copy(update={"run": "r"})
+
+
+def test_nodata_may_be_yaml_s_nan(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("nodata: .nan\n")
+    nodata = load(Input, tmp_path / "c.yaml").nodata
+    assert nodata is not None and nodata != nodata
+
+
+def test_a_boolean_is_no_name(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("sources: [true]\n")
+    with pytest.raises(ConfigError, match=r"sources\.0: .*string"):
+        load(Input, tmp_path / "c.yaml")
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text("run: a\nweights:\n  x: 1\n  y: 2\n  x: 3\n")
+    with pytest.raises(ConfigError, match=r"(?s)key 'x' stands there twice.*line 3"):
+        load(Input, tmp_path / "c.yaml")

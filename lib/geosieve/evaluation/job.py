@@ -26,6 +26,7 @@ from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.files import Files
 from geosieve.runtime.job import Context
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import EVALUATIONS, REJECTS
 
@@ -61,7 +62,8 @@ class EvaluateConfig(Config):
             raise ValueError(f"truth.strata: {', '.join(sorted(reserved)) or 'a name'} cannot stand there (twice)")
         strata += [CONTINENT] if self.continent else []
         if self.balance is not None and self.balance not in strata:
-            raise ValueError(f"balance: {self.balance!r} is none of the strata {', '.join(strata) or '(none)'}")
+            near = did_you_mean(self.balance, strata)
+            raise ValueError(f"balance: {self.balance!r} is none of the strata {', '.join(strata) or '(none)'}; {near}")
         return self
 
 

@@ -9,11 +9,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
-from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED
+from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED, refuse_unknown_sources
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
 from geosieve.partitions.published import LABEL_JOB
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
@@ -75,6 +76,7 @@ def region_names(
 def _runs(spark: SparkSession, truth: TableTruth, names: list[str]) -> list[Run]:
     runs = committed_runs(spark, truth.root, labels_table(names) if names else IMAGES)
     if not names and truth.sources:
+        refuse_unknown_sources(truth.sources, runs, truth.root)
         runs = [run for run in runs if run.values[SOURCE] in truth.sources]
     return runs
 
@@ -90,5 +92,7 @@ def _check_labelled(spark: SparkSession, truth: TableTruth, runs: list[Run], nam
     missing = sorted(set(names) - set(have))
     if missing:
         raise InputError(
-            f"truth.strata: run {run} has no label of {', '.join(missing)}; it has {', '.join(have)}", where=truth.root
+            f"truth.strata: run {run} has no label of {', '.join(missing)}; it has {', '.join(have)}",
+            where=truth.root,
+            hint=did_you_mean(missing[0], have),
         )

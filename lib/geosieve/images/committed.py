@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pydantic import Field
 from pyspark.sql import SparkSession
 
 from geosieve.runtime.config import Config, RunId
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import Run, committed_runs, select_runs
 from geosieve.tables.schemas import IMAGES
 
@@ -26,11 +30,24 @@ class ImagesInput(Config):
 
 
 def image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
-    """The committed runs that are meant. InputError if there are none."""
+    """The committed runs that are meant. InputError if there are none, or none of one of the sources."""
     runs = committed_runs(spark, images.root, IMAGES)
+    refuse_unknown_sources(images.sources, runs, images.root)
     if images.sources:
         runs = [run for run in runs if run.values["source"] in images.sources]
     return select_runs(runs, images.run, f"{images.root}/{IMAGES.name}")
+
+
+def refuse_unknown_sources(names: Iterable[str], runs: list[Run], root: str) -> None:
+    """InputError names the sources that have no run, and those that have."""
+    known = sorted({run.values["source"] for run in runs})
+    missing = sorted(set(names) - set(known))
+    if missing:
+        raise InputError(
+            f"no images of source {', '.join(missing)}; there are {', '.join(known) or 'none'}",
+            where=f"{root}/{IMAGES.name}",
+            hint=did_you_mean(missing[0], known),
+        )
 
 
 def found_images(runs: list[Run]) -> dict[str, str]:

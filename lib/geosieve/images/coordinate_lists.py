@@ -9,7 +9,6 @@ hold the value.
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -38,6 +37,7 @@ from pyspark.sql.types import (
 from geosieve.images.sources import Columns
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
+from geosieve.runtime.names import nearest
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
@@ -148,13 +148,11 @@ def _check_mapped(columns: Names, header: Sequence[str], uri: str, key: str) -> 
             continue
         if theirs in header:
             raise InputError(f"{key}.columns.{ours}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
-        by_folded = {name.casefold(): name for name in header}
-        near = difflib.get_close_matches(theirs.casefold(), by_folded, n=3, cutoff=0.5)
-        advice = ", ".join(repr(by_folded[name]) for name in near)
+        near = ", ".join(repr(name) for name in nearest(theirs, header))
         raise InputError(
             f"{key}.columns.{ours}: there is no column {theirs!r}",
             where=uri,
-            hint=f"nearest: {advice}" if advice else f"its columns: {', '.join(header)[:500]}",
+            hint=f"nearest: {near}" if near else f"its columns: {', '.join(header)[:500]}",
         )
 
 

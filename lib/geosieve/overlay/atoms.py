@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.runtime.names import advice
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -45,7 +46,7 @@ class Overlay:
         """Number of a partition among the overlay's. KeyError if it is none of them."""
         names = [p.name for p in self.partitions]
         if partition not in names:
-            raise KeyError(f"partition {partition!r} is not in the overlay; it has {', '.join(names)}")
+            raise KeyError(f"partition {partition!r} is not in the overlay; {advice(partition, names, 'it has')}")
         return names.index(partition)
 
     @cached_property

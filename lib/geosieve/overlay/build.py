@@ -28,6 +28,7 @@ from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
 from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.job import Context
+from geosieve.runtime.names import advice
 from geosieve.tables.arrow import chunks
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
@@ -66,8 +67,10 @@ class OverlayConfig(PartitionsConfig):
         unknown = sorted(self.reduce.keys() - set(names))
         if self.land is not None and self.land.name in names:
             raise ValueError(f"land: a partition is named {self.land.name!r} too; give it a name of its own")
-        if unknown or any(k < 1 for k in self.reduce.values()):
-            raise ValueError(f"reduce: names {unknown} are no partitions" if unknown else "reduce: at least 1")
+        if unknown:
+            raise ValueError(f"reduce: names {unknown} are no partitions; {advice(unknown[0], names, 'partitions')}")
+        if any(k < 1 for k in self.reduce.values()):
+            raise ValueError("reduce: at least 1")
         return self
 
 

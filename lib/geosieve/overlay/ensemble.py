@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.structure import Structure
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import advice
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -116,7 +117,9 @@ class Ensemble:
         """
         unknown = sorted(predictions.keys() - {p.name for p in self.predictors})
         if unknown:
-            raise InputError(f"the ensemble has no predictor {', '.join(unknown)}")
+            known = [p.name for p in self.predictors]
+            hint = advice(unknown[0], known, "its predictors")
+            raise InputError(f"the ensemble has no predictor {', '.join(unknown)}", hint=hint)
         sizes = {of.values.shape[0] for of in predictions.values()}
         if len(sizes) > 1:
             raise InputError(f"predictors have different numbers of images: {sorted(sizes)}")

@@ -6,7 +6,6 @@ A kind of partition is one module in `geosieve.partitions.kinds` with a class `D
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
 from geosieve.runtime.identity import content_digest
+from geosieve.runtime.names import advice
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -167,8 +167,7 @@ def parse_definition(content: Mapping[str, Any], where: str) -> PartitionDefinit
     """The definition in a mapping, as its `kind` says. ConfigError names the nearest kind or key."""
     kind = content.get("kind")
     if kind not in kinds():
-        near = difflib.get_close_matches(str(kind), kinds(), n=1)
-        advice = f"did you mean {near[0]!r}?" if near else f"kinds: {', '.join(kinds())}"
-        raise ConfigError(f"kind: there is no kind of partition {kind!r}; {advice}", where=where)
+        hint = advice(str(kind), kinds(), "kinds")
+        raise ConfigError(f"kind: there is no kind of partition {kind!r}; {hint}", where=where)
     definition: type[PartitionDefinition] = importlib.import_module(f"geosieve.partitions.kinds.{kind}").Definition
     return validate(definition, content, where)

@@ -7,6 +7,7 @@ from pyspark.sql import Row, SparkSession
 from geosieve.partitions.base import CatalogedFile
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import RASTER_CATALOG
 
@@ -19,11 +20,11 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
     every = committed_runs(spark, root, RASTER_CATALOG)
     runs = [r for r in every if r.values["collection"] == collection]
     if not runs:
-        known = ", ".join(sorted({r.values["collection"] for r in every})) or "none"
+        known = sorted({r.values["collection"] for r in every})
         raise InputError(
-            f"no catalogue of raster collection {collection!r}; catalogued: {known}",
+            f"no catalogue of raster collection {collection!r}; catalogued: {', '.join(known) or 'none'}",
             where=f"{root}/{RASTER_CATALOG.name}",
-            hint="run catalog_rasters for it first",
+            hint=did_you_mean(collection, known) or "run catalog_rasters for it first",
         )
     rows = read_runs(spark, root, RASTER_CATALOG, select_runs(runs, run, f"raster collection {collection}")).collect()
     return [_cataloged(row) for row in rows]

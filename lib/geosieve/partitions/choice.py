@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from geosieve.partitions.base import PartitionDefinition, parse_definition
 from geosieve.runtime.config import Config, RunId, read_yaml
+from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.names import advice
 
 
 class RastersInput(Config):
@@ -18,11 +22,23 @@ class RastersInput(Config):
 
 
 def look_up(entry: Any, folder: str) -> PartitionDefinition:
-    """The definition in `folder` of a name, or a definition that is written out."""
-    if isinstance(entry, str):
-        where = f"{folder}/{entry}.yaml"
-        return parse_definition({"name": entry, **read_yaml(where)}, where)
-    return parse_definition(entry, "partitions")
+    """The definition in `folder` of a name, or a definition that is written out.
+
+    ConfigError names the nearest of the partitions in `folder`.
+    """
+    if isinstance(entry, dict):
+        return parse_definition(entry, "partitions")
+    if isinstance(entry, bool) or not isinstance(entry, str | int | float):
+        raise ConfigError(
+            f"{json.dumps(entry)} is no name of a partition", where="partitions", hint="if it is one, put it in quotes"
+        )
+    path = Path(folder) / f"{entry}.yaml"
+    if not path.exists():
+        known = (file.stem for file in Path(folder).glob("*.yaml"))
+        raise ConfigError(
+            f"there is no partition {str(entry)!r}", where=folder, hint=advice(str(entry), known, "its partitions")
+        )
+    return parse_definition({"name": entry, **read_yaml(path)}, str(path))
 
 
 class PartitionsConfig(Config):

@@ -15,6 +15,7 @@ from geosieve.partitions.base import CatalogedFile, Partition, PartitionDefiniti
 from geosieve.partitions.catalog import read_catalog
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
@@ -83,12 +84,13 @@ class CommittedTables:
             found = read_runs(self.spark, root, PARTITIONS, runs).collect()
             of = {(row["run_id"], row["partition"]): row for row in found}
             rows = {r.run_id: of[r.run_id, partition] for r in runs if (r.run_id, partition) in of}
+            names = {name for _, name in of}
             known = ", ".join(sorted({f"{name} (run {run_id})" for run_id, name in of}))
         if not rows or (run != "latest" and run not in rows):
             raise InputError(
                 f"no partition {partition!r} was built in run {run!r}; built: {known if runs else 'none'}",
                 where=f"{root}/{PARTITIONS.name}",
-                hint=f"run {BUILD_JOB} first",
+                hint=(runs and did_you_mean(partition, names - {partition})) or f"run {BUILD_JOB} first",
             )
         row = rows[run] if run in rows else list(rows.values())[-1]
         frame = read_runs(self.spark, root, REGIONS, [listed[row["run_id"]]]).where(F.col("partition") == partition)

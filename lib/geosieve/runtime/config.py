@@ -1,25 +1,32 @@
-"""Configuration: YAML files checked by pydantic models, overridden by `--set a.b=c`."""
+"""Configuration: YAML files checked by pydantic models, overridden by `--set a.b=c`.
+
+Text stays text: of plain words only `true`, `false` and `null` are anything else, and a number is one only if it is
+written as Python writes it. `no` is Norway, `010`, `1e3`, `1.10` and `1:30` may be ids; where a number or a boolean is
+wanted, they are read as such.
+"""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.names import advice, did_you_mean
 
 
 class Config(BaseModel):
     """Base of every configuration class: unknown keys are refused and values do not change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A number in the place of a name (`name: 12`) is text that looks like one.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     def digest(self) -> str:
         """SHA-256 of the canonical JSON form, in hex."""
@@ -30,10 +37,49 @@ class Config(BaseModel):
 C = TypeVar("C", bound=Config)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without the surprises of version 1.1: no `no`, octals, base 60 or dates, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        for key, times in keys.items():
+            if times > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
+        """The number, if it is written back as it stands (or is YAML's `.nan` or `.inf`); else the text."""
+        text = str(self.construct_scalar(node))
+        if text.lower().lstrip("+-") in (".nan", ".inf"):
+            return float(text.replace(".", ""))
+        for number in (int, float):
+            try:
+                if str(number(text)) == text:
+                    return number(text)
+            except ValueError:
+                pass
+        return text
+
+
+_Loader.yaml_implicit_resolvers = {}
+for _tag, _pattern, _first in (
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+    ("number", r"[-+]?[.\d].*", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor("tag:yaml.org,2002:number", _Loader.construct_number)
+
+
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read one YAML mapping. ConfigError if the file is missing, no YAML, or no mapping."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = _parse(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError("no such configuration file", where=str(path), hint="see conf/ for examples") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -43,12 +89,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _as_run_id(value: Any) -> Any:
-    """YAML takes 2026-11-21 for a date and 20261121 for a number."""
-    return str(value) if isinstance(value, date) or type(value) is int else value
-
-
-RunId = Annotated[str, BeforeValidator(_as_run_id)]
+RunId: TypeAlias = str
 """A run id in a configuration, or a word for several."""
 
 
@@ -77,7 +118,7 @@ def _apply(content: dict[str, Any], override: str) -> None:
     if not equals or not key:
         raise ConfigError(f"--set {override!r} is not of the form key=value", where="--set")
     try:
-        value = yaml.safe_load(text)
+        value = _parse(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {key}: the value is not YAML: {error}", where="--set") from error
     *parents, last = key.split(".")
@@ -91,12 +132,15 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _describe(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"]) or "(whole file)"
-    if fault["type"] != "extra_forbidden":
-        return f"{key}: {fault['msg']}"
-    valid = _fields_at(model, fault["loc"][:-1])
-    near = difflib.get_close_matches(str(fault["loc"][-1]), valid, n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]!r}?" if near else f"valid keys: {', '.join(sorted(valid))}"
-    return f"{key}: unknown key; {advice}"
+    if fault["type"] == "extra_forbidden":
+        valid = _fields_at(model, fault["loc"][:-1])
+        return f"{key}: unknown key; {advice(str(fault['loc'][-1]), valid, 'valid keys')}"
+    if fault["type"] in ("literal_error", "union_tag_invalid"):
+        context = fault["ctx"]
+        listed = re.findall(r"'([^']*)'", str(context.get("expected", context.get("expected_tags"))))
+        near = did_you_mean(str(context.get("tag", fault["input"])), listed)
+        return f"{key}: {fault['msg']}" + (f"; {near}" if near else "")
+    return f"{key}: {fault['msg']}"
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:

@@ -17,7 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.images.committed import NO_POSITION, POSITIONED, found_images, image_runs
+from geosieve.images.committed import NO_POSITION, POSITIONED, found_images, image_runs, refuse_unknown_sources
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.job import Context
 from geosieve.runtime.report import JobReport
@@ -146,13 +146,8 @@ class _Splitter:
 
 def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:
     runs = image_runs(spark, config.images)
-    known = sorted({run.values["source"] for run in runs})
-    asked = [*config.images.sources, *(source for split in config.splits for source in split.sources)]
-    missing = sorted(set(asked) - set(known))
-    if missing:
-        raise InputError(
-            f"no images of source {', '.join(missing)}; there are {', '.join(known)}", where=config.images.root
-        )
+    named = [source for split in config.splits for source in split.sources]
+    refuse_unknown_sources(named, runs, config.images.root)
     return runs
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from pyspark.sql import functions as F
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
 from geosieve.partitions.published import LABEL_JOB
 from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.names import advice, did_you_mean
 from geosieve.splits.config import LabelsInput
 from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
@@ -40,9 +40,8 @@ class Classes:
         known = list(dict.fromkeys(self.regions[partition].values()))
         wanted = set(names)
         for name in sorted(wanted - set(known)):
-            near = difflib.get_close_matches(name, known, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"regions: {', '.join(known[:30])}"
-            raise ConfigError(f"partition {partition} has no region {name!r}", where=self.run.uri, hint=advice)
+            hint = advice(name, known, "regions")
+            raise ConfigError(f"partition {partition} has no region {name!r}", where=self.run.uri, hint=hint)
         return {number: name for number, name in self.regions[partition].items() if name in wanted}
 
     def name(self, partition: str, region: int | None) -> str:
@@ -68,7 +67,7 @@ def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str])
         raise InputError(
             f"the labels have no partition {', '.join(repr(name) for name in missing)}; they have {', '.join(have)}",
             where=run.uri,
-            hint="label the images with it first, or choose another labels.run",
+            hint=did_you_mean(missing[0], have) or "label the images with it first, or choose another labels.run",
         )
     names = described[REGIONS.name].where(F.col("partition").isin(partitions)).select("partition", "name", "region")
     regions: dict[str, dict[int, str]] = {name: {} for name in partitions}

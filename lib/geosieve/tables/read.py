@@ -10,6 +10,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.runtime.errors import InputError, RetryableError
 from geosieve.runtime.files import Files, literal
+from geosieve.runtime.names import did_you_mean
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
 
@@ -60,7 +61,8 @@ def select_runs(runs: list[Run], which: str | Literal["latest", "all"], where: s
         chosen = [run for run in runs if which in ("all", run.run_id)]
     if not chosen:
         known = ", ".join(run.run_id for run in runs) or "none"
-        raise InputError(f"no committed run {which!r}; committed runs: {known}", where=where)
+        near = did_you_mean(which, (run.run_id for run in runs))
+        raise InputError(f"no committed run {which!r}; committed runs: {known}", where=where, hint=near)
     return chosen
 
 

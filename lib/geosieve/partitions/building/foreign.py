@@ -16,6 +16,7 @@ from geosieve.partitions.base import region_table
 from geosieve.partitions.building import adaptive_s2, quadtree
 from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, Built
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import did_you_mean
 
 I8 = NDArray[np.int64]
 
@@ -85,7 +86,11 @@ def _read(text: str, columns: list[str], types: dict[str, type], where: str) -> 
         raise InputError(f"this is no CSV: {error}", where=where) from None
     missing = [column for column in columns if column not in rows.columns]
     if missing:
-        raise InputError(f"missing columns: {', '.join(missing)}; there are {', '.join(rows.columns)}", where=where)
+        raise InputError(
+            f"missing columns: {', '.join(missing)}; there are {', '.join(rows.columns)}",
+            where=where,
+            hint=did_you_mean(missing[0], rows.columns),
+        )
     if rows.empty:
         raise InputError("there are no cells", where=where)
     for column in columns:

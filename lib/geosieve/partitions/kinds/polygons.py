@@ -25,6 +25,7 @@ from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
 from geosieve.runtime.identity import nanodegrees
+from geosieve.runtime.names import did_you_mean
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -70,6 +71,7 @@ class Definition(PartitionDefinition):
             raise ConfigError(
                 f"name_column: there is no column {self.name_column!r}; columns: {', '.join(columns)}",
                 where=self.uri,
+                hint=did_you_mean(self.name_column, columns),
             )
         features = Features(self._names(columns[self.name_column]), self.uri)
         try:
