@@ -366,14 +366,14 @@ def test_cells_may_start_deeper_than_the_first_count(workspace: Workspace) -> No
 def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
     workspace: Workspace, tmp_path: Path, parents: str, expected: list[int]
 ) -> None:
-    """The first fine cell lies in the first coarse one, but the mean of its images is said to be in the second."""
+    """The first fine cell lies in the first coarse one, but touches ±180: its mean longitude is in the second."""
     header = "num_images,2\nmin,0\nclass_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean\n"
 
     def token(lat: float, lon: float, level: int) -> str:
         return str(s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(lat, lon)).parent(level).to_token())
 
     for name, level in (("coarse", 4), ("fine", 8)):
-        rows = f"0,{token(48.85, 2.35, level)},9,-33.9,151.2\n1,{token(-33.87, 151.2, level)},9,-33.9,151.2\n"
+        rows = f"0,{token(-16.8, -179.9, level)},9,-16.8,151.2\n1,{token(-16.8, 151.2, level)},9,-16.8,151.2\n"
         (tmp_path / f"{name}.csv").write_text(header + rows)
     family = [{"name": name, "uri": str(tmp_path / f"{name}.csv")} for name in ("coarse", "fine")]
     method = {"method": "geoestimation_csv", "family": family, "parents": parents}

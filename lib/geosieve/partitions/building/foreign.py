@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
@@ -18,9 +20,12 @@ from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, Built
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
 
-I8 = NDArray[np.int64]
+F8 = NDArray[np.float64]
 
 _GEOESTIMATION = ["class_label", "hex_id", "imgs_per_cell", "latitude_mean", "longitude_mean"]
+_KEPT_AS_TEXT = "tokens must be kept as text: what takes them for numbers makes 779 of 0779, and 100000 of 1e5"
+_ROUNDING_DEG = 1e-4  # of means in published files
+_WIDER = 0.05  # of a cell: more than an edge of it can bend away from its vertices
 _EXTRA_ROWS = 2  # in front of the header; their content differs from file to file and is not needed
 
 
@@ -28,7 +33,7 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
     """S2 cells of a GeoEstimation file: `class_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean`.
 
     Two more rows stand in front of the header. Region indices are the class labels. InputError if columns, labels
-    (0 to n - 1, each once), tokens or positions are not as they must be.
+    (0 to n - 1, each once), tokens or positions are not as they must be, or a mean position is not in its cell.
     """
     lines = text.removeprefix("\ufeff").splitlines()
     headers = [n for n, line in enumerate(lines[: _EXTRA_ROWS + 1]) if line.startswith(_GEOESTIMATION[0])]
@@ -38,18 +43,25 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
         )
     rows = _read("\n".join(lines[headers[0] :]), _GEOESTIMATION, {"hex_id": str}, where)
     rows = _in_order(rows, "class_label", where)
+    tokens = rows["hex_id"].to_numpy(dtype=str)
     try:
-        ids = s2.from_tokens(rows["hex_id"].to_numpy(dtype=str))
-        adaptive_s2.cells_of(ids)
+        ids = s2.from_tokens(tokens)
     except ValueError as error:
-        raise InputError(f"hex_id: {error}", where=where) from None
+        raise InputError(f"hex_id: {error}", where=where, hint=_KEPT_AS_TEXT) from None
+    if (s2.levels(ids) == 0).any():
+        whole = tokens[s2.levels(ids) == 0][0]
+        raise InputError(f"hex_id: {whole!r} is a sixth of the Earth (level 0)", where=where, hint=_KEPT_AS_TEXT)
+    shapes, areas = adaptive_s2.outlines(ids)
+    means = _Means(rows["latitude_mean"].to_numpy(float), rows["longitude_mean"].to_numpy(float), where)
+    means.refuse_outside(_Bounds.of(shapes), "class_label", np.char.add("cell ", tokens), lambda n: _padded(tokens[n]))
+    try:
+        adaptive_s2.cells_of(ids)
     except InputError as error:
         raise InputError(error.what, where=where) from None
     images = rows["imgs_per_cell"]
     if not (images.between(0, 2**53) & (images % 1 == 0)).all():
         raise InputError("imgs_per_cell: not a count of images", where=where)
-    shapes, areas = adaptive_s2.outlines(ids)
-    regions = _regions(s2.tokens(ids), shapes, areas, rows["latitude_mean"], rows["longitude_mean"], where)
+    regions = _regions(s2.tokens(ids), shapes, areas, means)
     regions = regions.set_column(regions.schema.get_field_index("n_images"), "n_images", [images.to_numpy(np.int64)])
     return Built.of(name, S2_CELLS, {"method": "geoestimation_csv"}, regions)
 
@@ -57,8 +69,8 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
 def quadtree_boxes(text: str, name: str, where: str) -> Built:
     """Boxes of a file as OSV-5M's: `cluster_id,min_lat,min_lon,max_lat,max_lon,mean_lat,mean_lon`.
 
-    Region indices are the cluster ids. InputError if ids or positions are not as they must be, or the boxes are not of
-    one quadtree with halves at midpoints.
+    Region indices are the cluster ids. InputError if ids or positions are not as they must be, a mean position is not
+    in its box, or the boxes are not of one quadtree with halves at midpoints.
     """
     edges = ["min_lat", "min_lon", "max_lat", "max_lon"]
     rows = _in_order(_read(text, ["cluster_id", *edges, "mean_lat", "mean_lon"], {}, where), "cluster_id", where)
@@ -68,13 +80,15 @@ def quadtree_boxes(text: str, name: str, where: str) -> Built:
         raise InputError(f"box {worst} has no extent", where=where)
     if south.min() < -90 or north.max() > 90 or west.min() < -180 or east.max() > 180:
         raise InputError("a box reaches beyond the Earth; are latitude and longitude swapped?", where=where)
+    shapes = shapely.box(west, south, east, north)  # as published, to the last digit
+    means = _Means(rows["mean_lat"].to_numpy(float), rows["mean_lon"].to_numpy(float), where)
+    means.refuse_outside(_Bounds.of(shapes), "cluster_id", np.full(len(rows), "box"), lambda n: [])
     try:
         root, cells = quadtree.cells_of_boxes(south, west, north, east)
     except InputError as error:
         raise InputError(error.what, where=where) from None
     _, areas = quadtree.outlines(root, cells)
-    shapes = shapely.box(west, south, east, north)  # as published, to the last digit
-    regions = _regions(quadtree.names_of(cells), shapes, areas, rows["mean_lat"], rows["mean_lon"], where)
+    regions = _regions(quadtree.names_of(cells), shapes, areas, means)
     return Built.of(name, QUADTREE, {"method": "quadtree_csv", "bounds": vars(root)}, regions)
 
 
@@ -111,9 +125,88 @@ def _in_order(rows: pd.DataFrame, label: str, where: str) -> pd.DataFrame:
     return ordered
 
 
-def _regions(names: Any, shapes: Any, areas: Any, lat: pd.Series, lon: pd.Series, where: str) -> pa.Table:
-    if not (lat.abs().le(90).all() and lon.abs().le(180).all()):
-        raise InputError("a mean position is not on the Earth; the order is latitude, longitude", where=where)
-    return region_table(
-        names, wkb=shapely.to_wkb(shapes), area_km2=areas, lat=lat.to_numpy(float), lon=lon.to_numpy(float)
-    )
+def _regions(names: Any, shapes: NDArray[np.object_], areas: F8, means: _Means) -> pa.Table:
+    return region_table(names, wkb=shapely.to_wkb(shapes), area_km2=areas, lat=means.lat, lon=means.lon)
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Where means of the latitudes and of the longitudes of points in a cell can be, degrees, shape (n,)."""
+
+    south: F8
+    west: F8
+    north: F8
+    east: F8
+
+    @classmethod
+    def of(cls, shapes: NDArray[np.object_]) -> _Bounds:
+        """Bounds of outlines, a little wider: edges are curved, and means rounded.
+
+        A mean of longitudes says nothing where the cell touches ±180, which is written as either, or a pole.
+        """
+        west, south, east, north = shapely.bounds(shapes).T
+        anywhere = (west <= -180) | (east >= 180) | (south <= -90) | (north >= 90)
+        high, wide = (_ROUNDING_DEG + _WIDER * extent for extent in (north - south, east - west))
+        return cls(
+            south - high,
+            np.where(anywhere, -180.0, west - wide),
+            north + high,
+            np.where(anywhere, 180.0, east + wide),
+        )
+
+    def hold(self, lat: F8 | float, lon: F8 | float) -> NDArray[np.bool_]:
+        """Whether each cell can have this mean position, or each its own."""
+        return np.asarray((lat >= self.south) & (lat <= self.north) & (lon >= self.west) & (lon <= self.east))
+
+
+@dataclass(frozen=True)
+class _Means:
+    """Mean positions, degrees, shape (n,). InputError where one is not on the Earth."""
+
+    lat: F8
+    lon: F8
+    where: str
+
+    def __post_init__(self) -> None:
+        if not ((np.abs(self.lat) <= 90).all() and (np.abs(self.lon) <= 180).all()):
+            raise InputError("a mean position is not on the Earth; the order is latitude, longitude", where=self.where)
+
+    def refuse_outside(
+        self, bounds: _Bounds, label: str, names: NDArray[np.str_], padded: Callable[[int], list[str]]
+    ) -> None:
+        """InputError that names the first cell whose mean position is outside of it, with the likely cause.
+
+        `padded` gives the tokens that a cell's may have been before it lost zeros.
+        """
+        outside = np.flatnonzero(~bounds.hold(self.lat, self.lon))
+        if outside.size == 0:
+            return
+        first = int(outside[0])
+        lat, lon = self.lat[first], self.lon[first]
+        holders = np.flatnonzero(bounds.hold(lat, lon))
+        longer = [token for token in padded(first) if _held_by(token, lat, lon)]
+        if longer:
+            hint = f"{longer[0]} holds it, so the token has lost leading zeros; {_KEPT_AS_TEXT}"
+        elif bounds.hold(lon, lat)[first]:
+            hint = "the cell holds it if latitude and longitude are swapped"
+        elif holders.size:
+            hint = f"{label} {holders[0]} holds it; are rows, labels or columns shifted against each other?"
+        else:
+            hint = "the cells and the mean positions are not of one partition"
+        raise InputError(
+            f"{outside.size} of {self.lat.size} mean positions lie outside of their cells, the first that of {label} "
+            f"{first}: {names[first]} spans latitudes {bounds.south[first]:.4f} to {bounds.north[first]:.4f} and "
+            f"longitudes {bounds.west[first]:.4f} to {bounds.east[first]:.4f}, the position is {lat}, {lon}",
+            where=self.where,
+            hint=hint,
+        )
+
+
+def _padded(token: str) -> list[str]:
+    """A token with one to all of the leading zeros that it can have lost."""
+    return [token.rjust(length, "0") for length in range(len(token) + 1, 17)]
+
+
+def _held_by(token: str, lat: float, lon: float) -> bool:
+    ids = s2.from_tokens(np.array([token]))
+    return bool(_Bounds.of(adaptive_s2.outlines(ids)[0]).hold(lat, lon)[0])
