@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from py4j.protocol import Py4JError, Py4JNetworkError
 from pyspark.sql import SparkSession
 
 from geosieve.runtime import errors
@@ -82,6 +83,118 @@ def test_own_errors_raised_in_a_worker_arrive_as_they_are(
 def test_foreign_failures_are_told_apart_by_what_they_say(text: str, code: int, says: str) -> None:
     message, found = explain(RuntimeError(text))
     assert (found, says in message) == (code, True), message
+
+
+_FRAMES = "\n".join(
+    f"\tat org.apache.spark.scheduler.DAGScheduler.$anonfun$abortStage${k}(DAGScheduler.scala:{k})" for k in range(500)
+)
+_CALL = "An error occurred while calling o61.save.\n: org.apache.spark.SparkException: "
+_STAGE = f"{_CALL}Job aborted due to stage failure: Task 3 in stage 1.0 failed 4 times, most recent failure: "
+_LOST_TASK = f"{_STAGE}Lost task 3.3 in stage 1.0 (TID 7) (node-7 executor 5): "
+_SHUFFLE_FILE = "/mnt/spark/blockmgr-998cc4f7-0a97/3e/shuffle_9_868_0.index"
+
+
+def _trace(headline: str, *causes: str) -> str:
+    driver = f"\n{_FRAMES}\n\nDriver stacktrace:\n{_FRAMES}"
+    return headline + driver + "".join(f"\nCaused by: {cause}\n{_FRAMES}\n\t... 32 more" for cause in causes)
+
+
+# Shortened from what is reported publicly of Spark on YARN, Kubernetes and EMR.
+CLUSTER = {
+    "killed for memory": _trace(
+        f"{_LOST_TASK}ExecutorLostFailure (executor 5 exited caused by one of the running tasks) Reason: Container "
+        "from a bad node: container_01 on host: node-7. Exit status: 137. Diagnostics: Container killed on request. "
+        "Exit code is 137"
+    ),
+    "killed on Kubernetes": _trace(
+        f"{_LOST_TASK}ExecutorLostFailure (executor 5 exited caused by one of the running tasks) Reason: \n"
+        "The executor with id 5 exited with exit code 137(SIGKILL, possible container OOM)."
+    ),
+    "machine lost": _trace(f"{_LOST_TASK}ExecutorLostFailure (executor 5 exited unrelated to the tasks) Slave lost"),
+    "spot machine": _trace(f"{_LOST_TASK}Executor decommission: spot instance interruption"),
+    "no metadata": _trace(
+        f"{_CALL}Job aborted due to stage failure: ShuffleMapStage 9 has failed the maximum allowable number of times: "
+        "4. Most recent failure reason: org.apache.spark.shuffle.MetadataFetchFailedException: Missing an output "
+        "location for shuffle 0 partition 65 \tat org.apache.spark.MapOutputTracker$.status(MapOutputTracker.scala:5)"
+    ),
+    "shuffle file": _trace(
+        f"{_CALL}Job aborted due to stage failure: ResultStage 33 has failed the maximum allowable number of times: 4. "
+        f"Most recent failure reason: org.apache.spark.shuffle.FetchFailedException: {_SHUFFLE_FILE}",
+        f"java.io.FileNotFoundException: {_SHUFFLE_FILE} (No such file or directory)",
+    ),
+    "local file of a shuffle": _trace(
+        f"{_LOST_TASK}java.io.FileNotFoundException: {_SHUFFLE_FILE}.dd7775f5 (No such file or directory)",
+        f"java.io.FileNotFoundException: {_SHUFFLE_FILE}.dd7775f5 (No such file or directory)",
+    ),
+    "worker": _trace(
+        f"{_LOST_TASK}org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)",
+        "org.apache.spark.SparkException: Python worker exited unexpectedly (crashed)",
+        "java.io.EOFException",
+    ),
+    "context": f"{_CALL}Job 3 cancelled because SparkContext was shut down",
+    "files of a write": _trace(
+        f"{_CALL}Job aborted.", "java.io.FileNotFoundException: File file:/t/labels/_temporary/0/task_1 does not exist"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", CLUSTER.values(), ids=CLUSTER.keys())
+def test_what_a_cluster_loses_may_be_tried_again_and_is_no_missing_file(text: str) -> None:
+    message, code = explain(RuntimeError(text))
+    assert code == 75
+    assert "404" not in message and "run again" in message
+    assert len(message) < 3000
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Py4JNetworkError("Answer from Java side is empty"),
+        Py4JError("An error occurred while calling o42.count"),
+        ConnectionRefusedError(111, "Connection refused"),
+        ConnectionResetError(104, "Connection reset by peer"),
+        RuntimeError("An error occurred while trying to connect to the Java server (127.0.0.1:43323)"),
+    ],
+    ids=repr,
+)
+def test_a_dead_jvm_may_be_tried_again(failure: Exception) -> None:
+    message, code = explain(failure)
+    assert (code, "JVM has ended" in message) == (75, True)
+
+
+@pytest.mark.parametrize(
+    ("causes", "code", "says"),
+    [
+        (["java.io.IOException: x", "java.io.FileNotFoundException: No such file or directory: s3a://b/k"], 65, "404"),
+        (["java.io.FileNotFoundException: /d/x.csv (Permission denied)"], 65, "permissions"),
+        (["org.apache.hadoop.security.AccessControlException: Permission denied: user=a, access=WRITE"], 65, "permiss"),
+        (["java.io.IOException: Mkdirs failed to create file:/proc/x (exists=false)"], 65, "permissions"),
+        # Others that are Java's FileNotFoundException and no missing file, or where one was looked for in vain and that
+        # was not what failed.
+        (["java.io.FileNotFoundException: /d/x.csv (Too many open files)"], 70, "Too many open files"),
+        (["java.io.FileNotFoundException: /etc/optional.xml", "java.lang.IllegalStateException: bad"], 70, "bad"),
+        # The disk was full where the shuffle was written: that is what is to be mended.
+        (
+            ["org.apache.spark.shuffle.FetchFailedException: x", "java.io.IOException: No space left on device"],
+            75,
+            "full",
+        ),
+    ],
+)
+def test_the_root_cause_of_a_long_trace_decides(causes: list[str], code: int, says: str) -> None:
+    message, found = explain(RuntimeError(_trace(f"{_CALL}Job aborted.", *causes)))
+    assert (found, says in message) == (code, True), message
+
+
+def test_frames_say_nothing() -> None:
+    frames = "\n".join(
+        f"\tat org.apache.spark.{name}.run({name}.scala:503)"
+        for name in ("FileNotFoundException", "shuffle.FetchFailedException", "deploy.Decommissioner")
+    )
+    suppressed = "\n\tSuppressed: java.io.IOException: close\n\tCaused by: java.io.FileNotFoundException: /x"
+    message, code = explain(RuntimeError(f"{_CALL}Job aborted.\n{frames}\nCaused by: a.B: odd\n{frames}"))
+    assert (code, "odd" in message, "FetchFailed" in message) == (70, True, False)
+    assert explain(RuntimeError(f"{_CALL}Job aborted.\nCaused by: a.B: odd{suppressed}"))[1] == 70
 
 
 def test_an_unknown_failure_names_its_class() -> None:
