@@ -119,7 +119,7 @@ def test_a_mean_of_longitudes_across_180_or_around_a_pole_contradicts_nothing() 
         geoestimation_cells(HEADER + "\n" + rows.replace("-16.8", "-19.8"), "cells", "")
 
 
-@pytest.mark.parametrize("level", [2, 5, 9, 14, 20])
+@pytest.mark.parametrize("level", [3, 5, 9, 14, 20])
 def test_plain_means_of_positions_in_a_cell_are_taken(level: int) -> None:
     rng = np.random.default_rng(level)
     lines = []
