@@ -324,6 +324,8 @@ def test_what_cannot_be_built_is_told(workspace: Workspace) -> None:
     assert code == 78 and "images" in report["error"]
     code, report = workspace.build({**ADAPTIVE, "family": FAMILY[::-1]})
     assert code == 78 and "coarse ones come first" in report["error"]
+    code, report = workspace.build({**ADAPTIVE, "start_level": 9, "deepest_level": 8})
+    assert code == 78 and "start_level 9 is below deepest_level 8" in report["error"]
     code, report = workspace.build({"method": "quadtree_csv", "name": "q", "uri": "/nowhere.csv"})
     assert code == 65 and "/nowhere.csv" in report["error"]
     root = {"root": str(workspace.tables)}
@@ -333,16 +335,43 @@ def test_what_cannot_be_built_is_told(workspace: Workspace) -> None:
 
 
 def test_all_images_at_one_place(workspace: Workspace) -> None:
-    """The cell is a leaf, level 30, which is still assigned; the quadtree is one region."""
+    """The cell is a leaf, level 30, which is still assigned and told; the quadtree is one region."""
     workspace.ingest(np.full(30, 48.8584), np.full(30, 2.2945))
     code, report = workspace.build({**ADAPTIVE, "family": [{"name": "leaf", "img_max": 10}]})
     assert code == 0, report["error"]
+    assert "30 images at 1 different positions" in report["warnings"][0] and "deepest_level" in report["warnings"][0]
     leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(48.8584, 2.2945))
     assert workspace.regions("leaf")["name"].tolist() == [leaf.to_token()]
     code, report = workspace.build({"method": "quadtree", "name": "one"}, "r2")
     assert code == 0, report["error"]
+    assert "30 images at 1 different positions" in report["warnings"][0] and "depth" in report["warnings"][0]
     labels = workspace.label([workspace.built("leaf"), workspace.built("one")])
     assert set(labels["leaf"]) == {0} and set(labels["one"]) == {0}
+
+
+def test_cells_of_images_at_one_place_end_at_the_deepest_level(workspace: Workspace) -> None:
+    """60 images at one position, 10 within some metres of it, and a town: by default the 10 fall out of all cells."""
+    rng = np.random.default_rng(5)
+    eiffel = s2sphere.LatLng.from_degrees(48.8584, 2.2945)
+    around = s2sphere.CellId.from_lat_lng(eiffel).parent(20)
+    near = [s2sphere.CellId(i | 1).to_lat_lng() for i in
+            rng.integers(around.range_min().id(), around.range_max().id(), 10, np.uint64).tolist()]  # fmt: skip
+    lat = np.r_[np.full(60, 48.8584), [p.lat().degrees for p in near], 45 + rng.normal(0, 0.05, 100)]
+    lon = np.r_[np.full(60, 2.2945), [p.lng().degrees for p in near], 7 + rng.normal(0, 0.05, 100)]
+    workspace.ingest(lat, lon)
+    family = [{"name": "cells", "img_max": 50}]
+    code, report = workspace.build({**ADAPTIVE, "img_min": 5, "family": family})
+    assert code == 0, report["error"]
+    leaf = s2sphere.CellId.from_lat_lng(eiffel).to_token()
+    assert any(f"{leaf}: 60 images at 1 different positions" in warning for warning in report["warnings"])
+    assert report["details"]["images"]["cells"]["outside"] >= 1
+
+    code, report = workspace.build({**ADAPTIVE, "img_min": 5, "family": family, "deepest_level": 20}, "r2")
+    assert code == 0, report["error"]
+    assert report["warnings"] == []
+    held = workspace.regions("cells", "r2").set_index("name")["n_images"]
+    assert held[around.to_token()] == 70
+    assert held.sum() == report["details"]["images"]["cells"]["inside"]
 
 
 def test_cells_may_start_deeper_than_the_first_count(workspace: Workspace) -> None:

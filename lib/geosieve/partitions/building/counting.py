@@ -103,6 +103,22 @@ def mean_positions(points: DataFrame, label: Callable[[F8, F8], list[I8]], n: in
     ]
 
 
+def distinct_positions(points: DataFrame, assign: Callable[[F8, F8], I8], regions: I8) -> dict[int, int]:
+    """How many different positions the images of each of a few regions have. One pass over the points."""
+    shared = points.sparkSession.sparkContext.broadcast((assign, regions))
+
+    def keep(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        assign, regions = shared.value
+        for chunk in chunks(batches):
+            region = assign(chunk["lat"].to_numpy(), chunk["lon"].to_numpy())
+            kept = chunk.append_column("region", pa.array(region)).filter(pa.array(np.isin(region, regions)))
+            yield from kept.to_batches()
+
+    found = points.select("lat", "lon").mapInArrow(keep, "lat double, lon double, region bigint")
+    rows = found.groupBy("region").agg(F.count_distinct("lat", "lon").alias("positions")).collect()
+    return {row["region"]: row["positions"] for row in rows}
+
+
 def bounds(points: DataFrame) -> dict[str, Any]:
     """South, west, north, east of the points, and how many there are."""
     row = points.agg(

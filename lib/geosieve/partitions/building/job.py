@@ -47,6 +47,8 @@ def build_partitions(context: Context[BuildConfig]) -> None:
     with report.stage("build"):
         made = config.build.make(Inputs(points, spark))
     report.details = _details(made, found)
+    for warning in made.warnings:
+        report.warn(warning)
     if nowhere is not None:
         report.details["images_without_position"] = nowhere.count()
     with report.stage("write"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.geo import s2
@@ -29,6 +29,9 @@ from geosieve.runtime.files import Files
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
+
+_LEAST_KM2 = 25e-6  # 5 m each way: what smartphones reach under an open sky (gps.gov: 4.9 m)
+_NAMED = 3
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")]
 
@@ -53,6 +56,7 @@ class Made:
 
     partitions: list[Built]
     facts: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
 
 
 class Member(Config):
@@ -69,6 +73,12 @@ class AdaptiveS2(Config):
     family: list[Member] = Field(min_length=1, description="from coarse to fine")
     img_min: int = Field(50, ge=0, description="cells with as many images or fewer are dropped, at start and end")
     start_level: int = Field(2, ge=1, le=30)
+    deepest_level: int = Field(
+        30,
+        ge=1,
+        le=30,
+        description="cells are not split further, however full; 20 (80 m²) is as deep as a GPS can tell",
+    )
 
     @field_validator("family")
     @classmethod
@@ -77,11 +87,18 @@ class AdaptiveS2(Config):
             raise ValueError("img_max must fall from each member to the next: coarse ones come first")
         return family
 
+    @model_validator(mode="after")
+    def _start_above_the_end(self) -> AdaptiveS2:
+        if self.start_level > self.deepest_level:
+            raise ValueError(f"start_level {self.start_level} is below deepest_level {self.deepest_level}")
+        return self
+
     def make(self, inputs: Inputs) -> Made:
         points = inputs.points()
         finest = self.family[-1].img_max
-        histogram = counting.cell_histogram(points, adaptive_s2.leaves, self.start_level, 30, finest)
-        refined = [refine(histogram, self.start_level, 30, m.img_max, self.img_min) for m in self.family]
+        start, deepest = self.start_level, self.deepest_level
+        histogram = counting.cell_histogram(points, adaptive_s2.leaves, start, deepest, finest)
+        refined = [refine(histogram, start, deepest, m.img_max, self.img_min) for m in self.family]
         for member, (cells, _) in zip(self.family, refined, strict=True):
             _refuse_empty(member.name, cells.first.size, int(histogram.images.sum()), self.img_min)
         means = counting.mean_positions(points, S2Family([cells for cells, _ in refined]), len(refined))
@@ -94,7 +111,8 @@ class AdaptiveS2(Config):
             if number:
                 definition["parent"] = self.family[number - 1].name
             partitions.append(Built.of(member.name, S2_CELLS, definition, regions))
-        return Made(partitions, {"images": _coverage(partitions, means)})
+        warnings = _too_small(points, partitions, "set build.deepest_level, for instance 20")
+        return Made(partitions, {"images": _coverage(partitions, means)}, warnings)
 
 
 class Bounds(Config):
@@ -129,7 +147,8 @@ class Quadtree(Config):
         regions = _regions(quadtree.names_of(cells), *quadtree.outlines(root, cells), counts, means[0], None)
         definition = {**self.model_dump(exclude={"name"}), "bounds": vars(root)}
         built = Built.of(self.name, QUADTREE, definition, regions)
-        return Made([built], {"images": _coverage([built], means)})
+        warnings = _too_small(points, [built], "set a smaller build.depth")
+        return Made([built], {"images": _coverage([built], means)}, warnings)
 
 
 class SearchConfig(Config):
@@ -193,7 +212,8 @@ class Geocells(Config):
             facts["cluster_search"] = inner_facts
         means = counting.mean_positions(points, Together([b.assigner() for b in partitions]), len(partitions))
         partitions = [_counted(built, mean) for built, mean in zip(partitions, means, strict=True)]
-        return Made(partitions, facts | {"images": _coverage(partitions, means)})
+        warnings = _too_small(points, partitions, "leave out images that have no position of their own")
+        return Made(partitions, facts | {"images": _coverage(partitions, means)}, warnings)
 
     def _inside(
         self, clusters: Clusters, lat: F8, lon: F8, cell_lat: F8, cell_lon: F8, pieces: list[list[F8]]
@@ -347,6 +367,27 @@ def _counted(built: Built, means: pd.DataFrame) -> Built:
     regions = built.published.regions
     images = means["images"].reindex(np.arange(regions.num_rows), fill_value=0).to_numpy(np.int64)
     return Built.of(built.name, VORONOI, built.published.definition, _set(regions, "n_images", images))
+
+
+def _too_small(points: DataFrame, partitions: list[Built], hint: str) -> list[str]:
+    """A warning for each partition with cells that no GPS can tell apart, naming those with the most images."""
+    warnings = []
+    for built in partitions:
+        regions = built.published.regions
+        images = regions["n_images"].to_numpy()
+        small = np.flatnonzero((regions["area_km2"].to_numpy() < _LEAST_KM2) & (images > 0))
+        if small.size:
+            named = small[np.argsort(-images[small], kind="stable")[:_NAMED]]
+            positions = counting.distinct_positions(points, built.assigner().assign, named)
+            told = "; ".join(
+                f"{regions['name'][n]}: {images[n]} images at {positions[n]} different positions"
+                for n in named.tolist()
+            )
+            warnings.append(
+                f"partition {built.name}: {small.size} cells are smaller than {_LEAST_KM2 * 1e6:.0f} m², which no "
+                f"GPS can tell apart: many images share a position or nearly so ({told}); {hint}"
+            )
+    return warnings
 
 
 def _coverage(partitions: list[Built], means: list[pd.DataFrame]) -> dict[str, dict[str, int]]:
