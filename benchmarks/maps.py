@@ -9,7 +9,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from benchmarks.fabricate import landscan_like
-from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.catalog import RasterSource, catalog_file
 from geosieve.rasters.sampling import RasterFile, gdal_environment
 
 F8 = NDArray[np.float64]
@@ -33,7 +33,7 @@ def files() -> dict[str, Path]:
 
 def cataloged(path: Path) -> RasterFile:
     """What the catalogue says of a file."""
-    row = describe(str(path), RasterSource(collection="benchmark", uri=str(path)))
+    row = catalog_file(str(path), RasterSource(collection="benchmark", uri=str(path)))
     facts = {name: row[name] for name in RasterFile.__dataclass_fields__}
     return RasterFile(**{**facts, "transform": tuple(row["transform"].values())})
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine, from_origin
 
 from geosieve.partitions.base import CatalogedFile
-from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.catalog import RasterSource, catalog_file
 from geosieve.rasters.sampling import RasterFile
 
 
@@ -34,7 +34,7 @@ def world(path: Path, degrees: float = 1.0, seed: int = 0, high: int = 250, **op
 
 def cataloged(path: Path, **source: Any) -> CatalogedFile:
     """What the catalogue says of a file."""
-    row = describe(str(path), RasterSource(collection="test", uri=str(path), **source))
+    row = catalog_file(str(path), RasterSource(collection="test", uri=str(path), **source))
     names = [name for name in RasterFile.__dataclass_fields__ if name != "transform"]
     file = RasterFile(**{name: row[name] for name in names}, transform=tuple(row["transform"].values()))
     return CatalogedFile(file, row["footprint"], row.get("positive_min"), row.get("value_max"))

@@ -1,4 +1,8 @@
-"""`catalog_rasters`: files that make up a map, described once so that no later job has to open them to plan."""
+"""`catalog_rasters`: files that make up a map, described once so that no later job has to open them to plan.
+
+A file is described from its header by one task. Then its pixels are read once, in parts of whole rows of blocks that
+are tasks of their own, for the checksum of its content and its statistics: a single huge file keeps every core busy.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +11,26 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import rasterio
 from affine import Affine
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import BinaryType, StringType, StructField, StructType
+from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType, StructField, StructType
 from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geosieve.geo.antimeridian import WORLD
+from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import footprint
 from geosieve.rasters.sampling import gdal_environment, gdal_path, store_failures
 from geosieve.runtime.config import Config
@@ -35,7 +40,15 @@ from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 
-_STATISTICS_PIXELS = 1 << 22
+_STATISTICS = ("value_min", "value_max", "positive_min")
+_REJECT_FIELDS = ("id", "stage", "error_class", "message")
+_PART_SCHEMA = StructType(
+    [
+        *(StructField("uri", StringType()), StructField("first_row", LongType()), StructField("digests", BinaryType())),
+        *(StructField(name, DoubleType()) for name in _STATISTICS),
+        *(StructField(name, StringType()) for name in ("error_class", "message")),
+    ]
+)
 
 
 class Priority(Config):
@@ -55,7 +68,11 @@ class RasterSource(Config):
     crs: str | None = Field(None, description="CRS of files that do not name theirs, e.g. EPSG:4326")
     nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
     priorities: list[Priority] = []
-    statistics: bool = Field(False, description="read every pixel for minimum and maximum (density buckets need it)")
+    statistics: bool = Field(False, description="note minimum and maximum (fitted density buckets need them)")
+    checksum: Literal["full", "sampled"] = Field(
+        "full",
+        description="of every pixel, or of 16 blocks that are evenly spaced: a change anywhere else goes unnoticed",
+    )
 
     @field_validator("crs")
     @classmethod
@@ -64,6 +81,12 @@ class RasterSource(Config):
             return crs if crs is None else CRS.from_user_input(crs).to_wkt()
         except CRSError as error:
             raise ValueError(f"{crs!r} is no CRS: {error}") from None
+
+    @model_validator(mode="after")
+    def _whole(self) -> RasterSource:
+        if self.statistics and self.checksum == "sampled":
+            raise ValueError("statistics read every pixel anyway: leave out `checksum: sampled`")
+        return self
 
 
 class CatalogConfig(Config):
@@ -89,17 +112,20 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     )
     with report.stage("list"):
         uris = _list(Files(context.spark), source)
-    described = _describe_all(context.spark, uris, source)
+    described = _describe_all(context.spark, uris, source).persist(StorageLevel.MEMORY_AND_DISK)
+    read = _read_all(described, source)
     if context.dry_run:
-        context.show_plan({"files": uris}, {"raster_catalog": described})
+        context.show_plan({"files": uris}, {"raster_catalog": read})
         return
     if not publication.begin():
         report.status = "nothing_to_do"
         return
-    described.persist(StorageLevel.MEMORY_AND_DISK)
+    read.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with report.stage("describe"):
-            rejects = described.where("error_class IS NOT NULL").select(*REJECTS.spark_schema().names)
+            report.details["described"] = described.where("error_class IS NULL").count()
+        with report.stage("read"):
+            rejects = read.where("error_class IS NOT NULL").select(*REJECTS.spark_schema().names)
             classes = {row["error_class"]: row["count"] for row in rejects.groupBy("error_class").count().collect()}
         report.rows_in, report.rejected = len(uris), classes
         if sum(classes.values()) == len(uris):
@@ -110,11 +136,12 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
             )
         with report.stage("write"):
             publication.write(REJECTS, rejects)
-            files = described.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
+            files = read.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
             names = [name for name in RASTER_CATALOG.spark_schema().names if name != "bbox"]
             report.rows_out = publication.write(RASTER_CATALOG, files.select(*names).coalesce(1))
         publication.commit(report.rows_in, report.to_json(status="done"))
     finally:
+        read.unpersist()
         described.unpersist()
 
 
@@ -129,16 +156,19 @@ def _list(files: Files, source: RasterSource) -> list[str]:
     return sorted(uris)
 
 
-def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) -> DataFrame:
-    """One row a file: the catalogue's columns (footprint as WKB), or the rejects' columns."""
+def _schema() -> StructType:
+    """The catalogue's columns (footprint as WKB) and the rejects' columns: a row has the ones or the others."""
     fields = [
         StructField(f.name, BinaryType() if f.name == "footprint" else f.dataType)
         for f in RASTER_CATALOG.spark_schema().fields
         if f.name != "bbox"
     ]
-    reject_fields = [StructField(name, StringType()) for name in ("id", "stage", "error_class", "message")]
-    schema = StructType([*fields, *reject_fields])
+    return StructType([*fields, *(StructField(name, StringType()) for name in _REJECT_FIELDS)])
 
+
+def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) -> DataFrame:
+    """One row a file, as its header says: `_schema` with content and statistics still empty."""
+    schema = _schema()
     arrow = to_arrow_schema(schema)
 
     def describe_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -153,22 +183,97 @@ def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) ->
     return listed.repartition(tasks, "uri").mapInArrow(describe_batches, schema)
 
 
+def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
+    """The described files with their content and statistics; those that cannot be read are rejects."""
+    parted = StructType([*described.schema.fields, StructField("first_row", LongType())])
+    parted_arrow, part_arrow = to_arrow_schema(parted), to_arrow_schema(_PART_SCHEMA)
+    arrow = to_arrow_schema(described.schema)
+
+    def part_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [
+                {**row, "first_row": first}
+                for row in batch.to_pylist()
+                for first in ([0] if source.checksum == "sampled" else parts(row["height"], row["width"]))
+            ]
+            yield pa.RecordBatch.from_pylist(rows, schema=parted_arrow)
+
+    def read_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with gdal_environment():
+            for batch in batches:
+                for row in batch.to_pylist():
+                    yield pa.RecordBatch.from_pylist([_read_or_refuse(row, source)], schema=part_arrow)
+
+    def combine_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            rows = [combine(row, row.pop("parts"), source) for row in batch.to_pylist()]
+            yield pa.RecordBatch.from_pylist(rows, schema=arrow)
+
+    tasks = 4 * described.sparkSession.sparkContext.defaultParallelism
+    fine = described.where("error_class IS NULL")
+    read = fine.mapInArrow(part_batches, parted).repartition(tasks).mapInArrow(read_batches, _PART_SCHEMA)
+    names = [name for name in read.columns if name != "uri"]
+    gathered = read.groupBy("uri").agg(F.sort_array(F.collect_list(F.struct(*names))).alias("parts"))
+    refused = described.where("error_class IS NOT NULL")
+    return fine.join(gathered, "uri").mapInArrow(combine_batches, described.schema).unionByName(refused)
+
+
+def _read_or_refuse(row: dict[str, Any], source: RasterSource) -> dict[str, Any]:
+    part = {"uri": row["uri"], "first_row": row["first_row"]}
+    try:
+        facts = read_content(row, row["first_row"], source)
+    except _Refused as refused:
+        return part | dict(zip(("error_class", "message"), refused.args, strict=True))
+    return part | facts
+
+
+def read_content(row: dict[str, Any], first_row: int, source: RasterSource) -> dict[str, Any]:
+    """Digests and statistics of one part of a described file. `_Refused` where a block cannot be decoded."""
+    pixels = PixelFacts(row["band"], row["nodata"], row["mask"] != "none")
+    try:
+        with store_failures(row["uri"]), rasterio.open(gdal_path(row["uri"])) as dataset:
+            if source.checksum == "sampled":
+                return {"digests": read_sample(dataset, pixels)}
+            return read_part(dataset, pixels, first_row, source.statistics)
+    except (RasterioError, OSError) as error:
+        raise _Refused("truncated", f"its pixels from row {first_row} on cannot be read: {error}") from error
+
+
+def combine(row: dict[str, Any], read: list[dict[str, Any]], source: RasterSource) -> dict[str, Any]:
+    """The catalogue row of a described file and its parts in their order; a reject if one of them could not be read."""
+    failed = next((part for part in read if part.get("error_class")), None)
+    if failed:
+        return _reject(row["uri"], failed["error_class"], failed["message"])
+    pixels = PixelFacts(row["band"], row["nodata"], row["mask"] != "none")
+    digests = b"".join(bytes(part["digests"]) for part in read)
+    size = (row["height"], row["width"])
+    found = {
+        name: choose(values)
+        for name, choose in zip(_STATISTICS, (min, max, min), strict=True)
+        if (values := [part[name] for part in read if part.get(name) is not None])
+    }
+    return {**row, **found, "content_sha256": content_sha256(row["dtype"], size, pixels, source.checksum, digests)}
+
+
 def _describe_or_refuse(uri: str, source: RasterSource) -> dict[str, Any]:
     try:
         return describe(uri, source)
     except _Refused as refused:
-        error_class, message = refused.args
-        return {
-            "id": uri.rsplit("/", 1)[-1],
-            "uri": redact(uri),
-            "stage": "describe",
-            "error_class": error_class,
-            "message": redact(message)[:500],
-        }
+        return _reject(uri, *refused.args)
+
+
+def _reject(uri: str, error_class: str, message: str) -> dict[str, Any]:
+    return {
+        "id": uri.rsplit("/", 1)[-1],
+        "uri": redact(uri),
+        "stage": "describe",
+        "error_class": error_class,
+        "message": redact(message)[:500],
+    }
 
 
 def describe(uri: str, source: RasterSource) -> dict[str, Any]:
-    """The catalogue row of one file as a dict, footprint as WKB.
+    """The catalogue row of one file as a dict, as its header says: footprint as WKB, without content and statistics.
 
     Raises `_Refused(error_class, message)`; what says nothing about the file (a throttled or refusing store) is
     raised as RetryableError or InputError.
@@ -178,6 +283,14 @@ def describe(uri: str, source: RasterSource) -> dict[str, Any]:
             return _row(uri, dataset, source)
     except (RasterioError, OSError) as error:
         raise _Refused("not_a_raster", f"GDAL cannot open it: {error}") from error
+
+
+def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
+    """The whole catalogue row of one file, in this process: for tests and benchmarks, and to look at a single file."""
+    with gdal_environment():
+        row = describe(uri, source)
+        firsts = [0] if source.checksum == "sampled" else parts(row["height"], row["width"])
+        return combine(row, [read_content(row, first, source) for first in firsts], source)
 
 
 def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
@@ -206,7 +319,7 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     block_height, block_width = dataset.block_shapes[band - 1]
     is_global = geographic and _covers_world(dataset)
     outline = WORLD if is_global else footprint(crs_wkt, transform, dataset.width, dataset.height)
-    row = {
+    return {
         "uri": uri,
         "band": band,
         "priority": _priority(uri, source),
@@ -225,7 +338,6 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         "is_global": is_global,
         "footprint": outline.wkb,
     }
-    return {**row, **(_statistics(dataset, band, nodata) if source.statistics else {})}
 
 
 def _check_axes(bounds: Any) -> None:
@@ -279,22 +391,3 @@ def _header_digest(dataset: Any, band: int, crs_wkt: str, nodata: float | None) 
         *(list(dataset.transform[:6]), crs_wkt, repr(nodata), height, width, layout),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def _statistics(dataset: Any, band: int, nodata: float | None) -> dict[str, float]:
-    """Least, greatest and least positive valid value, read by rows of blocks."""
-    least, greatest, positive = np.inf, -np.inf, np.inf
-    step = max(1, _STATISTICS_PIXELS // (dataset.width * dataset.block_shapes[band - 1][0]))
-    step *= dataset.block_shapes[band - 1][0]
-    for top in range(0, dataset.height, step):
-        window = Window(0, top, dataset.width, min(step, dataset.height - top))
-        values = dataset.read(band, window=window, masked=True)
-        valid = values.compressed()
-        valid = valid if nodata is None else valid[valid != nodata]  # a nodata that was given, not declared
-        valid = valid[~np.isnan(valid)] if valid.dtype.kind == "f" else valid
-        if valid.size:
-            least, greatest = min(least, float(valid.min())), max(greatest, float(valid.max()))
-            above = valid[valid > 0]
-            positive = min(positive, float(above.min())) if above.size else positive
-    found = {"value_min": least, "value_max": greatest, "positive_min": positive}
-    return {name: value for name, value in found.items() if np.isfinite(value)}

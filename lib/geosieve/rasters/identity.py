@@ -17,7 +17,7 @@ def file_facts(file: RasterFile) -> dict[str, Any]:
         "size": [file.height, file.width],
         "transform": file.transform,
         "crs": crs_facts(file.crs_wkt),
-        "pixels": file.header_sha256,
+        "pixels": file.content_sha256,
     }
 
 

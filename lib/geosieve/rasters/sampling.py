@@ -53,6 +53,7 @@ class RasterFile:
     block_width: int
     is_global: bool
     header_sha256: str
+    content_sha256: str  # of the pixels' values and validity, see geosieve.rasters.content
 
 
 def gdal_options() -> dict[str, int | float | str]:
@@ -165,28 +166,32 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
     try:
         with store_failures(file.uri), rasterio.open(gdal_path(file.uri)) as dataset:
             values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
-            valid = np.ones(row.size, dtype=bool)
+            mask = np.ones(row.size, dtype=bool)
             for window, members in _windows(file, row, column):
                 block = dataset.read(file.band, window=window)
                 at = (row[members] - window.row_off, column[members] - window.col_off)
                 values[members] = block[at]
                 if file.mask != "none":
-                    valid[members] = dataset.read_masks(file.band, window=window)[at] != 0
+                    mask[members] = dataset.read_masks(file.band, window=window)[at] != 0
     except (RasterioError, OSError) as error:
         raise InputError(
             f"the raster cannot be read: {error}",
             where=file.uri,
             hint="replace the file, or leave it out and catalogue the collection anew",
         ) from error
-    if file.nodata is not None and _representable(file.nodata, values.dtype):
+    return values, is_valid(values, file.nodata, mask)
+
+
+def is_valid(values: NDArray[Any], nodata: float | None, mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
+    """Whether each pixel is valid: its mask says so, and it is neither NaN nor the value that means no data."""
+    valid = np.ones(values.shape, dtype=bool) if mask is None else mask
+    if nodata is not None and representable(nodata, values.dtype):
         # Compared in the file's own type: a float32's nodata is no exact double.
-        valid &= values != values.dtype.type(file.nodata)
-    if values.dtype.kind == "f":
-        valid &= ~np.isnan(values)
-    return values, valid
+        valid = valid & (values != values.dtype.type(nodata))
+    return valid & ~np.isnan(values) if values.dtype.kind == "f" else valid
 
 
-def _representable(value: float, dtype: np.dtype[Any]) -> bool:
+def representable(value: float, dtype: np.dtype[Any]) -> bool:
     """Whether a pixel of this type can be equal to `value`: headers declare -9999 on unsigned bytes."""
     if dtype.kind == "f":
         return not np.isnan(value)  # NaN equals nothing; NaN pixels are invalid anyway

@@ -89,6 +89,12 @@ RASTER_CATALOG = Table(
         Column("value_max", "double", "greatest valid value, likewise", nullable=True),
         Column("positive_min", "double", "least valid value above 0, likewise", nullable=True),
         Column("header_sha256", "string", "checksum of size, grid, CRS, type and block layout"),
+        Column(
+            "content_sha256",
+            "string",
+            "checksum of type, size and every pixel's value and validity, whatever the file's format, tiling and "
+            "compression; with `checksum: sampled`, of 16 blocks of them",
+        ),
         Column("is_global", "boolean", "covers every longitude and latitude"),
         Column("footprint", "geometry", "WGS-84 outline (lon, lat), edges densified, cut at ±180"),
         BBOX,

@@ -1,0 +1,206 @@
+"""What identifies a raster's pixels: SHA-256 of blocks of the grid, whatever the file's format, tiling and compression.
+
+The grid is cut into blocks of 1024 rows and 4096 columns that have nothing to do with the file's own. A block's bytes
+(rows from the top, little-endian) are taken in pieces of 64; a piece that equals the one above it is told by a bit and
+not hashed again. That loses nothing, and maps are full of such pieces: hashing them all would take longer than decoding
+them. The digest of a raster is that of its type, size, rule of validity and block digests, in the order of the grid.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geosieve.rasters.sampling import is_valid, representable
+
+Array = NDArray[Any]
+
+BLOCK_ROWS, BLOCK_COLUMNS = 1024, 4096
+_PIECE = 64  # bytes; eight words, whose comparisons are eight bytes: one word again
+_READ_PIXELS = 1 << 22
+_PART_PIXELS = 1 << 26
+_SAMPLE_BLOCKS = 16
+
+
+class _Pieces:
+    """Digests of the blocks beside each other in one row of blocks, fed with rows from the top."""
+
+    def __init__(self, width: int) -> None:
+        columns = -(-width // BLOCK_COLUMNS)
+        self._hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in range(columns)]
+        self._above: dict[int, Array] = {}  # the last row that was fed, by the first column of its window
+
+    def feed(self, left: int, values: Array) -> None:
+        """Add the next rows of some blocks: `values` (rows, columns) begins at a block's first column."""
+        words = _words(values)
+        changed = np.ones(words.shape, dtype=bool)
+        np.not_equal(words[1:], words[:-1], out=changed[1:])
+        if left in self._above:
+            np.not_equal(words[0], self._above[left], out=changed[0])
+        self._above[left] = words[-1].copy()
+        kept = changed.view(np.uint64) != 0
+        pieces = words.reshape(*kept.shape, -1)
+        step = BLOCK_COLUMNS * values.itemsize // _PIECE
+        for first in range(0, kept.shape[1], step):
+            here = kept[:, first : first + step]
+            which, what = self._hashes[left // BLOCK_COLUMNS + first // step]
+            which.update(np.packbits(here, axis=1).data)
+            block = pieces[:, first : first + step]
+            what.update((np.ascontiguousarray(block) if here.all() else block[here]).data)
+
+    def digests(self) -> list[bytes]:
+        return [which.digest() + what.digest() for which, what in self._hashes]
+
+
+def _words(values: Array) -> NDArray[np.uint64]:
+    """The bytes of each row, filled up with zeros to whole pieces, as words."""
+    rows, width = values.shape
+    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
+    if width * values.itemsize % _PIECE or not values.flags.c_contiguous:
+        per_piece = _PIECE // values.itemsize
+        whole = np.zeros((rows, -(-width // per_piece) * per_piece), values.dtype)
+        whole[:, :width] = values
+        values = whole
+    return values.view(np.uint64)
+
+
+def windows(
+    shape: tuple[int, int], block_shape: tuple[int, int], first_row: int, last_row: int
+) -> Iterator[tuple[int, list[Window]]]:
+    """Windows that cover whole rows from `first_row` up to `last_row` (not included), with the row where they end.
+
+    They keep to the file's blocks from above and to whole BLOCK_COLUMNS from the left, so that a decoded block is used
+    once; they hold about four million pixels, or one row of blocks where that is more.
+    """
+    width = shape[1]
+    tall, wide = block_shape
+    columns = max(_READ_PIXELS // tall // BLOCK_COLUMNS, -(-wide // BLOCK_COLUMNS), 1) * BLOCK_COLUMNS
+    columns = min(columns, width)
+    step = max(1, _READ_PIXELS // (tall * columns)) * tall
+    top = first_row
+    while top < last_row:
+        bottom = min((top // tall * tall) + step, last_row)
+        yield bottom, [Window(left, top, min(columns, width - left), bottom - top) for left in range(0, width, columns)]
+        top = bottom
+
+
+class ContentReader:
+    """Digests of the blocks in whole rows of blocks, from windows of values that are fed in their order."""
+
+    def __init__(self, width: int, masked: bool) -> None:
+        self._width, self._masked = width, masked
+        self._open: dict[int, list[_Pieces]] = {}
+        self._done: list[bytes] = []
+
+    def feed(self, window: Window, values: Array, valid: NDArray[np.bool_] | None) -> None:
+        """Add the values of a window; `valid` where validity does not follow from the value alone."""
+        layers = [values]
+        if self._masked and valid is not None:
+            layers = [np.where(valid, values, np.zeros((), values.dtype)), valid.view(np.uint8)]
+        top, bottom = window.row_off, window.row_off + window.height
+        for row in range(top // BLOCK_ROWS, -(-bottom // BLOCK_ROWS)):
+            part = slice(max(row * BLOCK_ROWS - top, 0), (row + 1) * BLOCK_ROWS - top)
+            streams = self._open.setdefault(row, [_Pieces(self._width) for _ in layers])
+            for stream, layer in zip(streams, layers, strict=True):
+                stream.feed(window.col_off, layer[part])
+
+    def end(self, bottom: int) -> None:
+        """Say that all rows above `bottom` were fed."""
+        for row in sorted(row for row in self._open if (row + 1) * BLOCK_ROWS <= bottom):
+            self._close(row)
+
+    def digests(self) -> bytes:
+        """32 bytes a block, in the order of the grid; all rows were fed."""
+        for row in sorted(self._open):
+            self._close(row)
+        return b"".join(self._done)
+
+    def _close(self, row: int) -> None:
+        layers = [stream.digests() for stream in self._open.pop(row)]
+        self._done += [hashlib.sha256(b"".join(parts)).digest() for parts in zip(*layers, strict=True)]
+
+
+@dataclass(frozen=True)
+class PixelFacts:
+    """What pixels to take: the band, the value that is invalid (if any), and whether a mask tells valid ones."""
+
+    band: int
+    nodata: float | None
+    masked: bool
+
+
+def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope: str, digests: bytes) -> str:
+    """Digest of a raster: of its type, its shape (rows, columns), its rule of validity and the digests of its blocks.
+
+    Without a mask the rule is the value that is invalid, if the type has it; with one, the mask is part of the blocks'
+    digests. scope: `full` or `sampled`, which are never equal.
+    """
+    rule = None
+    if pixels.nodata is not None and not pixels.masked and representable(pixels.nodata, np.dtype(dtype)):
+        rule = np.array(pixels.nodata, np.dtype(dtype).newbyteorder("<")).tobytes().hex()
+    facts = ["raster content 1", scope, dtype, list(shape), rule, pixels.masked]
+    return hashlib.sha256(json.dumps(facts).encode() + b"\0" + digests).hexdigest()
+
+
+def parts(height: int, width: int) -> range:
+    """First rows of the parts that are tasks of their own: whole rows of blocks of about 64 million pixels."""
+    return range(0, height, _part_rows(width))
+
+
+def _part_rows(width: int) -> int:
+    return max(1, _PART_PIXELS // (BLOCK_ROWS * width)) * BLOCK_ROWS
+
+
+def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool) -> dict[str, Any]:
+    """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value."""
+    last_row = min(first_row + _part_rows(dataset.width), dataset.height)
+    reader, found = ContentReader(dataset.width, pixels.masked), _Statistics()
+    for bottom, row_windows in windows(dataset.shape, dataset.block_shapes[pixels.band - 1], first_row, last_row):
+        for window in row_windows:
+            values = dataset.read(pixels.band, window=window)
+            mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None
+            reader.feed(window, values, mask)
+            if statistics:
+                found.add(values[is_valid(values, pixels.nodata, mask)])
+        reader.end(bottom)
+    return {"digests": reader.digests(), **(found.known() if statistics else {})}
+
+
+def read_sample(dataset: Any, pixels: PixelFacts) -> bytes:
+    """Digests of at most 16 blocks, evenly spaced in the order of the grid, the first and the last among them."""
+    across, down = -(-dataset.width // BLOCK_COLUMNS), -(-dataset.height // BLOCK_ROWS)
+    digests = b""
+    for number in np.unique(np.linspace(0, across * down - 1, _SAMPLE_BLOCKS).astype(int)):
+        top, left = number // across * BLOCK_ROWS, number % across * BLOCK_COLUMNS
+        height, width = min(BLOCK_ROWS, dataset.height - top), min(BLOCK_COLUMNS, dataset.width - left)
+        window = Window(left, top, width, height)
+        mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None
+        reader = ContentReader(width, pixels.masked)
+        reader.feed(Window(0, 0, width, height), dataset.read(pixels.band, window=window), mask)
+        digests += reader.digests()
+    return digests
+
+
+class _Statistics:
+    """Least, greatest and least positive of the values that are added."""
+
+    def __init__(self) -> None:
+        self._least, self._greatest, self._positive = np.inf, -np.inf, np.inf
+
+    def add(self, values: Array) -> None:
+        if not values.size:
+            return
+        self._least, self._greatest = min(self._least, float(values.min())), max(self._greatest, float(values.max()))
+        above = values[values > 0]
+        self._positive = min(self._positive, float(above.min())) if above.size else self._positive
+
+    def known(self) -> dict[str, float]:
+        found = {"value_min": self._least, "value_max": self._greatest, "positive_min": self._positive}
+        return {name: value for name, value in found.items() if np.isfinite(value)}
