@@ -45,7 +45,7 @@ jars: $(VENV)/.core
 
 $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is missing: install it (Debian: apt-get install python3.11-venv) or set PYTHON="; exit 1; }
-	@$(JAVA) -version 2>&1 | grep -q 'version "17' || { echo "Java 17 is missing: install it (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME="; exit 1; }
+	@$(JAVA) -version 2>&1 | grep -q 'version "17' || { echo "Java 17 is missing; $(JAVA) is: $$($(JAVA) -version 2>&1 | head -n 1). Install it (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME="; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing (Debian: apt-get install python3.11-venv)"; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .

@@ -224,8 +224,9 @@ def test_a_dry_run_shows_inputs_and_plan_and_writes_nothing(workspace: Workspace
     workspace.ingest(*points(10))
     workspace.catalog("w", world(tmp_path / "w.tif", 10))
     before = sorted(workspace.tables.rglob("*"))
-    code, report = workspace.label([classes("w", "w", range(1, 250))], "--dry-run")
+    code, report = workspace.label([classes("w", "w", range(1, 250))], "--dry-run", "--verbose")
     assert (code, report["status"]) == (0, "dry_run")
+    assert "join" not in report["seconds"]
     assert sorted(workspace.tables.rglob("*")) == before
     assert '"kind": "classes"' in workspace.printed and "MapInArrow" in workspace.printed
     assert "images of points" in report["details"]["inputs"]

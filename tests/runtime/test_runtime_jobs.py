@@ -16,6 +16,8 @@ from geosieve.runtime import errors
 from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context, main
 from geosieve.runtime.logs import JsonLines, logger
+from geosieve.tables.publish import Leaf
+from geosieve.tables.schemas import REJECTS
 
 
 class Count(Config):
@@ -117,7 +119,14 @@ def test_an_interrupt_is_not_swallowed(run: Runner) -> None:
 def test_a_run_id_that_is_no_folder_name_is_refused(run: Runner, run_id: str) -> None:
     with pytest.raises(SystemExit) as caught:
         run(_raise(AssertionError()), "--run-id", run_id)
-    assert caught.value.code == 2
+    assert caught.value.code == 78
+
+
+@pytest.mark.parametrize("options", [["--cofnig", "x"], ["--set"], ["extra"]])
+def test_a_wrong_command_line_has_the_code_of_a_bad_configuration(run: Runner, options: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(_raise(AssertionError()), *options)
+    assert caught.value.code == 78
 
 
 def test_a_dry_run_shows_configuration_inputs_and_plans_without_secrets(run: Runner) -> None:
@@ -125,12 +134,52 @@ def test_a_dry_run_shows_configuration_inputs_and_plans_without_secrets(run: Run
         assert context.dry_run
         context.show_plan({"numbers": "s3a://KEY:s3cr3tkey@bucket/n"}, {"count": context.spark.range(3)})
 
-    code, report, printed = run(job, "--dry-run")
+    code, report, printed = run(job, "--dry-run", "--verbose")
     assert (code, report["status"]) == (0, "dry_run")
     assert '"to": 3' in printed
     assert "Range" in printed
     assert "bucket/n" in printed
     assert "hunter2" not in printed and "s3cr3tkey" not in printed
+
+
+@pytest.mark.parametrize(("below", "options"), [("file", []), ("file/sub", []), ("file/sub", ["--dry-run"])])
+def test_an_output_that_is_a_file_is_refused_before_the_work(
+    run: Runner, tmp_path: Path, below: str, options: list[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    code, report, _ = run(lambda context: check(context, str(tmp_path / below)), *options)
+    assert code == 78
+    assert "is a file, not a folder" in report["error"] and str(tmp_path / below) in report["error"]
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_an_output_that_cannot_be_made_is_refused_before_the_work(run: Runner) -> None:
+    code, report, _ = run(lambda context: check(context, "/proc/geosieve/tables"))
+    assert code == 78
+    assert "nothing can be written there" in report["error"] and "/proc/geosieve" in report["error"]
+
+
+def test_an_output_that_can_be_made_is_and_a_dry_run_makes_none(run: Runner, tmp_path: Path) -> None:
+    assert run(lambda context: check(context, str(tmp_path / "a/b")), "--dry-run")[0] == 0
+    assert not (tmp_path / "a").exists()
+    assert run(lambda context: check(context, str(tmp_path / "a/b")))[0] == 0
+    assert list((tmp_path / "a/b").glob("[!.]*")) == []
+
+
+def check(context: Context[Count], root: str) -> None:
+    context.publication(root, [Leaf(REJECTS, {"job": "count", "part": "all"})])
+
+
+def test_a_dry_run_fits_on_a_screen_whatever_it_finds(run: Runner) -> None:
+    def job(context: Context[Count]) -> None:
+        context.show_plan({f"file {k}": "x" * 5000 for k in range(5000)}, {"count": context.spark.range(3)})
+
+    code, _, printed = run(job, "--dry-run")
+    shown = printed.splitlines()[:-1]
+    assert code == 0
+    assert len(shown) <= 40 and max(map(len, shown)) <= 170
+    assert "4980 more lines: --verbose" in printed
+    assert "Range" not in printed
 
 
 def test_log_lines_are_json_with_job_run_and_stage(run: Runner, log: io.StringIO) -> None:

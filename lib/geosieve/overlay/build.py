@@ -97,14 +97,13 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
                 raise ConfigError(f"partition {p.name} has {p.n_regions} regions; an overlay takes fewer than 2^31")
         if base is not None:
             base.check_refinable(grid, partitions)
-    with report.stage("join"):
-        bands = _bands(spark, grid, partitions, land, config.reduce)
-    runs = _runs(spark, bands, base)
     if context.dry_run:
         found = {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
-        context.show_plan(found, {"overlay_runs": runs})
+        context.show_plan({"grid": f"{grid.rows} x {grid.cols} pixels", **found}, {})
         return
-    runs = runs.persist(StorageLevel.DISK_ONLY)
+    with report.stage("join"):
+        bands = _bands(spark, grid, partitions, land, config.reduce)
+    runs = _runs(spark, bands, base).persist(StorageLevel.DISK_ONLY)
     try:
         with report.stage("runs"):
             labels, atoms = _atoms(runs, grid)

@@ -72,15 +72,17 @@ def label_attributes(context: Context[LabelConfig]) -> None:
     report.rows_in = sum(run.rows for run in runs)
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
     rejects = images.where(NOT_POSITIONED).select(*_reject_columns())
-    with report.stage("join"):
-        indices = _indices(spark, points, partitions)
     counter = LabelCounter(spark, [p.name for p in partitions])
-    labels = label_points(points, partitions, indices, table, report.rows_in, counter)
     if context.dry_run:
         found = found_images(runs)
         found |= {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
+        unjoined = dict.fromkeys((p.name for p in partitions), NOTHING)
+        labels = label_points(points, partitions, unjoined, table, report.rows_in, counter)
         context.show_plan(found, {"labels": labels})
         return
+    with report.stage("join"):
+        indices = _indices(spark, points, partitions)
+    labels = label_points(points, partitions, indices, table, report.rows_in, counter)
     with report.stage("label"):  # shuffle, blocks and writing run in one pass
         report.rows_out = publication.write(table, labels)
     with report.stage("rejects"):

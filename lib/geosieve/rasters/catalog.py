@@ -115,7 +115,8 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     described = _describe_all(context.spark, uris, source).persist(StorageLevel.MEMORY_AND_DISK)
     read = _read_all(described, source)
     if context.dry_run:
-        context.show_plan({"files": uris}, {"raster_catalog": read})
+        found = {"files": len(uris), "first": uris[0], "last": uris[-1]}
+        context.show_plan(found, {"raster_catalog": read})
         return
     if not publication.begin():
         report.status = "nothing_to_do"

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.runtime import errors
 from geosieve.runtime.config import Config, load
 from geosieve.runtime.failures import explain
+from geosieve.runtime.files import Files
 from geosieve.runtime.logs import RUN, logger
+from geosieve.runtime.output import check_output
 from geosieve.runtime.progress import progress_bar
 from geosieve.runtime.report import JobReport
 from geosieve.runtime.session import spark_session
+from geosieve.runtime.streams import standard_error
 from geosieve.tables.publish import Leaf, Publication
 
 C = TypeVar("C", bound=Config)
+
+_LINES, _WIDTH = 20, 160  # of the configuration, and of the inputs, that a dry run prints
 
 
 @dataclass(frozen=True)
@@ -32,9 +38,11 @@ class Context(Generic[C]):
     config: C
     report: JobReport
     dry_run: bool
+    verbose: bool = False
 
     def publication(self, root: str, leaves: list[Leaf]) -> Publication:
-        """A publication of this run's tables, main table last."""
+        """A publication of this run's tables, main table last. ConfigError if nothing can be written to `root`."""
+        check_output(Files(self.spark), root, make=not self.dry_run)
         publication = Publication(
             self.spark,
             root,
@@ -47,17 +55,38 @@ class Context(Generic[C]):
         return publication
 
     def show_plan(self, inputs: dict[str, Any], frames: dict[str, DataFrame]) -> None:
-        """For a dry run: put the inputs found and Spark's plans into the report. Nothing is written."""
-        jvm: Any = self.spark._jvm
-        explain = jvm.PythonSQLUtils.explainString
-        plans = {name: explain(frame._jdf.queryExecution(), "formatted") for name, frame in frames.items()}
-        print(errors.redact(self.config.model_dump_json(indent=1)))
-        for name, found in inputs.items():
-            print(errors.redact(f"input {name}: {found}"))
-        for name, plan in plans.items():
-            print(errors.redact(f"plan of {name}:\n{plan}"))
-        self.report.details["inputs"] = inputs
+        """For a dry run: print configuration and inputs, what fits on a screen; all, and Spark's plans, if `verbose`.
+
+        The inputs are in the report, too. Nothing is written, and nothing of `frames` is run.
+        """
+        print(errors.redact(_shown(self.config.model_dump_json(indent=1).splitlines(), self.verbose)))
+        found = [f"input {name}: {value}" for name, value in inputs.items()]
+        print(errors.redact(_shown(found, self.verbose)))
+        if self.verbose:
+            jvm: Any = self.spark._jvm
+            for name, frame in frames.items():
+                plan = jvm.PythonSQLUtils.explainString(frame._jdf.queryExecution(), "formatted")
+                print(errors.redact(f"plan of {name}:\n{plan}"))
+        self.report.details["inputs"] = inputs if self.verbose else _shown_values(inputs)
         self.report.status = "dry_run"
+
+
+def _shown(lines: list[str], verbose: bool) -> str:
+    """The lines, cut to what fits on half a screen unless `verbose`."""
+    if verbose:
+        return "\n".join(lines)
+    cut = [_cut(line) for line in lines[:_LINES]]
+    if len(lines) > _LINES:
+        cut.append(f"… {len(lines) - _LINES} more lines: --verbose")
+    return "\n".join(cut)
+
+
+def _shown_values(inputs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, int | float) else _cut(str(v)) for k, v in list(inputs.items())[:_LINES]}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
 
 
 Run = Callable[[Context[C]], None]
@@ -65,7 +94,11 @@ Run = Callable[[Context[C]], None]
 
 def main(job: str, model: type[C], run: Run[C], arguments: Sequence[str] | None = None) -> int:
     """Run a job from its command line; the last line on standard output is its report. Returns the exit code."""
-    options = _parse(job, arguments)
+    with standard_error():
+        return _run(job, model, run, _parse(job, arguments))
+
+
+def _run(job: str, model: type[C], run: Run[C], options: argparse.Namespace) -> int:
     report = JobReport(job, options.run_id)
     token = RUN.set({"job": job, "run_id": options.run_id})
     try:
@@ -74,7 +107,7 @@ def main(job: str, model: type[C], run: Run[C], arguments: Sequence[str] | None 
             with report.stage("session"):
                 spark = stack.enter_context(spark_session(f"geosieve {job}", options.local))
             stack.enter_context(progress_bar(spark, job))
-            run(Context(spark, config, report, options.dry_run))
+            run(Context(spark, config, report, options.dry_run, options.verbose))
         report.status = "done" if report.status == "failed" else report.status
         code = errors.EXIT_NOTHING_TO_DO if report.status == "nothing_to_do" else errors.EXIT_DONE
     except Exception as failure:  # noqa: BLE001 - the one place where failures become reports and exit codes
@@ -86,15 +119,25 @@ def main(job: str, model: type[C], run: Run[C], arguments: Sequence[str] | None 
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends with our code for a bad configuration, not with 2: schedulers need one table of codes."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(errors.EXIT_BAD_CONFIG, f"{self.prog}: error: {message}\n")
+
+
 def _parse(job: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=job,
-        epilog="exit codes: 0 done, 99 nothing to do, 65 bad input, 78 bad configuration, 75 retryable, 70 other",
+        epilog="exit codes: 0 done, 99 nothing to do, 65 bad input, 78 bad configuration or usage, 75 retryable, "
+        "70 other",
     )
     parser.add_argument("--config", required=True, help="YAML file, see conf/")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override, e.g. a.b=c")
     parser.add_argument("--run-id", default=datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ"), type=_run_id)
     parser.add_argument("--dry-run", action="store_true", help="print what would be done; write nothing")
+    parser.add_argument("--verbose", action="store_true", help="a dry run prints all inputs and Spark's plans, too")
     parser.add_argument("--local", action="store_true", help="run on this machine with all cores")
     return parser.parse_args(arguments)
 

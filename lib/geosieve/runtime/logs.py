@@ -14,6 +14,13 @@ RUN: ContextVar[dict[str, str] | None] = ContextVar("geosieve_run", default=None
 """Fields of the present run (job, run_id, stage) that every line carries."""
 
 
+class _StandardError(logging.Handler):
+    """Writes to what `sys.stderr` is at the time of the record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 class JsonLines(logging.Formatter):
     """Formats a record as JSON; `extra={"fields": {...}}` adds fields. Secrets are removed."""
 
@@ -34,7 +41,7 @@ def logger() -> logging.Logger:
     """The package's logger; the first call attaches the JSON handler."""
     log = logging.getLogger("geosieve")
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _StandardError()
         handler.setFormatter(JsonLines())
         log.addHandler(handler)
         log.setLevel(logging.INFO)

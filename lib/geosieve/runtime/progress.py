@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from py4j.protocol import Py4JError
 from tqdm import tqdm
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ def progress_bar(spark: SparkSession, label: str, seconds: float = 0.5) -> Itera
     tracker = spark.sparkContext.statusTracker()
 
     def watch() -> None:
-        with tqdm(desc=label, unit="task", leave=False) as bar:
+        with tqdm(file=sys.stderr, desc=label, unit="task", leave=False) as bar:
             while not done.wait(seconds):
-                stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+                try:
+                    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+                except (Py4JError, OSError):  # the JVM has ended, which the job itself tells
+                    return
                 bar.total = sum(stage.numTasks for stage in stages if stage)
                 bar.n = sum(stage.numCompletedTasks for stage in stages if stage)
                 bar.refresh()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pyspark.sql import SparkSession
 
-from geosieve.runtime import jars
+from geosieve.runtime import jars, java
 from geosieve.runtime.errors import ConfigError
 
 SETTINGS = {
@@ -36,7 +36,7 @@ def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
     """Yield a session with Sedona; stop it at the end only if it was made here.
 
     The master is whatever spark-submit says; `local` means all cores of this machine.
-    Raises ConfigError for a wrong Spark version or missing jars, with their coordinates.
+    Raises ConfigError for a wrong Java or Spark, and for missing jars, with their coordinates.
     """
     existing = SparkSession.getActiveSession()
     if existing is not None:
@@ -49,7 +49,11 @@ def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
         builder = builder.master("local[*]")
     for key, value in _STATIC.items():
         builder = builder.config(key, value)
-    spark = builder.getOrCreate()
+    try:
+        spark = builder.getOrCreate()
+    except Exception as failure:
+        java.explain_failed_start(failure)
+        raise
     try:
         yield _prepared(spark)
     finally:
@@ -59,6 +63,7 @@ def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
 def _prepared(spark: SparkSession) -> SparkSession:
     if not spark.version.startswith("3.5."):
         raise ConfigError(f"Spark {spark.version} is not supported", hint="use Spark 3.5 with Scala 2.12")
+    java.check(spark)
     jars.check(spark)
     for key, value in SETTINGS.items():
         spark.conf.set(key, value)
