@@ -29,9 +29,8 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from geosieve.geo.antimeridian import WORLD
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
-from geosieve.rasters.footprint import footprint
+from geosieve.rasters.footprint import Misplaced, place
 from geosieve.rasters.sampling import gdal_environment, gdal_path, store_failures
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
@@ -310,16 +309,15 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     if not crs_wkt:
         raise _Refused("missing_crs", "it names no CRS; set rasters.crs if you know it")
     transform: Affine = dataset.transform
-    geographic = CRS.from_wkt(crs_wkt).is_geographic
-    if geographic:
-        _check_axes(dataset.bounds)
+    try:
+        is_global, outline = place(crs_wkt, transform, dataset.width, dataset.height)
+    except Misplaced as misplaced:
+        raise _Refused(*misplaced.args) from misplaced
     _check_complete(dataset, band)
     flags = dataset.mask_flag_enums[band - 1]
     mask = "alpha" if MaskFlags.alpha in flags else "mask" if MaskFlags.per_dataset in flags else "none"
     nodata = source.nodata if source.nodata is not None else dataset.nodatavals[band - 1]
     block_height, block_width = dataset.block_shapes[band - 1]
-    is_global = geographic and _covers_world(dataset)
-    outline = WORLD if is_global else footprint(crs_wkt, transform, dataset.width, dataset.height)
     return {
         "uri": uri,
         "band": band,
@@ -341,14 +339,6 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     }
 
 
-def _check_axes(bounds: Any) -> None:
-    low, high = sorted((bounds.bottom, bounds.top))
-    if low < -90.001 or high > 90.001:
-        raise _Refused("swapped_axes", f"latitudes from {low} to {high}: are x and y swapped?")
-    if max(abs(bounds.left), abs(bounds.right)) > 540.001:
-        raise _Refused("bad_bounds", f"longitudes from {bounds.left} to {bounds.right}")
-
-
 def _check_complete(dataset: Any, band: int) -> None:
     """Refuse a GeoTIFF whose last block does not decode: a copy that broke off."""
     if dataset.driver != "GTiff":
@@ -361,16 +351,6 @@ def _check_complete(dataset: Any, band: int) -> None:
             dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
     except RasterioError as error:
         raise _Refused("truncated", f"its last block cannot be read: {error}") from error
-
-
-def _covers_world(dataset: Any) -> bool:
-    transform, tolerance = dataset.transform, 1e-3
-    return bool(
-        transform.b == transform.d == 0
-        and abs(dataset.width - 360.0 / abs(transform.a)) < tolerance
-        and abs(dataset.bounds.top - 90.0) < tolerance * abs(transform.e)
-        and abs(dataset.bounds.bottom + 90.0) < tolerance * abs(transform.e)
-    )
 
 
 def _priority(uri: str, source: RasterSource) -> int:

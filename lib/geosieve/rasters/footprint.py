@@ -1,4 +1,10 @@
-"""Footprints: the outline of a raster in WGS-84, right also for curved edges, the antimeridian and the poles."""
+"""Footprints: the outline of a raster in WGS-84, right also for curved edges, the antimeridian and the poles.
+
+A footprint may be too large, because the pixel grid itself decides in the end, but never too small. Two ways lead to
+one: the outline of the pixels carried to WGS-84, which is tight, and cells of the Earth carried into the raster's CRS,
+which also works where longitudes jump: around poles, at seams, and for corners that lie beside the Earth. A result is
+taken only if it holds a sample of the raster's pixels; if neither does, the footprint is the whole Earth.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +12,188 @@ import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
-from shapely.geometry import Polygon
+from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from geosieve.geo.antimeridian import WORLD, over_pole, turns, unwrap, wrapped
+from geosieve.geo.antimeridian import WORLD, turns, unwrap, wrapped
+from geosieve.rasters.georeference import PixelGrid, UnusableCrs
 
-_STEPS = 64  # points an edge: a 1000 km edge then strays less than 10 m from the true curve
+F8 = NDArray[np.float64]
+
+_STEPS = 128  # points on an edge
+_CHORD_DEG = 0.02  # an outline whose chords stray further from the true curve is not trusted
+_SIMPLER_DEG = 1e-3
+_ROUNDING_DEG = 1e-6  # datum shifts there and back
+_CELLS_DEG = (10.0, 2.0, 0.5)
+_ENOUGH_CELLS, _MOST_CELLS = 400, 8_000
+_NEARLY_DEG = 1e-9
+_SAMPLE = 17  # rows and columns of pixels in the sample
+
+
+class Misplaced(Exception):
+    """A raster without a usable place on the Earth: its error class and message."""
+
+
+def place(crs_wkt: str, transform: Affine, width: int, height: int) -> tuple[bool, BaseGeometry]:
+    """Whether every point of the Earth has a pixel of a raster, and its footprint.
+
+    Raises `Misplaced(error_class, message)`: `unusable_crs` (engineering, vertical or geocentric ones, or what PROJ
+    does not know), `swapped_axes` and `bad_bounds` (coordinates that no geographic CRS has), `off_earth` (no pixel
+    lies on the Earth).
+    """
+    grid = PixelGrid(crs_wkt, transform, width, height)
+    try:
+        _check_axes(grid)
+        if grid.covers_earth():
+            return True, WORLD
+        return False, footprint(crs_wkt, transform, width, height)
+    except UnusableCrs as error:
+        raise Misplaced("unusable_crs", str(error)) from error
 
 
 def footprint(crs_wkt: str, transform: Affine, width: int, height: int) -> BaseGeometry:
     """Outline of a raster's pixels as a polygon of (lon, lat) inside [-180, 180] × [-90, 90].
 
-    Edges are densified before they are transformed; an outline across ±180 is cut in two; one around a pole reaches
-    it. Where the projection cannot be inverted on the outline the whole Earth is returned: a footprint may be too
-    large, because the pixel grid itself decides in the end, but never too small.
+    It is cut in two at ±180, and reaches a pole that has a pixel. Edges are chords of the true curves, moved outwards
+    by what they stray. Raises UnusableCrs, and `Misplaced` where no pixel lies on the Earth.
     """
-    to_wgs84 = Transformer.from_crs(CRS.from_wkt(crs_wkt), CRS.from_epsg(4326), always_xy=True)
-    column, row = _outline(width, height)
-    x = transform.a * column + transform.b * row + transform.c
-    y = transform.d * column + transform.e * row + transform.f
-    lon, lat = to_wgs84.transform(x, y)
-    if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
-        return WORLD
-    # Longitudes of a geographic CRS are continuous as they are, also beyond 180.
-    unwrapped = np.asarray(lon) if CRS.from_wkt(crs_wkt).is_geographic else unwrap(lon)
-    ring = np.column_stack([unwrapped, np.clip(lat, -90.0, 90.0)])
-    if turns(unwrapped):
-        pole = _pole(crs_wkt, transform, width, height)
-        if pole is None:
-            return WORLD
-        ring = over_pole(ring, pole)
-    return wrapped(shapely.make_valid(Polygon(ring)))
+    grid = PixelGrid(crs_wkt, transform, width, height)
+    lat, lon = _sample(grid)
+    # The outline of nonsense is nonsense: where no pixel of the sample is on the Earth, only cells can tell.
+    for attempt in (_outline, _cells) if lat.size else (_cells,):
+        shape = attempt(grid)
+        if shape is not None and _holds(shape, lat, lon):
+            return shape
+    if lat.size == 0:
+        raise Misplaced("off_earth", f"none of its pixels lies on the Earth; x and y from {grid.bounds()}")
+    return WORLD
 
 
-def _outline(width: int, height: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Pixel coordinates (column, row) around the raster, closed, `_STEPS` points an edge."""
+def _check_axes(grid: PixelGrid) -> None:
+    system = grid.system
+    if not system.geographic or system.turn is None:
+        return
+    west, south, east, north = grid.bounds()
+    # The centres of the outer pixels may lie on the poles, as in ERA5, and pixels need not divide 180 degrees.
+    pole = system.turn / 4.0
+    beyond = pole + abs(grid.transform.d) + abs(grid.transform.e) + 1e-5 * pole
+    if south < -beyond or north > beyond:
+        raise Misplaced("swapped_axes", f"latitudes from {south} to {north}: are x and y swapped?")
+    if max(abs(west), abs(east)) > 1.5 * system.turn + 1e-5 * pole:
+        raise Misplaced("bad_bounds", f"longitudes from {west} to {east}")
+
+
+def _sample(grid: PixelGrid) -> tuple[F8, F8]:
+    """Latitudes and longitudes of points that have a pixel: centres of pixels, corners included, and poles."""
+    row, column = (np.unique(np.linspace(0, n - 1, _SAMPLE).round()) + 0.5 for n in (grid.height, grid.width))
+    rows, columns = (v.ravel() for v in np.meshgrid(row, column))
+    lat, lon = grid.system.inverse(*grid.coordinates(rows, columns))
+    polar = np.repeat([-90.0, 90.0], 24)
+    lat, lon = np.concatenate([lat, polar]), np.concatenate([lon, np.tile(np.arange(-180.0, 180.0, 15.0), 2)])
+    real = np.isfinite(lat) & np.isfinite(lon) & (np.abs(lat) <= 90.0)
+    lat, lon = lat[real], lon[real]
+    inside = grid.pixels(lat, lon)[2]  # an inverse of nonsense is finite, too: the way back tells
+    return lat[inside], lon[inside]
+
+
+def _holds(shape: BaseGeometry, lat: F8, lon: F8) -> bool:
+    """Whether a footprint holds all points."""
+    lon = (lon + 180.0) % 360.0 - 180.0
+    held = shapely.dwithin(shape, shapely.points(lon, lat), _ROUNDING_DEG)
+    other = np.flatnonzero(~held & (180.0 - np.abs(lon) < _ROUNDING_DEG))  # the same meridian is 180 and -180
+    held[other] = shapely.dwithin(shape, shapely.points(-lon[other], lat[other]), _ROUNDING_DEG)
+    return bool(held.all())
+
+
+def _outline(grid: PixelGrid) -> BaseGeometry | None:
+    """The outline of the pixels, or None where it is no simple closed line in longitude and latitude."""
     along = np.linspace(0.0, 1.0, _STEPS + 1)
-    zero, one = np.zeros_like(along), np.ones_like(along)
-    column = np.concatenate([along, one, along[::-1], zero]) * width
-    row = np.concatenate([zero, along, one, along[::-1]]) * height
-    return column, row
+    zero, one = np.zeros(_STEPS), np.ones(_STEPS)
+    column = np.concatenate([along[:-1], one, along[:0:-1], zero, [0.0]])
+    row = np.concatenate([zero, along[:-1], one, along[:0:-1], [0.0]])
+    x, y = grid.coordinates(row * float(grid.height), column * float(grid.width))
+    system = grid.system
+    if system.geographic and system.pole_y is not None:
+        y = np.clip(y, *system.pole_y)
+    lat, lon = system.inverse(x, y)
+    if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
+        return None
+    lon = unwrap(lon)
+    ring = np.column_stack([lon, lat])
+    strayed = _strayed(ring)
+    if strayed > _CHORD_DEG or turns(lon):
+        return None
+    ring[-1] = ring[0]  # but for rounding it is
+    shape = Polygon(ring)
+    if not shape.is_valid:
+        return None
+    if strayed < 1e-9:
+        shape = shape.simplify(1e-9)
+    else:
+        # Few vertices, because an outline is held for each of maybe 100,000 files.
+        simpler = min(_SIMPLER_DEG, 0.01 * float(np.ptp(ring, axis=0).min()))
+        shape = shape.simplify(simpler).buffer(simpler + strayed, join_style="mitre")
+    return wrapped(shape)
 
 
-def _pole(crs_wkt: str, transform: Affine, width: int, height: int) -> float | None:
-    """Latitude of the one pole inside the raster, or None where it is not clear which."""
-    to_crs = Transformer.from_crs(CRS.from_epsg(4326), CRS.from_wkt(crs_wkt), always_xy=True)
-    inside = []
-    for pole in (90.0, -90.0):
-        x, y = to_crs.transform(0.0, pole)
-        if np.isfinite([x, y]).all():
-            column, row = ~transform @ (x, y)
-            if 0 <= column <= width and 0 <= row <= height:
-                inside.append(pole)
-    return inside[0] if len(inside) == 1 else None
+def _strayed(ring: F8) -> float:
+    """How far every other vertex of a ring (n, 2) is from the line through its neighbours, at most."""
+    before, vertex, after = ring[:-2:2], ring[1::2], ring[2::2]
+    chord, leg = after - before, vertex - before
+    length = np.hypot(*chord.T)
+    across = np.abs(chord[:, 0] * leg[:, 1] - chord[:, 1] * leg[:, 0])
+    return float(np.where(length > 0, across / np.where(length > 0, length, 1.0), np.hypot(*leg.T)).max())
+
+
+def _cells(grid: PixelGrid) -> BaseGeometry | None:
+    """The cells of the Earth that may hold pixels as one shape, or None where there is none."""
+    size = _CELLS_DEG[0]
+    west, south = (v.ravel() for v in np.meshgrid(np.arange(-180.0, 180.0, size), np.arange(-90.0, 90.0, size)))
+    near = _may_hold(grid, west, south, size)
+    west, south = west[near], south[near]
+    for finer in _CELLS_DEG[1:]:
+        pieces = round(size / finer)
+        if west.size > _ENOUGH_CELLS or west.size * pieces**2 > _MOST_CELLS:
+            break
+        step = np.arange(pieces) * finer
+        east, north = (v.ravel() for v in np.meshgrid(step, step))
+        west, south, size = np.add.outer(west, east).ravel(), np.add.outer(south, north).ravel(), finer
+        near = _may_hold(grid, west, south, size)
+        west, south = west[near], south[near]
+    if west.size == 0:
+        return None
+    shape = shapely.union_all(shapely.box(west, south, west + size, south + size))
+    parts = list(shapely.get_parts(shape))
+    return parts[0] if len(parts) == 1 else MultiPolygon(parts)
+
+
+def _may_hold(grid: PixelGrid, west: F8, south: F8, size: float) -> NDArray[np.bool_]:
+    """Which square cells of the Earth may hold a pixel: those whose widened extent in the CRS meets the raster's."""
+    steps = np.linspace(0.0, size, 3)
+    east, north = (v.ravel() for v in np.meshgrid(steps, steps))
+    # Not at 180, which is -180 and would be beside another cell, nor at the poles, which may be infinitely far away.
+    lon = np.minimum(np.add.outer(west, east), 180.0 - _NEARLY_DEG)
+    lat = np.clip(np.add.outer(south, north), _NEARLY_DEG - 90.0, 90.0 - _NEARLY_DEG)
+    x, y = (v.reshape(lon.shape) for v in grid.system.forward(lat.ravel(), lon.ravel()))
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
+    left, right, low, high = x.min(axis=1), x.max(axis=1), y.min(axis=1), y.max(axis=1)
+    # Between the nodes curves bulge, by less than half of the cell's size; that size is not what a pole makes of it.
+    inner = np.abs(lat) < 90.0 - 2.0 * _NEARLY_DEG
+    width, height = (np.where(inner, v, -np.inf).max(axis=1) - np.where(inner, v, np.inf).min(axis=1) for v in (x, y))
+    margin = np.maximum(width, height) / 2.0
+    turn = grid.system.turn
+    if turn is not None:
+        around = right - left > turn / 2.0  # across the seam, or around a pole of the CRS
+        margin = np.where(around, height / 2.0, margin)
+        if grid.system.geographic:
+            margin += np.where(around, 2.0 * size * turn / 360.0, 0.0)
+        left, right = np.where(around, -np.inf, left), np.where(around, np.inf, right)
+    least_x, least_y, most_x, most_y = grid.bounds()
+    beside = np.zeros(left.shape, dtype=bool)
+    for n in grid.turns():
+        shift = 0.0 if turn is None else n * turn
+        beside |= (left + shift - margin <= most_x) & (right + shift + margin >= least_x)
+    near = beside & (low - margin <= most_y) & (high + margin >= least_y)
+    # Where only some of the nodes have coordinates, anything may be between.
+    return np.where(finite.all(axis=1), near, finite.any(axis=1))

@@ -7,17 +7,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from pyproj import CRS, Transformer
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from geosieve.rasters.georeference import PixelGrid
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.failures import of_store
 
@@ -107,54 +106,9 @@ def gdal_path(uri: str) -> str:
     return uri
 
 
-@lru_cache(maxsize=64)
-def _to_crs(crs_wkt: str) -> Transformer | None:
-    """Transformer from WGS-84 (lon, lat) to a CRS (x, y); None where both have the same coordinates."""
-    crs = CRS.from_wkt(crs_wkt)
-    if crs.equals(CRS.from_epsg(4326), ignore_axis_order=True):
-        return None
-    return Transformer.from_crs(CRS.from_epsg(4326), crs, always_xy=True)
-
-
-@lru_cache(maxsize=64)
-def is_geographic(crs_wkt: str) -> bool:
-    """Whether a CRS has longitudes and latitudes in degrees."""
-    return bool(CRS.from_wkt(crs_wkt).is_geographic)
-
-
 def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
-    """Row and column of the pixel that holds each point, and whether the file has such a pixel.
-
-    lat, lon: WGS-84 degrees, shape (n,). A pixel holds its upper and left edge. On a raster with longitudes, these
-    wrap (180 is column 0 of a global raster), and the lower edge of the last row is inside where it is the south
-    pole: nothing else covers that point. Where the file has no pixel, row and column are 0.
-    """
-    transformer = _to_crs(file.crs_wkt)
-    x, y = (lon, lat) if transformer is None else transformer.transform(lon, lat)
-    affine = Affine(*file.transform)
-    # A point that the projection cannot carry comes back as inf: it is outside.
-    known = np.isfinite(x) & np.isfinite(y)
-    x, y = np.where(known, x, 0.0), np.where(known, y, 0.0)
-    inverse = ~affine
-    column = np.floor(inverse.a * x + inverse.b * y + inverse.c)
-    row = np.floor(inverse.d * x + inverse.e * y + inverse.f)
-    if is_geographic(file.crs_wkt) and affine.b == affine.d == 0.0:
-        turn = round(360.0 / abs(affine.a))
-        outside = (column < 0) | (column >= file.width)
-        if outside.any() and abs(turn * abs(affine.a) - 360.0) < 1e-6 * abs(affine.a) * file.width + 1e-9:
-            column = np.where(outside, np.mod(column, turn), column)
-        south = affine.f + affine.e * file.height
-        if abs(south + 90.0) < 1e-3 * abs(affine.e):
-            row = np.where((row == file.height) & (lat == -90.0), file.height - 1, row)
-        north = affine.f
-        if abs(north - 90.0) < 1e-3 * abs(affine.e):  # headers such as 89.99999999999991 leave the pole outside
-            row = np.where((row == -1) & (lat == 90.0), 0, row)
-    inside = known & (row >= 0) & (row < file.height) & (column >= 0) & (column < file.width)
-    return (
-        np.where(inside, row, 0).astype(np.int64),
-        np.where(inside, column, 0).astype(np.int64),
-        inside,
-    )
+    """Row and column of the pixel that holds each point, and whether the file has such a pixel: `PixelGrid.pixels`."""
+    return PixelGrid(file.crs_wkt, Affine(*file.transform), file.width, file.height).pixels(lat, lon)
 
 
 def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], NDArray[np.bool_]]:
