@@ -14,6 +14,8 @@ NAMES = (
     "ordering",
     "sedona_raster",
     "label_job",
+    "catalog_tiles",
+    "many_tiles",
     "build_partitions",
     "evaluate_job",
     "overlay_rank",

@@ -53,7 +53,7 @@ def sedona(spark: SparkSession, path: Path, points: DataFrame) -> DataFrame:
 
 def ours(path: Path, points: DataFrame) -> DataFrame:
     """The way of labelling: every batch asks the map."""
-    rasters = RasterMap((CatalogedFile(cataloged(path), b"", None, None),))
+    rasters = RasterMap.of([CatalogedFile(cataloged(path), b"", None, None)])
 
     def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

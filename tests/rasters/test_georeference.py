@@ -14,7 +14,7 @@ from fabricated_rasters import cataloged, write_raster
 from pyproj import CRS, Transformer
 from rasterio.transform import Affine, from_origin
 
-from geosieve.partitions.nearby import _boxes, cell_keys
+from geosieve.partitions.nearby import _extents, cell_keys
 from geosieve.rasters.catalog import RasterSource, _Refused, describe
 from geosieve.rasters.footprint import place
 from geosieve.rasters.georeference import PixelGrid
@@ -116,8 +116,8 @@ def test_every_point_in_a_pixel_is_found_and_no_other(name: str) -> None:
     shapely.prepare(outline)
     assert shapely.intersects_xy(outline, lon[inside], lat[inside]).all()
     cells = np.unique(cell_keys(lat[inside], lon[inside]))
-    keys, boxes = _boxes(cells)
-    assert set(keys[shapely.intersects(outline, boxes)]) == set(cells)
+    keys, *extents = _extents(cells)
+    assert set(keys[shapely.intersects(outline, shapely.box(*extents))]) == set(cells)
 
 
 WORLDS = {

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pyspark.sql import Row, SparkSession
+from dataclasses import fields
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 
 from geosieve.partitions.base import CatalogedFile
 from geosieve.rasters.sampling import RasterFile
@@ -10,6 +13,9 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import RASTER_CATALOG
+
+_FACTS = [field.name for field in fields(RasterFile) if field.name != "transform"]
+_AFFINE = [f"transform.{name}" for name in "abcdef"]
 
 
 def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "latest") -> list[CatalogedFile]:
@@ -26,11 +32,18 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
             where=f"{root}/{RASTER_CATALOG.name}",
             hint=did_you_mean(collection, known) or "run catalog_rasters for it first",
         )
-    rows = read_runs(spark, root, RASTER_CATALOG, select_runs(runs, run, f"raster collection {collection}")).collect()
-    return [_cataloged(row) for row in rows]
-
-
-def _cataloged(row: Row) -> CatalogedFile:
-    names = [name for name in RasterFile.__dataclass_fields__ if name != "transform"]
-    file = RasterFile(**{name: row[name] for name in names}, transform=tuple(row["transform"]))
-    return CatalogedFile(file, bytes(row["footprint"]), row["positive_min"], row["value_max"])
+    frame = read_runs(spark, root, RASTER_CATALOG, select_runs(runs, run, f"raster collection {collection}"))
+    nullable = ("nodata", "positive_min", "value_max")
+    missing = [F.col(name).isNull().alias(f"no_{name}") for name in nullable]
+    listed = frame.select(*_FACTS, *_AFFINE, "footprint", *nullable[1:], *missing).toPandas()  # by Arrow
+    for name in nullable:  # pandas writes null as NaN, which as nodata means something
+        listed[name] = listed[name].astype(object).mask(listed[f"no_{name}"], None)
+    shared = {wkt: wkt for wkt in listed["crs_wkt"]}  # one text for all files that share a CRS
+    listed["crs_wkt"] = listed["crs_wkt"].map(shared)
+    files = zip(*(listed[name] for name in _FACTS), strict=True)
+    affines = zip(*(listed[name].tolist() for name in "abcdef"), strict=True)
+    rest = zip(listed["footprint"], listed["positive_min"], listed["value_max"], strict=True)
+    return [
+        CatalogedFile(RasterFile(transform=affine, **dict(zip(_FACTS, facts, strict=True))), bytes(footprint), *limits)
+        for facts, affine, (footprint, *limits) in zip(files, affines, rest, strict=True)
+    ]

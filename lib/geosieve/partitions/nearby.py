@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
+import pandas as pd
 from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -20,7 +20,7 @@ I8 = NDArray[np.int64]
 
 _PER_DEGREE = 4  # cells of 0.25°: a power of two, so that Spark and numpy agree to the last bit
 _ROWS, _COLUMNS = 180 * _PER_DEGREE, 360 * _PER_DEGREE
-# Cells are widened by this before they are joined: outlines are chords of curved edges, and must not miss a point.
+# Cells are widened by this before they are joined: what a rounding error or a datum shift moves must not be missed.
 _MARGIN_DEG = 0.02
 
 
@@ -97,42 +97,35 @@ def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, 
     """For each partition's name the index of its outlines (WKB, lon-lat) over the cells.
 
     One Sedona join for all partitions; the outlines are broadcast, because Sedona cannot know how few they are and
-    would shuffle both sides.
+    would shuffle both sides. Outlines and cells go to Spark from pandas, by Arrow: there may be 100,000 files.
     """
-    rows = [(name, item, bytearray(wkb)) for name, shapes in outlines.items() for item, wkb in shapes.items()]
-    if not rows or cells.size == 0:
+    wkb = [shape for shapes in outlines.values() for shape in shapes.values()]
+    if not wkb or cells.size == 0:
         return dict.fromkeys(outlines, NOTHING)
-    things = spark.createDataFrame(rows, "partition string, item bigint, wkb binary").selectExpr(
-        "partition", "item", "ST_GeomFromWKB(wkb) AS outline"
-    )
-    keys, boxes = _boxes(cells)
+    things = spark.createDataFrame(
+        pd.DataFrame({"thing": np.arange(len(wkb)), "wkb": wkb}), "thing bigint, wkb binary"
+    ).selectExpr("thing", "ST_GeomFromWKB(wkb) AS outline")
     places = spark.createDataFrame(
-        list(zip(keys.tolist(), map(bytearray, shapely.to_wkb(boxes)), strict=True)),
-        "cell bigint, wkb binary",
-    ).selectExpr("cell", "ST_GeomFromWKB(wkb) AS box")
-    pairs = (
-        places.join(F.broadcast(things), F.expr("ST_Intersects(box, outline)"))
-        .select("partition", "cell", "item")
-        .toPandas()
-    )
-    return {
-        name: CellIndex.from_pairs(
-            pairs.loc[pairs["partition"] == name, "cell"].to_numpy(np.int64),
-            pairs.loc[pairs["partition"] == name, "item"].to_numpy(np.int64),
-        )
-        for name in outlines
-    }
+        pd.DataFrame(dict(zip(("cell", "west", "south", "east", "north"), _extents(cells), strict=True))),
+        "cell bigint, west double, south double, east double, north double",
+    ).selectExpr("cell", "ST_PolygonFromEnvelope(west, south, east, north) AS box")
+    pairs = places.join(F.broadcast(things), F.expr("ST_Intersects(box, outline)")).select("cell", "thing").toPandas()
+    cell, thing = pairs["cell"].to_numpy(np.int64), pairs["thing"].to_numpy(np.int64)
+    indices, first = {}, 0
+    for name, shapes in outlines.items():
+        mine = (thing >= first) & (thing < first + len(shapes))
+        items = np.fromiter(shapes, dtype=np.int64, count=len(shapes))
+        indices[name] = CellIndex.from_pairs(cell[mine], items[thing[mine] - first])
+        first += len(shapes)
+    return indices
 
 
-def _boxes(cells: I8) -> tuple[I8, NDArray[np.object_]]:
-    """Widened rectangles of the cells; one beside ±180 has a second rectangle on the other side."""
-    south = cells // _COLUMNS / _PER_DEGREE - 90.0
+def _extents(cells: I8) -> tuple[I8, F8, F8, F8, F8]:
+    """Cells with west, south, east and north, widened; one beside ±180 stands there again, on the other side."""
     west = cells % _COLUMNS / _PER_DEGREE - 180.0
-    keys, lows = [cells], [west]
-    for beside, shift in ((west == -180.0, 360.0), (west == 180.0 - 1.0 / _PER_DEGREE, -360.0)):
-        keys.append(cells[beside])
-        lows.append(west[beside] + shift)
-    key, low = np.concatenate(keys), np.concatenate(lows)
-    bottom = np.concatenate([south, *(south[np.isin(cells, extra)] for extra in keys[1:])])
+    first, last = np.flatnonzero(west == -180.0), np.flatnonzero(west == 180.0 - 1.0 / _PER_DEGREE)
+    which = np.concatenate([np.arange(cells.size), first, last])
+    shift = np.repeat([0.0, 360.0, -360.0], [cells.size, first.size, last.size])
+    low, bottom = west[which] + shift, cells[which] // _COLUMNS / _PER_DEGREE - 90.0
     size = 1.0 / _PER_DEGREE + _MARGIN_DEG
-    return key, shapely.box(low - _MARGIN_DEG, bottom - _MARGIN_DEG, low + size, bottom + size)
+    return cells[which], low - _MARGIN_DEG, bottom - _MARGIN_DEG, low + size, bottom + size

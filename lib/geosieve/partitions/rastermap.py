@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from geosieve.partitions.base import NODATA, OUTSIDE, CatalogedFile
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.identity import file_facts
-from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
+from geosieve.rasters.sampling import RasterFile, gdal_environment, pixels, read_pixels
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -19,15 +21,42 @@ I8 = NDArray[np.int64]
 VALID = 0
 
 
+class PackedFiles:
+    """Files by number, in columns: about 300 bytes each, and each CRS once, however many files share it."""
+
+    def __init__(self, files: Sequence[RasterFile]) -> None:
+        names = [field.name for field in fields(RasterFile)]
+        columns = (pa.array([getattr(file, name) for file in files]) for name in names)
+        encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in columns]
+        self._columns = pa.table(encoded, names=names)
+        self.everywhere = np.flatnonzero([file.is_global for file in files])
+        """Numbers of the files that cover the Earth, ascending."""
+
+    def __len__(self) -> int:
+        return int(self._columns.num_rows)
+
+    def __getitem__(self, number: int) -> RasterFile:
+        facts: dict[str, Any] = {name: self._columns[name][number].as_py() for name in self._columns.column_names}
+        return RasterFile(**{**facts, "transform": tuple(facts["transform"])})
+
+
 @dataclass(frozen=True)
 class RasterMap:
-    """Files of one collection in the order in which they are asked: by priority, then by URI."""
+    """Files of one collection in the order in which they are asked: by priority, then by URI.
+
+    Workers are sent `packed`, which `values` needs, and not `files`, whose footprints only the driver needs.
+    """
 
     files: tuple[CatalogedFile, ...]
+    packed: PackedFiles
 
     @classmethod
     def of(cls, files: list[CatalogedFile]) -> RasterMap:
-        return cls(tuple(sorted(files, key=lambda f: (f.file.priority, f.file.uri))))
+        ordered = tuple(sorted(files, key=lambda f: (f.file.priority, f.file.uri)))
+        return cls(ordered, PackedFiles([f.file for f in ordered]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": (), "packed": self.packed}
 
     def facts(self) -> list[dict[str, Any]]:
         """What identifies the data, in the order that decides between overlapping files."""
@@ -46,8 +75,9 @@ class RasterMap:
         state = np.full(lat.size, OUTSIDE, dtype=np.int64)
         everywhere = np.arange(lat.size)
         with gdal_environment():
-            for number, cataloged in enumerate(self.files):
-                file = cataloged.file
+            # Only files near a point are looked at, however many there are.
+            for number in np.union1d(self.packed.everywhere, list(nearby.items())).astype(int).tolist():
+                file = self.packed[number]
                 asked = everywhere if file.is_global else nearby.points_near(number)
                 asked = asked[state[asked] != VALID]
                 if asked.size == 0:
