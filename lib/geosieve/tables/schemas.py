@@ -96,7 +96,7 @@ RASTER_CATALOG = Table(
             "compression; with `checksum: sampled`, of 16 blocks of them",
         ),
         Column("is_global", "boolean", "covers every longitude and latitude"),
-        Column("footprint", "geometry", "WGS-84 outline (lon, lat), edges densified, cut at ±180"),
+        Column("footprint", "geometry", "WGS-84 outline (lon, lat) that holds every pixel, cut at ±180; may be larger"),
         BBOX,
     ),
     (Column("collection", "string", "files that make up one map"),),

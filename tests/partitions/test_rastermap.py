@@ -1,0 +1,63 @@
+"""What a worker holds of a map of many files, and which of them it looks at."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fabricated_rasters import cataloged, world, write_raster
+from rasterio.transform import from_origin
+
+from geosieve.partitions.base import OUTSIDE, CatalogedFile
+from geosieve.partitions.nearby import CellIndex, cell_keys
+from geosieve.partitions.rastermap import VALID, PackedFiles, RasterMap
+
+FAR = 2000
+
+
+def many(tmp_path: Path) -> RasterMap:
+    """A tile at (0..4 E, 6..10 N), asked first, and 2,000 files that do not exist."""
+    tile = cataloged(
+        write_raster(tmp_path / "a.tif", np.arange(16, dtype=np.uint8).reshape(4, 4), from_origin(0, 10, 1, 1))
+    )
+    others = [
+        CatalogedFile(
+            replace(tile.file, uri=f"s3a://bucket/collection/{n:06d}.tif", priority=1), tile.footprint, 1.0, 2.0
+        )
+        for n in range(FAR)
+    ]
+    return RasterMap.of([*others, tile])
+
+
+def test_a_worker_holds_little_of_each_file(tmp_path: Path) -> None:
+    rasters = many(tmp_path)
+    assert len(pickle.dumps(rasters)) < 400 * FAR
+    held = pickle.loads(pickle.dumps(rasters))
+    assert [held.packed[n] for n in (0, 1, FAR)] == [rasters.files[n].file for n in (0, 1, FAR)]
+
+
+def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rasters = pickle.loads(pickle.dumps(many(tmp_path)))
+    lat, lon = np.array([9.5, 6.5, 50.0]), np.array([0.5, 3.5, 0.5])
+    looked: list[int] = []
+    unpack = PackedFiles.__getitem__
+    monkeypatch.setattr(PackedFiles, "__getitem__", lambda self, n: looked.append(n) or unpack(self, n))
+    cells = np.unique(cell_keys(lat, lon))
+    values, state = rasters.values(lat, lon, CellIndex.from_pairs(cells, np.zeros_like(cells)).nearby(lat, lon))
+    assert values[:2].tolist() == [0, 15]
+    assert state.tolist() == [VALID, VALID, OUTSIDE]
+    assert looked == [0]
+
+
+def test_a_global_file_is_asked_in_its_turn_without_an_index(tmp_path: Path) -> None:
+    tile = cataloged(write_raster(tmp_path / "a.tif", np.full((4, 4), 251, np.uint8), from_origin(0, 10, 1, 1)))
+    everywhere = cataloged(world(tmp_path / "world.tif", 10), priorities=[{"pattern": "*", "priority": 1}])
+    rasters = RasterMap.of([everywhere, tile])
+    lat, lon = np.array([9.5, -50.0]), np.array([0.5, 0.5])
+    near = CellIndex.from_pairs(cell_keys(lat[:1], lon[:1]), np.array([0])).nearby(lat, lon)
+    values, state = rasters.values(lat, lon, near)
+    assert values[0] == 251 and 1 <= values[1] < 250
+    assert (state == VALID).all()
