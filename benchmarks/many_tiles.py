@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pickle
 import sys
@@ -31,7 +32,7 @@ SIDE_DEG, SIDE_PX = 0.5, 64
 
 
 def near_tiles() -> list[CatalogedFile]:
-    """Tiles of half a degree side by side from (50 N, 0 E), which exist; kept between runs."""
+    """Tiles of half a degree side by side from (50 N, 0 E) southwards, which exist; kept between runs."""
     folder = FOLDER.resolve() / "near_tiles"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -57,7 +58,8 @@ def collection(near: list[CatalogedFile], n: int) -> RasterMap:
     for k in range(n - len(near)):
         west, south = rng.uniform(-180, 179), rng.uniform(-80, 40)
         place = (SIDE_DEG / SIDE_PX, 0.0, west, 0.0, -SIDE_DEG / SIDE_PX, south + SIDE_DEG)
-        file = replace(first.file, uri=f"s3a://bucket/collection/v1/tile_{k:06d}.tif", transform=place)
+        name, checksum = f"tile_{k:06d}.tif", hashlib.sha256(str(k).encode()).hexdigest()
+        file = replace(first.file, uri=f"s3a://bucket/v1/{name}", transform=place, header_sha256=checksum)
         outline = shapely.to_wkb(shapely.box(west, south, west + SIDE_DEG, south + SIDE_DEG))
         files.append(CatalogedFile(file, outline, None, None))
     return RasterMap.of(files)
@@ -84,7 +86,7 @@ def main() -> int:
             )
     one_core()
     rng = np.random.default_rng(2)
-    lat, lon = rng.uniform(50, 50 + SIDE_DEG, POINTS), rng.uniform(0, SIDE_DEG * NEAR, POINTS)
+    lat, lon = rng.uniform(50 - SIDE_DEG, 50, POINTS), rng.uniform(0, SIDE_DEG * NEAR, POINTS)
     packed = {n: pickle.dumps(rasters) for n, rasters in maps.items()}
     held = {n: pickle.loads(content) for n, content in packed.items()}  # as in a worker
     print(f"  pickled map of {FEW:,} files {len(packed[FEW]):,} bytes, of {MANY:,} files {len(packed[MANY]):,} bytes")
