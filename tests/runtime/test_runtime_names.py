@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from geosieve.images.committed import refuse_unknown_sources
 from geosieve.partitions.choice import look_up
-from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice, did_you_mean
+from geosieve.tables.read import Run
 
 
 def test_a_name_with_a_slip_or_in_another_case_gets_the_nearest() -> None:
@@ -50,3 +52,11 @@ def test_a_partition_without_a_definition_is_told_with_the_nearest(folder: str) 
 def test_what_is_no_name_is_refused_as_such(folder: str, entry: object) -> None:
     with pytest.raises(ConfigError, match="is no name of a partition"):
         look_up(entry, folder)
+
+
+def test_a_source_without_images_is_told_with_the_nearest_even_beside_one_that_has_some() -> None:
+    runs = [Run(f"t/images/source={name}", {"source": name, "run_id": "r"}, 1, "", ()) for name in ("mp16", "osv5m")]
+    refuse_unknown_sources(["osv5m"], runs, "t")
+    with pytest.raises(InputError, match="no images of source osv5; there are mp16, osv5m") as caught:
+        refuse_unknown_sources(["mp16", "osv5"], runs, "t")
+    assert caught.value.hint == "did you mean 'osv5m'?"
