@@ -403,8 +403,8 @@ def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
 
     for name, level in (("coarse", 4), ("fine", 8)):
         rows = f"0,{token(-16.8, -179.9, level)},9,-16.8,151.2\n1,{token(-16.8, 151.2, level)},9,-16.8,151.2\n"
-        (tmp_path / f"{name}.csv").write_text(header + rows)
-    family = [{"name": name, "uri": str(tmp_path / f"{name}.csv")} for name in ("coarse", "fine")]
+        (tmp_path / f"{name} [1] {{a}}.csv").write_text(header + rows)
+    family = [{"name": name, "uri": str(tmp_path / f"{name} [1] {{a}}.csv")} for name in ("coarse", "fine")]
     method = {"method": "geoestimation_csv", "family": family, "parents": parents}
     code, report = workspace.run("build_partitions", {"build": method})
     assert code == 0, report["error"]

@@ -81,3 +81,12 @@ def test_cells_within_a_cell_share_its_area() -> None:
         return float(sum(areas_km2(piece[np.newaxis])[0] for piece in cell))
 
     assert sum(map(area, inner)) == pytest.approx(area(outer[0]), rel=1e-12)
+
+
+def test_a_cell_of_two_metres_is_not_lost() -> None:
+    """Four neighbours 2 m to the north, east, south and west leave a square of 2 m by 2 m."""
+    step = 2.0 / 111_194.93  # metres in a degree of a great circle
+    cells = voronoi(unit_vectors(np.array([0, step, 0, -step, 0]), np.array([0, 0, step, 0, -step])))
+    areas_m2 = [1e6 * sum(float(areas_km2(piece[np.newaxis])[0]) for piece in cell) for cell in cells]
+    assert areas_m2[0] == pytest.approx(4.0, rel=1e-3)
+    assert sum(areas_m2) == pytest.approx(4e6 * np.pi * 6371.0088**2)

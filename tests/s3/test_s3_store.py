@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import shapely
 from fabricated_world import (
     COLLECTIONS,
     PARTITIONS,
@@ -151,6 +153,25 @@ def test_rows_on_s3_equal_rows_on_a_local_disk(store: Store, on_s3: tuple[Outcom
     # A map is the same map wherever its files lie, so its hash is too.
     assert on_s3[0].report["details"]["partitions"] == local.report["details"]["partitions"]
     assert local.report["details"]["partitions"]["country"]["labelled"] > 0
+
+
+def test_geoparquet_is_read_through_the_store_of_the_tables(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
+    """The square of countries.geojson: the same regions and labels, by Hadoop's client and its settings alone."""
+    square = shapely.to_wkb(shapely.box(5, 40, 15, 55))
+    geo = {"version": "1.1.0", "primary_column": "shape", "columns": {"shape": {"encoding": "WKB"}}}
+    table = pa.table({"name": ["Squareland"], "shape": [square]}).replace_schema_metadata({"geo": json.dumps(geo)})
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    key = "files/land [1] {a}.parquet"
+    store.client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
+    partition = {"kind": "polygons", "name": "country", "uri": f"s3a://{BUCKET}/{key}", "name_column": "name"}
+    mark = len(store.server.requests)
+    outcome = store.driver.run("label_attributes", label_config(TABLES, TABLES, [partition]), "geoparquet")
+    assert outcome.exit_code == 0, outcome.report["error"]
+    of_geojson = on_s3[0].report["details"]["partitions"]["country"]
+    assert outcome.report["details"]["partitions"]["country"] == of_geojson
+    asked = [r for r in store.server.requests[mark:] if r.path.endswith("a}.parquet")]
+    assert asked and all("Hadoop" in r.agent for r in asked)
 
 
 def test_pixels_are_read_by_ranges_and_nothing_is_listed_for_it(on_s3: tuple[Outcome, list[Request]]) -> None:

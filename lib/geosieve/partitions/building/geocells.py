@@ -155,6 +155,7 @@ def voronoi(vectors: F8, within: list[F8] | None = None) -> list[list[F8]]:
     cells = []
     for n, centroid in enumerate(vectors):
         nearer = centroid - np.delete(vectors, n, axis=0)
+        nearer /= np.linalg.norm(nearer, axis=1, keepdims=True)  # else cells of a metre are lost in `clip`'s rounding
         pieces = (clip(piece, nearer) for piece in start)
         cells.append([piece for piece in pieces if piece is not None])
     return cells
