@@ -22,7 +22,7 @@ from benchmarks.timing import bar, interleaved, one_core
 from geosieve.partitions.base import CatalogedFile
 from geosieve.partitions.nearby import CellIndex, every_cell, join_outlines
 from geosieve.partitions.rastermap import RasterMap
-from geosieve.rasters.catalog import RasterSource, describe
+from geosieve.rasters.catalog import RasterSource, catalog_file
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.session import spark_session
 
@@ -44,7 +44,7 @@ def _tile(path: Path, n: int, rng: np.random.Generator, profile: dict[str, objec
     size = SIDE_DEG / SIDE_PX
     with rasterio.open(path, "w", **profile, transform=from_origin(SIDE_DEG * n, 50, size, size)) as raster:
         raster.write(rng.integers(1, 9, (SIDE_PX, SIDE_PX), np.uint8), 1)
-    row = describe(str(path), RasterSource(collection="benchmark", uri=str(path)))
+    row = catalog_file(str(path), RasterSource(collection="benchmark", uri=str(path)))
     facts = {name: row[name] for name in RasterFile.__dataclass_fields__}
     file = RasterFile(**{**facts, "transform": tuple(row["transform"].values())})
     return CatalogedFile(file, row["footprint"], None, None)
@@ -59,7 +59,7 @@ def collection(near: list[CatalogedFile], n: int) -> RasterMap:
         west, south = rng.uniform(-180, 179), rng.uniform(-80, 40)
         place = (SIDE_DEG / SIDE_PX, 0.0, west, 0.0, -SIDE_DEG / SIDE_PX, south + SIDE_DEG)
         name, checksum = f"tile_{k:06d}.tif", hashlib.sha256(str(k).encode()).hexdigest()
-        file = replace(first.file, uri=f"s3a://bucket/v1/{name}", transform=place, header_sha256=checksum)
+        file = replace(first.file, uri=f"s3a://bucket/v1/{name}", transform=place, content_sha256=checksum)
         outline = shapely.to_wkb(shapely.box(west, south, west + SIDE_DEG, south + SIDE_DEG))
         files.append(CatalogedFile(file, outline, None, None))
     return RasterMap.of(files)

@@ -281,6 +281,8 @@ def describe(uri: str, source: RasterSource) -> dict[str, Any]:
     try:
         with store_failures(uri), rasterio.open(gdal_path(uri)) as dataset:
             return _row(uri, dataset, source)
+    except rasterio.errors.CRSError as error:
+        raise _Refused("unusable_crs", f"GDAL cannot write down its CRS: {error}") from error
     except (RasterioError, OSError) as error:
         raise _Refused("not_a_raster", f"GDAL cannot open it: {error}") from error
 
