@@ -164,6 +164,8 @@ def test_refused_files_are_rejects_with_their_class(workspace: Workspace, tmp_pa
     write_raster(folder / "good.tif", ones, from_origin(0, 8, 1, 1))
     write_raster(folder / "nocrs.tif", ones, from_origin(0, 8, 1, 1), crs=None)
     write_raster(folder / "swapped.tif", np.ones((300, 8), np.uint8), from_origin(40, 170, 1, 1))
+    site = 'ENGCRS["site",EDATUM["d"],CS[Cartesian,2],AXIS["e",east],AXIS["n",north],LENGTHUNIT["metre",1]]'
+    write_raster(folder / "site.tif", ones, from_origin(0, 8, 1, 1), crs=site)
     (folder / "text.tif").write_text("no raster")
     (folder / "empty.tif").write_bytes(b"")
     whole = write_raster(folder / "short.tif", np.random.default_rng(0).integers(0, 255, (99, 99), np.uint8),
@@ -171,8 +173,14 @@ def test_refused_files_are_rejects_with_their_class(workspace: Workspace, tmp_pa
     whole.write_bytes(whole.read_bytes()[:6000])
     code, report = workspace.catalog("mixed", folder)
     assert code == 0
-    assert report["rejected"] == {"missing_crs": 1, "swapped_axes": 1, "not_a_raster": 2, "truncated": 1}
-    assert (report["rows_in"], report["rows_out"]) == (6, 1)
+    assert report["rejected"] == {
+        "missing_crs": 1,
+        "unusable_crs": 1,
+        "swapped_axes": 1,
+        "not_a_raster": 2,
+        "truncated": 1,
+    }
+    assert (report["rows_in"], report["rows_out"]) == (7, 1)
     rejects = pq.read_table(workspace.tables / "rejects", columns=["id", "error_class"]).to_pylist()
     assert {r["id"]: r["error_class"] for r in rejects}["nocrs.tif"] == "missing_crs"
 

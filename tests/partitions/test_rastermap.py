@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from fabricated_rasters import cataloged, world, write_raster
+from pyproj import Transformer
+from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
 from geosieve.partitions.base import OUTSIDE, CatalogedFile
-from geosieve.partitions.nearby import CellIndex, cell_keys
+from geosieve.partitions.nearby import CellIndex, cell_keys, join_outlines, occupied_cells
 from geosieve.partitions.rastermap import VALID, PackedFiles, RasterMap
 
 FAR = 2000
@@ -61,3 +64,39 @@ def test_a_global_file_is_asked_in_its_turn_without_an_index(tmp_path: Path) -> 
     values, state = rasters.values(lat, lon, near)
     assert values[0] == 251 and 1 <= values[1] < 250
     assert (state == VALID).all()
+
+
+def test_points_are_found_through_footprints_cells_and_pixels(spark: SparkSession, tmp_path: Path) -> None:
+    """Polar quadrants, tiles across ±180 and a datum from Paris in one collection, against pyproj for each point."""
+    tiles = [
+        ("EPSG:3413", from_origin(0, 2e6, 1e4, 1e4), None),
+        ("EPSG:3413", from_origin(-2e6, 2e6, 1e4, 1e4), None),
+        ("EPSG:3413", from_origin(-2e6, 0, 1e4, 1e4), None),
+        ("EPSG:3413", from_origin(0, 0, 1e4, 1e4), None),
+        ("EPSG:32760", from_origin(600_000, 8e6, 1e3, 1e3), None),
+        ("EPSG:4326", from_origin(177, -30, 0.07, 0.07), 360.0),
+        ("EPSG:4807", from_origin(190, 22, 0.1, 0.1), 400.0),
+        ("EPSG:4167", from_origin(-190, -50, 0.1, 0.1), 360.0),
+    ]
+    values = np.arange(200 * 200, dtype=np.int32).reshape(200, 200)
+    files = [
+        cataloged(write_raster(tmp_path / f"{n}.tif", values + n * values.size, transform, crs))
+        for n, (crs, transform, _) in enumerate(tiles)
+    ]
+    rng = np.random.default_rng(3)
+    lat = np.r_[rng.uniform(-60, 90, 20_000), 90 - 10 ** rng.uniform(-5, 1, 2000), [90.0, -45.0, -45.0]]
+    lon = np.r_[(180 + rng.uniform(-15, 15, 20_000) + 180) % 360 - 180, rng.uniform(-180, 180, 2000), [0, 180, -180]]
+    expected = np.full(lat.size, np.nan)
+    for n, (crs, transform, period) in reversed(list(enumerate(tiles))):  # the first is asked first
+        x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(np.where(lon == 180, -180, lon), lat)
+        for turn in (-1, 1, 0) if period else (0,):
+            column, row = (np.floor(v) for v in ~transform @ (x + turn * (period or 0), y))
+            here = (row >= 0) & (row < 200) & (column >= 0) & (column < 200)
+            expected[here] = (n * values.size + row * 200 + column)[here]
+    points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
+    rasters = RasterMap.of(files)
+    index = join_outlines(spark, occupied_cells(points), {"map": rasters.outlines()})["map"]
+    found, state = pickle.loads(pickle.dumps(rasters)).values(lat, lon, index.nearby(lat, lon))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(state == VALID, ~np.isnan(expected))
+    assert set(np.unique(expected[~np.isnan(expected)] // values.size)) == set(range(len(tiles)))
