@@ -133,7 +133,9 @@ def _outline(grid: PixelGrid) -> BaseGeometry | None:
         # Few vertices, because an outline is held for each of maybe 100,000 files.
         simpler = min(_SIMPLER_DEG, 0.01 * float(np.ptp(ring, axis=0).min()))
         shape = shape.simplify(simpler).buffer(simpler + strayed, join_style="mitre")
-    return wrapped(shape)
+    west, south, east, north = shape.bounds
+    inside = -180.0 <= west and east <= 180.0 and -90.0 <= south and north <= 90.0
+    return shape if inside else wrapped(shape)  # most tiles are: cutting takes as long as all before
 
 
 def _strayed(ring: F8) -> float:
