@@ -134,7 +134,7 @@ def _outline(grid: PixelGrid) -> BaseGeometry | None:
         simpler = min(_SIMPLER_DEG, 0.01 * float(np.ptp(ring, axis=0).min()))
         shape = shape.simplify(simpler).buffer(simpler + strayed, join_style="mitre")
     west, south, east, north = shape.bounds
-    inside = -180.0 <= west and east <= 180.0 and -90.0 <= south and north <= 90.0
+    inside = west >= -180.0 and east <= 180.0 and south >= -90.0 and north <= 90.0
     return shape if inside else wrapped(shape)  # most tiles are: cutting takes as long as all before
 
 
