@@ -246,8 +246,9 @@ def _factor(predictor: Predictor, values: F8, area: F8, floor: float, first: int
         top = log_p.max(axis=1, keepdims=True)
         log_p -= top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True))
     density = np.subtract(log_p, np.log(np.where(area > 0, area, 1.0)), out=found[:, 1:])
-    density *= predictor.weight
-    density[:, area <= 0] = -np.inf
+    if predictor.weight != 1:
+        density *= predictor.weight
+    density[:, np.flatnonzero(area <= 0)] = -np.inf
     found[missing] = 0.0
     return found
 
@@ -256,13 +257,14 @@ def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
     """Which rows are missing, (images,). InputError if a probability is negative or infinite, or another row does not
     sum to 1 within SUM_TOLERANCE.
     """
-    missing = np.asarray(np.isnan(p).any(axis=1))
+    least, total = p.min(axis=1), p.sum(axis=1)
+    missing = np.asarray(np.isnan(least))
     for fault, rows in (
-        ("negative or infinite", ((p < 0) | np.isinf(p)).any(axis=1)),
-        (f"not 1 in sum (to {SUM_TOLERANCE})", np.abs(p.sum(axis=1) - 1) > SUM_TOLERANCE),
+        ("negative or infinite", ~missing & ((least < 0) | ~np.isfinite(total))),
+        (f"not 1 in sum (to {SUM_TOLERANCE})", ~missing & (np.abs(total - 1) > SUM_TOLERANCE)),
     ):
-        if (rows & ~missing).any():
-            row = first + int(np.flatnonzero(rows & ~missing)[0])
+        if rows.any():
+            row = first + int(np.flatnonzero(rows)[0])
             raise InputError(f"predictor {name}: probabilities of an image are {fault}", where=f"row {row}")
     return missing
 
