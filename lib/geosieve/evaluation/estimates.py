@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from geosieve.evaluation.bootstrap import Part, Sums, cell_sums, interval, poiss
 from geosieve.evaluation.measures import Columns, Figure, columns
 from geosieve.evaluation.medians import Windows, sample_medians, windows
 from geosieve.evaluation.protocols import PROTOCOLS
-from geosieve.evaluation.scored import Scored, Stratum
+from geosieve.evaluation.scored import Answers, Name, Scored, Stratum
 from geosieve.runtime.errors import InputError
 
 F8 = NDArray[np.float64]
@@ -26,22 +26,38 @@ _MAX_BYTES = 2 << 30  # of all sums of samples, which the driver holds at once
 
 @dataclass(frozen=True)
 class Plan:
-    """What to estimate: protocols, bootstrap, and the stratum whose buckets weigh the same in balanced figures."""
+    """What to estimate: protocols, bootstrap, the stratum whose buckets weigh the same in balanced figures, and the
+    system that the others are compared to (None: the first).
+    """
 
     protocols: tuple[str, ...]
     samples: int
     seed: int
     confidence: float
     balance: str | None = None
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Medians of one system's distances in one stratum: which column of the sums says `below`, and the windows."""
+    """Medians of one system's distances in one stratum: the windows, and which columns of the sums count the images
+    that lie below them and all that are ranked.
+    """
 
     values: F8
     windows: Windows
-    column: int
+    below: int
+    total: int
+
+
+@dataclass(frozen=True)
+class _Order:
+    """Distances by rising value: all images, missing ones last, or only those that are `answered`."""
+
+    values: F8
+    rows: NDArray[np.int64]
+    sphere: bool
+    answered: bool
 
 
 def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
@@ -52,8 +68,10 @@ def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
     everything = Stratum(ALL, (ALL,), np.zeros(len(scored), np.int32))
     strata = (everything, *scored.strata)
     balancing = next((s for s in scored.strata if s.name == plan.balance), everything)
-    shared, curves = columns(scored, plan.protocols, curves=False), columns(scored, plan.protocols, curves=True)
-    orders = {key: np.argsort(values, kind="stable") for key, values in _distances(scored).items()}
+    common = _common(scored, plan)
+    shared = columns(scored, plan.protocols, curves=False, common=common)
+    curves = columns(scored, plan.protocols, curves=True)
+    orders = _orders(scored, common)
     groups = [_Group(scored, plan, shared, curves if s is everything else None, s, balancing, orders) for s in strata]
     _refuse_large([group.part for group in groups], plan.samples)
     sums = cell_sums(scored.keys, shared.matrix, [group.part for group in groups], plan.seed, plan.samples)
@@ -74,13 +92,38 @@ def _refuse_large(parts: Sequence[Part], samples: int) -> None:
         )
 
 
-def _distances(scored: Scored) -> dict[tuple[str, bool], F8]:
-    """Distances to rank by: of each system, on the sphere (True) and on the ellipsoid. Missing ones are infinite."""
-    return {
-        (name, sphere): np.nan_to_num(answers.angle if sphere else answers.geodesic_km, nan=np.inf)
-        for name, answers in scored.systems.items()
-        for sphere in (True, False)
-    }
+def _pairs(scored: Scored, plan: Plan) -> list[tuple[str, str]]:
+    """Each other system and the baseline."""
+    baseline = plan.baseline or next(iter(scored.systems))
+    return [(name, baseline) for name in scored.systems if name != baseline]
+
+
+def _common(scored: Scored, plan: Plan) -> dict[Name, Answers]:
+    """Answers of two compared systems to the images that both answered, where these are not the same for both."""
+    found: dict[Name, Answers] = {}
+    for pair in _pairs(scored, plan):
+        both = [scored.systems[name] for name in pair]
+        if not np.array_equal(both[0].missing, both[1].missing):
+            lost = both[0].missing | both[1].missing
+            for key, answers in zip((pair, pair[::-1]), both, strict=True):
+                angle, geodesic = (np.where(lost, np.nan, of) for of in (answers.angle, answers.geodesic_km))
+                found[key] = Answers(angle, geodesic, None, None)
+    return found
+
+
+def _orders(scored: Scored, common: Mapping[Name, Answers]) -> dict[Name, list[_Order]]:
+    """By system, and by pair of systems: orders of distances on the sphere and on the ellipsoid."""
+    found: dict[Name, list[_Order]] = {}
+    for name, answers in [*scored.systems.items(), *common.items()]:
+        found[name] = []
+        for sphere in (True, False):
+            values = np.nan_to_num(answers.angle if sphere else answers.geodesic_km, nan=np.inf)
+            rows = np.argsort(values, kind="stable")
+            held = rows[: int(np.isfinite(values).sum())]
+            if name not in common:
+                found[name].append(_Order(values, rows, sphere, answered=False))
+            found[name].append(_Order(values, held, sphere, answered=True))
+    return found
 
 
 class _Group:
@@ -94,7 +137,7 @@ class _Group:
         curves: Columns | None,
         stratum: Stratum,
         balancing: Stratum,
-        orders: dict[tuple[str, bool], NDArray[np.int64]],
+        orders: dict[Name, list[_Order]],
     ) -> None:
         self._scored, self._plan, self._stratum = scored, plan, stratum
         self._balancing = balancing
@@ -103,18 +146,22 @@ class _Group:
         self._figures = shared.figures
         if curves is not None:
             moved = {name: _moved(figures, width) for name, figures in curves.figures.items()}
-            self._figures = {name: (*figures, *moved[name]) for name, figures in shared.figures.items()}
+            self._figures = {name: (*figures, *moved.get(name, ())) for name, figures in shared.figures.items()}
             width += len(curves.makers)
-        self._rankings: dict[tuple[str, bool, bool], _Ranking] = {}
-        for (name, sphere), values in _distances(scored).items():
-            for balanced in self._variants:
-                order = orders[name, sphere]
-                if balanced and balancing.blanks:
-                    order = order[balancing.codes[order] < balancing.n_buckets]
-                found = windows(order, stratum.codes, balancing.codes, len(stratum.values), balanced)
-                self._rankings[name, sphere, balanced] = _Ranking(values, found, width)
-                width += 1
-        below = [ranking.windows.below for ranking in self._rankings.values()]
+        self._rankings: dict[tuple[Name, bool, bool, bool], _Ranking] = {}
+        for name, order, balanced in ((n, o, b) for n, of in orders.items() for o in of for b in self._variants):
+            known = self._rankings.get((name, order.sphere, balanced, False))
+            if order.answered and known is not None and order.rows.size == len(scored):
+                self._rankings[name, order.sphere, balanced, True] = known
+                continue
+            rows = order.rows
+            if balanced and balancing.blanks:
+                rows = rows[balancing.codes[rows] < balancing.n_buckets]
+            found = windows(rows, stratum.codes, balancing.codes, len(stratum.values), balanced)
+            total = _answered(self._figures[name]) if order.answered else 0
+            self._rankings[name, order.sphere, balanced, order.answered] = _Ranking(order.values, found, width, total)
+            width += 1
+        below = [one.windows.below for one in {one.below: one for one in self._rankings.values()}.values()]
 
         def own(rows: slice) -> F8:
             indicators = np.stack([column[rows] for column in below], axis=1).astype(np.float64)
@@ -132,46 +179,58 @@ class _Group:
                 point, samples = sums.point[start:][:counted], sums.samples[start:][:counted]
                 if point[:, 0].sum() == 0:
                     continue
-                found = {name: self._of_system(name, number, point, samples, balanced) for name in self._scored.systems}
-                for name, one in found.items():
-                    yield self._table(value, balanced, name, None, one)
-                for first, second in _pairs(list(found)):
-                    yield self._table(value, balanced, first, second, found[first].minus(found[second]))
+                found = {name: self._of_system(name, number, point, samples, balanced) for name in self._figures}
+                for name in self._scored.systems:
+                    yield self._table(value, balanced, name, None, found[name])
+                for first, second in _pairs(self._scored, self._plan):
+                    difference = found[first].minus(found[second])
+                    if (first, second) in found:
+                        difference = difference.replaced(found[first, second].minus(found[second, first]))
+                    yield self._table(value, balanced, first, second, difference)
 
-    def _of_system(self, name: str, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
+    def _of_system(self, name: Name, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
         figures = self._figures[name]
         over, under = [f.over for f in figures], [f.under for f in figures]
-        answered = next(f.under for f in figures if f.metric == "mean_km")
+        answered = _answered(figures)
         values = np.array([f.factor for f in figures]) * _ratio(point[:, over], point[:, under], balanced)
         # One figure at a time: of all together, copies in double precision would be larger than the sums.
         drawn = np.stack([f.factor * _ratio(samples[:, f.over], samples[:, f.under], balanced) for f in figures])
         n = point[:, under].sum(0)
         names = [(f.metric, f.protocol, f.threshold_km, f.area_km2) for f in figures]
-        medians = {
-            sphere: self._medians(name, sphere, balanced, number, point, samples)
-            for sphere in {PROTOCOLS[p].radius_km is not None for p in self._plan.protocols}
-        }
-        for protocol in (PROTOCOLS[p] for p in self._plan.protocols):
-            median, of_samples = medians[protocol.radius_km is not None]
-            factor = protocol.radius_km or 1.0
-            names.append(("median_km", protocol.name, None, None))
-            values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * of_samples])
-            n = np.append(n, point[:, 0].sum())
+        protocols = [PROTOCOLS[p] for p in self._plan.protocols]
+        for answers_only, metric in ((False, "median_km"), (True, "median_answered_km")):
+            medians = {
+                sphere: self._medians(ranking, balanced, number, point, samples)
+                for sphere in sorted({protocol.radius_km is not None for protocol in protocols})
+                if (ranking := self._rankings.get((name, sphere, balanced, answers_only))) is not None
+            }
+            for protocol in protocols if medians else ():
+                median, of_samples = medians[protocol.radius_km is not None]
+                factor = protocol.radius_km or 1.0
+                names.append((metric, protocol.name, None, None))
+                values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * of_samples])
+                n = np.append(n, point[:, answered if answers_only else 0].sum())
         missing = point[:, 0].sum() - point[:, answered].sum()
         return _Found(names, values, drawn, n, missing)
 
     def _medians(
-        self, name: str, sphere: bool, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
+        self, ranking: _Ranking, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
     ) -> tuple[float, F8]:
-        ranking = self._rankings[name, sphere, balanced]
         rows = ranking.windows.rows[number]
         values, buckets = ranking.values[rows], self._balancing.codes[rows]
         ones = np.ones((rows.size, 1), np.float32)
         counts = poisson_counts(self._scored.keys[rows], self._plan.seed, self._plan.samples)
-        column = ranking.column
-        of_images = sample_medians(values, ones, buckets, point[:, column, None], point[:, 0, None], balanced)
+        if not rows.size:
+            return np.nan, np.full(self._plan.samples, np.nan)
+        below, total = ranking.below, ranking.total
+        of_images = sample_medians(values, ones, buckets, point[:, below, None], point[:, total, None], balanced)
         of_samples = sample_medians(
-            values, counts, buckets, samples[:, column].astype(np.float64), samples[:, 0].astype(np.float64), balanced
+            values,
+            counts,
+            buckets,
+            samples[:, below].astype(np.float64),
+            samples[:, total].astype(np.float64),
+            balanced,
         )
         return float(of_images[0]), of_samples
 
@@ -218,6 +277,19 @@ class _Found:
             values, samples = self.values[mine] - other.values[theirs], self.samples[mine] - other.samples[theirs]
         return _Found(names, values, samples, np.minimum(self.n[mine], other.n[theirs]), self.missing + other.missing)
 
+    def replaced(self, by: _Found) -> _Found:
+        """With the figures of the same names of `by`, which are of the images that both systems answered."""
+        place = {name: k for k, name in enumerate(self.names)}
+        at = [place[name] for name in by.names]
+        values, samples, n = self.values.copy(), self.samples.copy(), self.n.copy()
+        values[at], samples[at], n[at] = by.values, by.samples, by.n
+        return _Found(self.names, values, samples, n, self.missing)
+
+
+def _answered(figures: Sequence[Figure]) -> int:
+    """The column that counts the images with a prediction."""
+    return next(f.under for f in figures if f.metric == "mean_km")
+
 
 def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
     """Figures of curves for columns that stand behind the shared ones; their denominator, column 0, stays."""
@@ -238,11 +310,6 @@ def _ratio(over: NDArray[np.floating[Any]], under: NDArray[np.floating[Any]], ba
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = np.where(held, over / under, 0.0)
         return np.asarray(ratios.sum(0) / held.sum(0))
-
-
-def _pairs(names: list[str]) -> list[tuple[str, str]]:
-    """Each later system against each earlier one."""
-    return [(second, first) for k, first in enumerate(names) for second in names[k + 1 :]]
 
 
 def _finite(values: F8) -> F8:

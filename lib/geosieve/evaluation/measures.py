@@ -6,7 +6,7 @@ So one matrix of such numbers serves every figure, stratum and bootstrap sample.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ from geosieve.evaluation.protocols import (
     cap_area_km2,
     log_area_score,
 )
-from geosieve.evaluation.scored import Answers, Scored
+from geosieve.evaluation.scored import Answers, Name, Scored
 
 F8 = NDArray[np.float64]
 Rows = slice
@@ -53,19 +53,26 @@ class Columns:
     """The numbers of each image that are summed, as functions of a range of rows; column 0 is 1."""
 
     makers: tuple[Callable[[Rows], NDArray[np.generic]], ...]
-    figures: dict[str, tuple[Figure, ...]]  # by system
+    figures: dict[Name, tuple[Figure, ...]]  # by system, or by system and the one it is compared to
 
     def matrix(self, rows: Rows) -> F8:
         """Columns of a range of images, shape (rows, columns)."""
         return np.stack([maker(rows) for maker in self.makers], axis=1).astype(np.float64, copy=False)
 
 
-def columns(scored: Scored, protocols: Sequence[str], curves: bool) -> Columns:
-    """Columns and figures of every system; `curves` adds those of whole curves."""
+def columns(
+    scored: Scored, protocols: Sequence[str], curves: bool, common: Mapping[Name, Answers] | None = None
+) -> Columns:
+    """Columns and figures of every system; `curves` gives those of whole curves instead.
+
+    `common`: answers to images that two systems answered, of which only mean distances are taken.
+    """
     builder = _Builder(scored)
-    figures = {
+    figures: dict[Name, tuple[Figure, ...]] = {
         name: tuple(builder.figures(name, answers, protocols, curves)) for name, answers in scored.systems.items()
     }
+    for name, answers in (common or {}).items():
+        figures[name] = tuple(builder.mean(name, answers, PROTOCOLS[p]) for p in protocols)
     return Columns(tuple(builder.makers), figures)
 
 
@@ -108,10 +115,7 @@ class _Builder:
 
     def _distance_figures(self, name: str, answers: Answers, protocol: Protocol) -> list[Figure]:
         found = [self._recall(name, answers, protocol, threshold, "recall") for threshold in THRESHOLDS_KM]
-        base = answers.geodesic_km if protocol.radius_km is None else answers.angle
-        answered = self._column((name, "answered"), lambda rows: ~answers.missing[rows])
-        distance = self._column((name, "sum", base is answers.angle), lambda rows: np.nan_to_num(base[rows]))
-        found.append(Figure("mean_km", protocol.name, distance, answered, factor=protocol.radius_km or 1.0))
+        found.append(self.mean(name, answers, protocol))
         if protocol.geoscore is not None:
 
             def score(rows: Rows) -> F8:
@@ -121,6 +125,13 @@ class _Builder:
             column = self._column((name, "score", protocol.name), score)
             found.append(Figure("geoscore", protocol.name, column, 0))
         return found
+
+    def mean(self, name: Name, answers: Answers, protocol: Protocol) -> Figure:
+        """The mean distance of the images that have a prediction."""
+        base = answers.geodesic_km if protocol.radius_km is None else answers.angle
+        answered = self._column((name, "answered"), lambda rows: ~np.isnan(answers.angle[rows]))
+        distance = self._column((name, "sum", base is answers.angle), lambda rows: np.nan_to_num(base[rows]))
+        return Figure("mean_km", protocol.name, distance, answered, factor=protocol.radius_km or 1.0)
 
     def _place_figures(self, name: str, answers: Answers) -> list[Figure]:
         hits, named = answers.hits, self._named

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 F8 = NDArray[np.float64]
 
+Name = str | tuple[str, str]
+"""A system, or a system on the images that it and another one answered."""
+
 
 @dataclass(frozen=True)
 class Answers:

@@ -22,7 +22,7 @@ _PLACES = ("hit_country", "hit_region", "hit_area", "hit_city")
 _SHARES = ("recall", "area_recall", "aurc", *_PLACES)
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 50, 40
 # Okabe and Ito's palette: told apart also by readers who do not see all colours.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 Row = Mapping[Hashable, Any]
 """A row of `evaluations`."""
@@ -94,6 +94,7 @@ Column = tuple[str, str, float | None]
 _DISTANCE: tuple[Column, ...] = (
     *((f"{km:g} km", "recall", km) for km in THRESHOLDS_KM),
     ("median km", "median_km", None),
+    ("median km, answered", "median_answered_km", None),
     ("mean km", "mean_km", None),
     ("GeoScore", "geoscore", None),
 )
