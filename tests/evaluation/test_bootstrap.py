@@ -240,6 +240,38 @@ def test_paired_differences_of_like_systems_are_narrower_than_their_own_interval
         assert paired["high"] - paired["low"] < 0.7 * unpaired
 
 
+def test_differences_of_distances_are_of_the_images_that_both_answered() -> None:
+    """One system leaves out the hard images, so that its own mean is the better one although it is always worse."""
+    data = scored(900, systems=5)
+    km = data.systems["system0"].angle * 6371
+    hard = np.nan_to_num(km, nan=0) > 300
+    worse = np.where(hard, np.nan, km + 10)
+    data.systems["picky"] = Answers(worse / 6371, worse, None, None)
+    figures = estimate(data, Plan(("osv5m",), 100, 0, 0.9, baseline="system0"))
+    assert set(figures["compared_to"].dropna()) == {"system0"}
+    assert set(figures[figures["compared_to"].notna()]["system"]) == {*(f"system{k}" for k in range(1, 5)), "picky"}
+    own = [figure(figures, "mean_km", "osv5m", system=name)["value"] for name in ("system0", "picky")]
+    assert own[1] < own[0]
+    both = ~np.isnan(worse)
+    for metric in ("mean_km", "median_answered_km"):
+        row = figure(figures, metric, "osv5m", system="picky", compared_to="system0")
+        assert [row["value"], row["low"], row["high"]] == pytest.approx(
+            [10] * 3, rel=1e-3 if metric == "mean_km" else 1e-9
+        )
+        assert row["n"] == both.sum()
+        for name, answered in (("system0", km), ("picky", worse)):
+            alone = figure(figures, metric, "osv5m", system=name)
+            measure = np.nanmean if metric == "mean_km" else np.nanmedian
+            assert (alone["value"], alone["n"]) == (pytest.approx(measure(answered)), (~np.isnan(answered)).sum())
+    stratum, value = data.strata[0], 1
+    inside = both & (stratum.codes == value)
+    other = data.systems["system3"].angle * 6371
+    found = estimate(data, Plan(("osv5m",), 100, 0, 0.9, balance="s1", baseline="picky"))
+    row = figure(found, "mean_km", "osv5m", system="system3", compared_to="picky", stratum="s0", stratum_value="v1")
+    inside &= ~np.isnan(other)
+    assert row["value"] == pytest.approx((other - worse)[inside].mean()) and row["n"] == inside.sum()
+
+
 def test_a_system_compared_with_itself_differs_by_nothing() -> None:
     data = scored(500)
     twice = Scored(data.keys, {"a": data.systems["system0"], "b": data.systems["system0"]}, data.strata, data.named)

@@ -99,19 +99,32 @@ def test_missing_predictions_are_misses_and_counted(workspace: Workspace) -> Non
 
 def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Workspace) -> None:
     answers = csv([["a.jpg", "61N", 10], ["b.jpg", 0, 200], ["c.jpg", "NaN", 10], ["d.jpg", 0, 0]])
-    _, report = workspace.evaluate(TRUTH, answers)
+    code, report = workspace.evaluate(TRUTH, answers)
+    told = "3 of 4 rows are refused (lon_out_of_range 1, missing_position 1, not_a_number 1)"
+    assert code == 65 and told in report["error"] and "at systems.0" in report["error"]
+    _, report = workspace.evaluate(TRUTH, answers, most_refused=0.75)
     assert (report["rows_in"], report["rows_out"]) == (8, 5)
     assert workspace.rejects() == [
         ("systems.0", "lon_out_of_range", "b.jpg"), ("systems.0", "missing_position", "c.jpg"),
         ("systems.0", "not_a_number", "a.jpg"),
     ]  # fmt: skip
     assert report["details"]["missing"] == {"s0": 3}
+    classes = {"lon_out_of_range": 1, "missing_position": 1, "not_a_number": 1}
+    assert report["details"]["refused"] == {"s0": classes}
+    summary = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.md").read_text()
+    assert "Without a prediction, which counts as a miss everywhere: s0 0." in summary
+    told = ", ".join(f"{error} {rows}" for error, rows in classes.items())
+    assert f"refused, which counts as a miss too: s0: {told}." in summary
     assert recalls(workspace.figures(), "osv5m") == [0, 0, 0, 0.0, 0.25]  # (0, 0) is an answer, 786 km off
 
 
 def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Workspace) -> None:
     truth = TRUTH.replace("60,10", "160,10")
-    _, report = workspace.evaluate(truth, ANSWERS)
+    code, report = workspace.evaluate(truth, ANSWERS)
+    assert code == 65 and "1 of 4 rows are refused (lat_out_of_range 1)" in report["error"]
+    _, report = workspace.evaluate(truth, ANSWERS, most_refused=0.25)
+    summary = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.md").read_text()
+    assert "left out of truth: lat_out_of_range 1." in summary and "left out of s0: truth_rejected 1." in summary
     assert report["rejected"] == {"truth: lat_out_of_range": 1, "systems.0: truth_rejected": 1}
     assert report["details"]["images"] == 3
     assert recalls(workspace.figures(), "geoclip") == [2 / 3, 2 / 3, 1, 1, 1]
@@ -140,7 +153,7 @@ def test_lists_that_are_refused_as_a_whole(workspace: Workspace, truth: str, ans
 
 def test_a_row_without_id_among_good_ones_is_a_reject(workspace: Workspace) -> None:
     lines = ANSWERS.splitlines()
-    _, report = workspace.evaluate(TRUTH, "\n".join([*lines[:2], ",3,3", *lines[2:]]))
+    _, report = workspace.evaluate(TRUTH, "\n".join([*lines[:2], ",3,3", *lines[2:]]), most_refused=0.2)
     assert report["rejected"] == {"systems.0: missing_id": 1}
 
 
@@ -148,6 +161,35 @@ def test_aggregate_rows_are_left_out_when_that_is_said(workspace: Workspace) -> 
     code, report = workspace.evaluate(TRUTH, ANSWERS + "mean,16.5,51.3\nmedian,5,7\n", system_exclude_ids="mean|median")
     assert code == 0 and report["rejected"] == {"systems.0: excluded_by_filter": 2}
     assert recalls(workspace.figures(), "g3") == [0.5, 0.5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("ending", [["24.5"], ["24.5", "24.5b"], ["macro avg"], ["mean_km"], ["Total."]])
+def test_averages_below_truth_and_prediction_in_one_file_are_no_image(workspace: Workspace, ending: list[str]) -> None:
+    """An average of all columns has an id like an image's, and truth and prediction in one row."""
+    rng = np.random.default_rng(6)
+    rows = np.round(rng.uniform(-80, 80, (50, 4)), 6)
+    lines = [[k, *row] for k, row in enumerate(rows.tolist())]
+    lines += [[name, *np.round(rows.mean(axis=0) if k == 0 else rows.std(axis=0), 4)] for k, name in enumerate(ending)]
+    uri = workspace.write("both.csv", csv(lines, "id,lat,lon,lat_p,lon_p"))
+    truth = {"format": "csv", "uri": uri, "columns": COLUMNS}
+    system = {"format": "csv", "uri": uri, "name": "x", "columns": {"image_id": "id", "lat": "lat_p", "lon": "lon_p"}}
+    code, report = workspace.run({**FAST, "truth": truth, "systems": [system]})
+    assert code == 65 and "its last rows are no image's" in report["error"]
+    left_out = {"exclude_ids": "|".join(name.replace(".", "[.]") for name in ending)}
+    code, report = workspace.run({**FAST, "truth": {**truth, **left_out}, "systems": [{**system, **left_out}]})
+    assert code == 0 and report["details"]["images"] == 50
+
+
+def test_a_list_whose_latitudes_are_longitudes_is_refused_as_ingest_refuses_it(workspace: Workspace) -> None:
+    rows = [[f"i{k}", lat, lon] for k, (lat, lon) in enumerate([(35, 139), (-33, 151), (48, 2), (40, -74), (37, 127)])]
+    right, swapped = csv(rows), csv([[name, lon, lat] for name, lat, lon in rows])
+    for lists, key in (((swapped, right), "truth"), ((right, swapped), "systems.0")):
+        code, report = workspace.evaluate(*lists, most_refused=1)
+        assert code == 65 and "latitude and longitude are swapped: 3 of 5 latitudes exceed 90" in report["error"]
+        assert f"swap {key}.columns.lat and .lon" in report["error"]
+    source = {"name": "points", "uri": workspace.write("i.csv", swapped), "format": "csv", "columns": COLUMNS}
+    code, report = workspace.run({"source": source}, job=("ingest_images", IngestConfig, ingest_images))
+    assert code == 65 and "latitude and longitude are swapped: 3 of 5 latitudes exceed 90" in report["error"]
 
 
 def test_ids_with_and_without_extension(workspace: Workspace) -> None:
@@ -170,7 +212,8 @@ def test_strata_of_a_list_and_areas(workspace: Workspace) -> None:
     system = {"name": "<b>x", "format": "csv", "uri": workspace.write("p.csv", answers),
               "columns": {**COLUMNS, "area_km2": "km2"}}  # fmt: skip
     listed = {"format": "csv", "uri": workspace.write("t.csv", truth), "columns": COLUMNS, "strata": {"scene": "scene"}}
-    code, report = workspace.run({**FAST, "truth": listed, "systems": [system], "balance": "scene"})
+    config = {**FAST, "truth": listed, "systems": [system], "balance": "scene", "most_refused": 0.25}
+    code, report = workspace.run(config)
     assert code == 0 and report["rejected"] == {"systems.0: bad_area": 1}
     figures = workspace.figures()
     assert set(figures[figures["stratum"] == "scene"]["stratum_value"]) == {"in", "out", "unknown"}
@@ -293,6 +336,7 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
         ({"protocols": ["osv5"]}, "protocols"),
         ({"truth_strata": {"all": "lat"}}, "all cannot stand there"),
         ({"samples": 5}, "samples"),
+        ({"baseline": "s9"}, "baseline: 's9' is none of the systems s0"),
         ({"truth_exclude_ids": "*.jpg"}, "'*.jpg' is no regular expression"),
     ],
 )

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, field_validator
-from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, Row, SparkSession, Window
 from pyspark.sql import functions as F
 
 from geosieve.images.coordinate_lists import (
@@ -28,7 +29,15 @@ from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import literal
 
-_AGGREGATES = r"(?i)^(mean|median|avg|average|total|sum|count|overall|all|std|stdev|min|max|accuracy|\d+%)([ :=(].*)?$"
+_AGGREGATES = (
+    r"(?i)^((grand|macro|micro|weighted|overall)[ _-])?"
+    r"(mean|median|avg|average|total|sum|summary|count|overall|all|std|stdev|min|max|accuracy|\d+%)"
+    r"([ :=(].*|[._-][^0-9/\\.]*)?$"
+)
+EXCLUDED = "excluded_by_filter"
+"""Error class of rows that `exclude_ids` leaves out."""
+_TAIL = 10  # rows at a file's end among which means and sums of the others are looked for
+_LEAST_BEFORE = 3  # rows whose mean or sum says something
 _EXTENSION = r"(?i)\.(jpe?g|png|tiff?|webp|gif|bmp|hei[cf])$"
 _SHOWN = 5
 
@@ -83,7 +92,8 @@ class System(ListInput):
 
 def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
     """Rows image_id, lat, lon, what else is mapped (as text), error_class, message (null: good), `suspect` (it may be
-    an aggregate) and input_uri. InputError if the list cannot be read. `key` names it in the configuration.
+    an aggregate), input_uri and row (its place in the file). InputError if the list cannot be read. `key` names it in
+    the configuration.
     """
     files = find_files(spark, source.uri, key)
     strata = source.strata if isinstance(source, ListTruth) else {}
@@ -99,12 +109,13 @@ def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
     excluded, suspect = _matches(source, F.col("image_id")), _suspect(F.col("image_id"), F.col(MALFORMED))
     image_id = F.regexp_replace("image_id", _EXTENSION, "") if source.strip_extension else F.col("image_id")
     settled = {
-        "error_class": F.when(excluded, F.lit("excluded_by_filter")).otherwise(F.col("error.error_class")),
+        "error_class": F.when(excluded, F.lit(EXCLUDED)).otherwise(F.col("error.error_class")),
         "message": F.when(
             excluded, F.concat(F.lit("exclude_ids matches "), F.coalesce("image_id", F.lit("no id")))
         ).otherwise(F.col("error.message")),
         "suspect": ~excluded & suspect,
         "image_id": F.when(~excluded, image_id),
+        "row": F.monotonically_increasing_id(),  # rises within a file
     }
     return parsed.withColumns(settled).drop("error", "lat_text", "lon_text", MALFORMED)
 
@@ -130,12 +141,49 @@ def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
         )
 
 
-def refuse_aggregates(spark: SparkSession, source: ListInput, uri: str) -> None:
-    """InputError if a file that holds suspect rows ends in them, with their line numbers."""
+def refuse_means(rows: DataFrame, key: str) -> None:
+    """InputError if a file ends in a row whose position is the mean or the sum of those before it, whatever its id is.
+
+    `rows`: as of `read_list`. Averaging a table averages its ids, too, and these look like an image's.
+    """
+    good = rows.where("error_class IS NULL")
+    window = Window.partitionBy("input_uri").orderBy(F.desc("row"))
+    ends: dict[str, list[Row]] = {}
+    for row in good.withColumn("k", F.row_number().over(window)).where(F.col("k") <= _TAIL).orderBy("k").collect():
+        ends.setdefault(row["input_uri"], []).append(row)
+    lat, lon = F.col("lat"), F.col("lon")
+    powers = [F.sum(of).alias(name) for name, of in {"a": lat, "b": lon, "aa": lat * lat, "bb": lon * lon}.items()]
+    for total in good.groupBy("input_uri").agg(F.count("*").alias("n"), *powers).collect():
+        tail = ends[total["input_uri"]]
+        places = np.array([[row["lat"], row["lon"]] for row in tail])
+        sums, squares = np.array([total["a"], total["b"]]), np.array([total["aa"], total["bb"]])
+        for last in range(1, min(len(tail), total["n"] - _LEAST_BEFORE) + 1):
+            n, before = total["n"] - last, sums - places[:last].sum(axis=0)
+            mean = before / n
+            spread = np.sqrt(np.maximum((squares - (places[:last] ** 2).sum(axis=0)) / n - mean**2, 0))
+            # Means are printed with some four digits; no image of a list lies that near to the mean by chance.
+            near = np.minimum(5e-5, 1e-3 * spread)
+            found = [(np.abs(places[:last] - of) <= near).all(axis=1) for of in (mean, before)]
+            for row in np.flatnonzero((found[0] | found[1]) & (spread > 1e-6).all()):
+                raise InputError(
+                    f"its last rows are no image's (aggregates?): the row of id {tail[row]['image_id']!r} has the "
+                    f"{'mean' if found[0][row] else 'sum'} of the positions before it",
+                    where=f"{key}, {total['input_uri']}",
+                    hint="remove it, or leave it out by exclude_ids",
+                )
+
+
+def refuse_aggregates(rows: DataFrame, source: ListInput, uri: str) -> None:
+    """InputError if a file that holds suspect rows ends in them, with their line numbers. `rows`: as of `read_list`."""
     if source.format == "parquet":
-        found = "rows without an image's id, or with an aggregate's name for one"
+        mine = rows.where(F.col("input_uri") == uri)
+        last_good = mine.where("NOT suspect").agg(F.max("row")).first()
+        last = last_good[0] if last_good and last_good[0] is not None else -1
+        if mine.where(F.col("suspect") & (F.col("row") > last)).isEmpty():
+            return
+        found = "its last rows are no image's (aggregates?): they have no id, or an aggregate's name for one"
     else:
-        rows = _numbered(spark, source, uri)
+        rows = _numbered(rows.sparkSession, source, uri)
         last_good = rows.where("NOT suspect").agg(F.max("line")).first()
         tail = rows.where(F.col("suspect") & (F.col("line") > (last_good[0] if last_good and last_good[0] else 0)))
         lines = [row["line"] for row in tail.orderBy("line").select("line").take(_SHOWN + 1)]

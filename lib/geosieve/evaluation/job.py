@@ -22,6 +22,7 @@ from geosieve.evaluation.scoring import CONTINENT, MAX_IMAGES, Scorer, collect_s
 from geosieve.evaluation.summary import html, markdown
 from geosieve.evaluation.truth import TableTruth
 from geosieve.images import row_checks
+from geosieve.images.row_checks import SWAP_COUNTS
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.files import Files
@@ -38,12 +39,19 @@ class EvaluateConfig(Config):
     """Configuration of `evaluate`."""
 
     truth: Annotated[ListTruth | TableTruth, Field(discriminator="format")]
-    systems: list[System] = Field(min_length=1, max_length=4)
+    systems: list[System] = Field(min_length=1)
+    baseline: str | None = Field(None, description="the system that the others are compared to; the first if not set")
     protocols: list[ProtocolName] = Field(list(_EVERY), min_length=1)
     places: bool = Field(True, description="country, region, area and city by reverse_geocoder")
     continent: bool = Field(True, description="a stratum of the truth's continents")
     balance: str | None = Field(None, description="a stratum: figures also with the same weight for each of its values")
     unmatched: Literal["error", "reject"] = Field("error", description="predictions for images without truth")
+    most_refused: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="the greatest share of a list's rows that may be refused; exclude_ids is not counted",
+    )
     samples: int = Field(1000, ge=100, le=10_000, description="bootstrap samples")
     seed: int = Field(0, ge=0, lt=2**63)
     confidence: float = Field(0.95, gt=0.5, lt=1)
@@ -54,6 +62,8 @@ class EvaluateConfig(Config):
         names = [system.name for system in self.systems]
         if len(set(names)) < len(names):
             raise ValueError(f"systems: a name stands twice in {names}")
+        if self.baseline is not None and self.baseline not in names:
+            raise ValueError(f"baseline: {self.baseline!r} is none of the systems {', '.join(names)}")
         if len(set(self.protocols)) < len(self.protocols):
             raise ValueError(f"protocols: a name stands twice in {self.protocols}")
         strata = list(self.truth.strata)
@@ -97,6 +107,9 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
             refused = [row_checks.rejects(settled[name], name) for name in frames]
             rejected = publication.write(REJECTS, reduce(DataFrame.unionByName, refused))
             report.rejected = _count_rejects(publication.written(REJECTS))
+            refused_predictions = {
+                system.name: _count_refused(frames[_key(k)], frames[_TRUTH]) for k, system in enumerate(config.systems)
+            }
         with report.stage("estimate"):
             figures = estimate(scored, _plan(config))
     used = sum(int((~answers.missing).sum()) for answers in scored.systems.values())
@@ -108,11 +121,11 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
             where=publication.uris[-1],
             hint="nothing was committed; please report this",
         )
-    report.details |= _details(config, scored, figures)
+    report.details |= _details(config, scored, figures) | {"refused": refused_predictions}
     with report.stage("write"):
         rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
         written = publication.write(EVALUATIONS, rows)
-        notes = _notes(config, report.details)
+        notes = _notes(config, report.details, report.rejected)
         files, leaf = Files(spark), publication.uris[-1]
         files.write_text(f"{leaf}/_summary.md", markdown(figures, notes))
         files.write_text(f"{leaf}/_summary.html", html(figures, notes))
@@ -178,10 +191,16 @@ def _kept(frame: DataFrame) -> Iterator[DataFrame]:
 def _check(context: Context[EvaluateConfig], name: str, frame: DataFrame) -> dict[str | None, int]:
     """Rows by error class (None: good). InputError for what refuses a list as a whole."""
     source = _source(context.config, name)
-    found = frame.groupBy("input_uri", "error_class", "suspect").count().collect()
+    found = (
+        frame.groupBy("input_uri", "error_class", "suspect")
+        .agg(F.count("*").alias("count"), *map(F.expr, SWAP_COUNTS))
+        .collect()
+    )
     if not isinstance(source, TableTruth):
+        names = source.columns
+        row_checks.refuse_swapped(found, f"swap {name}.columns.lat and .lon, now {names.lat!r} and {names.lon!r}")
         for uri in sorted({row["input_uri"] for row in found if row["suspect"]}):
-            inputs.refuse_aggregates(context.spark, source, uri)
+            inputs.refuse_aggregates(frame, source, uri)
     counts: dict[str | None, int] = {}
     for row in found:
         counts[row["error_class"]] = counts.get(row["error_class"], 0) + row["count"]
@@ -191,6 +210,18 @@ def _check(context: Context[EvaluateConfig], name: str, frame: DataFrame) -> dic
         raise InputError(
             f"no usable row ({classes})", where=name, hint=example["message"] if example is not None else ""
         )
+    refused = sum(rows for error, rows in counts.items() if error not in (None, inputs.EXCLUDED))
+    if refused > context.config.most_refused * (refused + counts[None]):
+        classes = ", ".join(f"{error} {rows}" for error, rows in sorted(counts.items(), key=str) if error is not None)
+        example = frame.where("error_class IS NOT NULL AND message IS NOT NULL").select("message").first()
+        raise InputError(
+            f"{refused} of {refused + counts[None]} rows are refused ({classes}), more than a share of "
+            f"{context.config.most_refused:g}",
+            where=name,
+            hint="mend the list, or allow more by most_refused" + (f"; {example['message']}" if example else ""),
+        )
+    if not isinstance(source, TableTruth):
+        inputs.refuse_means(frame, name)
     if name == _TRUTH and counts[None] > MAX_IMAGES:
         raise InputError(
             f"{counts[None]} images; one run evaluates at most {MAX_IMAGES}", where=name, hint="sample them"
@@ -251,6 +282,14 @@ def _count_rejects(rejects: DataFrame) -> dict[str, int]:
     return {f"{row['stage']}: {row['error_class']}": row["count"] for row in sorted(found)}
 
 
+def _count_refused(predictions: DataFrame, images: DataFrame) -> dict[str, int]:
+    """Images of the truth whose prediction was refused, by error class."""
+    refused = predictions.where("error_class IS NOT NULL AND image_id IS NOT NULL")
+    usable = images.where("error_class IS NULL").select("image_id")
+    found = refused.join(usable, "image_id").groupBy("error_class").count().collect()
+    return {row["error_class"]: row["count"] for row in sorted(found)}
+
+
 def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Scored:
     config = context.config
     good = {name: frame.where("error_class IS NULL") for name, frame in frames.items()}
@@ -266,7 +305,9 @@ def _score(context: Context[EvaluateConfig], frames: dict[str, DataFrame]) -> Sc
 
 
 def _plan(config: EvaluateConfig) -> Plan:
-    return Plan(tuple(config.protocols), config.samples, config.seed, config.confidence, config.balance)
+    return Plan(
+        tuple(config.protocols), config.samples, config.seed, config.confidence, config.balance, config.baseline
+    )
 
 
 def _nullable(figures: pd.DataFrame) -> pd.DataFrame:
@@ -287,13 +328,29 @@ def _details(config: EvaluateConfig, scored: Scored, figures: pd.DataFrame) -> d
     return {"images": len(scored), "missing": missing, "left_out_of_balanced": unbalanced, "figures": found}
 
 
-def _notes(config: EvaluateConfig, details: dict[str, Any]) -> list[str]:
-    missing = ", ".join(f"{name} {count:,}" for name, count in details["missing"].items())
+def _notes(config: EvaluateConfig, details: dict[str, Any], rejected: dict[str, int]) -> list[str]:
+    refused = {name: classes for name, classes in details["refused"].items() if classes}
+    missing = ", ".join(
+        f"{name} {count - sum(details['refused'][name].values()):,}" for name, count in details["missing"].items()
+    )
+    named = {_TRUTH: _TRUTH} | {_key(k): system.name for k, system in enumerate(config.systems)}
+    by_list: dict[str, list[str]] = {}
+    for stage_and_class, rows in rejected.items():
+        stage, error = stage_and_class.split(": ", 1)
+        by_list.setdefault(named[stage], []).append(f"{error} {rows:,}")
     return [
         f"{details['images']:,} images. Without a prediction, which counts as a miss everywhere: {missing}.",
+        *(
+            f"With a prediction that was refused, which counts as a miss too: {name}: "
+            + ", ".join(f"{error} {count:,}" for error, count in classes.items())
+            + "."
+            for name, classes in refused.items()
+        ),
+        *(f"Rows that were left out of {name}: {', '.join(classes)}." for name, classes in by_list.items()),
         f"Intervals: {config.confidence:.0%} percentile intervals of {config.samples:,} bootstrap samples of images "
-        f"(seed {config.seed}); differences of systems are taken sample by sample.",
-        "mean_km is over the images that have a prediction; for median_km a missing prediction is infinitely far.",
+        f"(seed {config.seed}); differences of systems are taken sample by sample, on the same images.",
+        "mean_km and median_answered_km are over the images that have a prediction, and their differences over those "
+        "that both systems answered; for median_km a missing prediction is infinitely far.",
         *(
             f"Balanced figures: each value of {name} weighs the same; {count:,} images without a value (outside, "
             "no data or unknown) are left out of them."

@@ -112,32 +112,22 @@ def _images(checked: DataFrame) -> DataFrame:
 
 def _outcomes(checked: DataFrame) -> list[Any]:
     """Per input file and error class: rows, an example message, and the counts that tell swapped columns."""
-    lat, lon = F.abs("lat"), F.abs("lon")
     return (
         checked.groupBy("input_uri", "error_class")
         .agg(
             F.count("*").alias("rows"),
             F.min("message").alias("example"),
-            F.count(F.when(lat.isNotNull() & lon.isNotNull(), 1)).alias("numeric"),
-            F.count(F.when((lat > 90) & (lat <= 180) & (lon <= 90), 1)).alias("lat_like_lon"),
-            F.count(F.when(lon > 90, 1)).alias("lon_beyond_90"),
+            *map(F.expr, row_checks.SWAP_COUNTS),
         )
         .collect()
     )
 
 
 def _refuse_unusable(config: IngestConfig, outcomes: list[Any]) -> None:
-    for uri in sorted({row.input_uri for row in outcomes}):
-        mine = [row for row in outcomes if row.input_uri == uri]
-        numeric, suspect = sum(row.numeric for row in mine), sum(row.lat_like_lon for row in mine)
-        # A latitude never exceeds 90, so a swapped file has no "longitude" beyond it and many "latitudes".
-        if suspect >= 2 and suspect >= numeric / 20 and not any(row.lon_beyond_90 for row in mine):
-            names = config.source.columns if not isinstance(config.source, PhotoSource) else None
-            raise InputError(
-                f"latitude and longitude are swapped: {suspect} of {numeric} latitudes exceed 90 and no longitude does",
-                where=uri,
-                hint=f"swap source.columns.lat and .lon, now {names.lat!r} and {names.lon!r}" if names else "",
-            )
+    names = config.source.columns if not isinstance(config.source, PhotoSource) else None
+    row_checks.refuse_swapped(
+        outcomes, f"swap source.columns.lat and .lon, now {names.lat!r} and {names.lon!r}" if names else ""
+    )
     if all(row.error_class for row in outcomes):
         counts = ", ".join(f"{name} {rows}" for name, rows in sorted(_totals(outcomes).items()))
         raise InputError(

@@ -19,13 +19,24 @@ Warnings: `bad_time` and `bad_size` (the value is not usable and becomes null).
 
 from __future__ import annotations
 
-from pyspark.sql import Column, DataFrame, Window
+from collections.abc import Iterable
+
+from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED
+from geosieve.runtime.errors import InputError
 from geosieve.tables.schemas import IMAGES
 
 STAGE = "check_rows"
+
+_SWAPPED = {
+    "numeric": "lat IS NOT NULL AND lon IS NOT NULL",
+    "lat_like_lon": "abs(lat) > 90 AND abs(lat) <= 180 AND abs(lon) <= 90",
+    "lon_beyond_90": "abs(lon) > 90",
+}
+SWAP_COUNTS = [f"count_if({condition}) AS {name}" for name, condition in _SWAPPED.items()]
+"""Aggregates of parsed positions, as SQL, that tell swapped columns: see `refuse_swapped`."""
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _DECIMAL_COMMA = r"^[+-]?[0-9]+,[0-9]+$"
@@ -75,6 +86,25 @@ def rejects(checked: DataFrame, stage: str) -> DataFrame:
 def repeated_ids(checked: DataFrame) -> DataFrame:
     """The ids (`image_id`) that several good rows have. Refused rows count for nothing."""
     return checked.where("error_class IS NULL").groupBy("image_id").count().where("count > 1").select("image_id")
+
+
+def refuse_swapped(outcomes: Iterable[Row], hint: str) -> None:
+    """InputError if latitudes and longitudes of a file are swapped.
+
+    `outcomes`: rows with `input_uri` and SWAP_COUNTS. `hint` tells what to change.
+    """
+    by_uri: dict[str, list[Row]] = {}
+    for row in outcomes:
+        by_uri.setdefault(row["input_uri"], []).append(row)
+    for uri, mine in sorted(by_uri.items()):
+        numeric, suspect = sum(row["numeric"] for row in mine), sum(row["lat_like_lon"] for row in mine)
+        # A latitude never exceeds 90, so a swapped file has no "longitude" beyond it and many "latitudes".
+        if suspect >= 2 and suspect >= numeric / 20 and not any(row["lon_beyond_90"] for row in mine):
+            raise InputError(
+                f"latitude and longitude are swapped: {suspect} of {numeric} latitudes exceed 90 and no longitude does",
+                where=uri,
+                hint=hint,
+            )
 
 
 def refuse_repeats(checked: DataFrame, repeated: DataFrame) -> DataFrame:

@@ -188,8 +188,9 @@ EVALUATIONS = Table(
     "evaluations",
     "One row a figure of one system, or of the difference of two. Written by `evaluate`; `_summary.md` and "
     "`_summary.html` lie beside it. Metrics: recall, recall_curve, mean_km (of the images that have a prediction), "
-    "median_km (a missing prediction is infinitely far), geoscore, hit_country, hit_region, hit_area, hit_city, "
-    "area_recall, area_curve, aurc.",
+    "median_answered_km (likewise), median_km (a missing prediction is infinitely far), geoscore, hit_country, "
+    "hit_region, hit_area, hit_city, area_recall, area_curve, aurc. Differences are to the baseline and on the same "
+    "images: of mean_km and median_answered_km those that both systems answered.",
     (
         Column("system", "string", "the system"),
         Column("compared_to", "string", "if set: value is `system` minus this one, on the same samples", nullable=True),
