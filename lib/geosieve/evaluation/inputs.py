@@ -2,7 +2,8 @@
 
 A list is CSV or Parquet; its columns are named in the configuration. A file that holds truth and prediction side by
 side is named twice. Refused as a whole, because leaving single rows out would change figures silently: ids that occur
-twice, aggregate rows ("mean, 12.3, …") at a file's end, predictions for images that have no truth.
+twice, aggregate rows ("mean, 12.3, …") at a file's end, swapped latitudes and longitudes, predictions for images that
+have no truth.
 """
 
 from __future__ import annotations
