@@ -305,7 +305,8 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
     uri = workspace.write("towns.geojson", json.dumps({"type": "FeatureCollection", "features": towns}))
     label = {"images": {"root": str(workspace.tables)}, "rasters": {"root": str(workspace.tables)},
              "partitions": [{"name": "face", "kind": "s2", "level": 0},
-                            {"name": "town", "kind": "polygons", "uri": uri, "name_column": "name"}]}  # fmt: skip
+                            {"name": "town", "kind": "polygons", "uri": uri, "name_column": "name",
+                             "repeated_names": "merge"}]}  # fmt: skip
     assert workspace.run(label, job=("label_attributes", LabelConfig, label_attributes))[0] == 0
     system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", ANSWERS), "columns": COLUMNS}
     # Another job's run of the same id, with a partition of the same name.
