@@ -10,6 +10,7 @@ from pathlib import Path
 NAMES = (
     "s2_ids",
     "sampling",
+    "checksums",
     "peers",
     "ordering",
     "sedona_raster",

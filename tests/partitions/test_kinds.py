@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyogrio
 import pytest
+import rasterio
 import s2sphere
 import shapely
 from fabricated_rasters import cataloged, world, write_raster
@@ -18,12 +20,13 @@ from given_tables import GivenTables
 from pyproj import CRS, Transformer
 from rasterio.transform import from_origin
 
-from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, kinds, parse_definition
+from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, doubts, kinds, parse_definition
 from geosieve.partitions.nearby import NOTHING, CellIndex, cell_keys
 from geosieve.runtime.config import read_yaml
 from geosieve.runtime.errors import ConfigError, InputError
 
 CONF = Path(__file__).parents[2] / "conf" / "partitions"
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
 
 
 def build(files: list[CatalogedFile], **definition: Any) -> Partition:
@@ -65,6 +68,13 @@ class TestClasses:
         assert build([cataloged(b)], **definition, title="x").digest == digest
         assert build([cataloged(other)], **definition).digest != digest
         assert build([cataloged(a)], **{**definition, "classes": self.merge[::-1]}).digest != digest
+
+    @pytest.mark.skipif(not CASES.exists(), reason="../shared/data is not there")
+    def test_a_class_of_the_value_that_means_no_data_is_told(self) -> None:
+        classes = [{"name": "water", "values": [0]}, {"name": "land", "values": [5]}]
+        partition = build([cataloged(CASES / "ndclass.tif")], kind="classes", collection="c", classes=classes)
+        (doubt,) = doubts([partition])
+        assert "'water' can never have the value 0" in doubt
 
 
 class TestOverlaps:
@@ -118,11 +128,33 @@ class TestDensity:
         partition = build([cataloged(path)], kind="density", collection="c", names=["low", "high"], edges=[5])
         assert assign(partition, [9.5] * 4, np.arange(4) + 0.5) == [0, 0, 1, 1]
 
+    def test_edges_may_be_negative_or_zero(self, tmp_path: Path) -> None:
+        path = write_raster(tmp_path / "t.tif", np.array([[-40, -10, -1, 0, 25]], np.int16), from_origin(0, 10, 1, 1))
+        partition = build([cataloged(path)], kind="density", collection="c", edges=[-10.0, 0.0, 20.0])
+        assert assign(partition, [9.5] * 5, np.arange(5) + 0.5) == [0, 1, 1, 2, 3]
+
+    @pytest.mark.skipif(not CASES.exists(), reason="../shared/data is not there")
+    def test_edges_are_in_the_rasters_units_unless_they_are_said_to_be_stored_values(self) -> None:
+        # stored 200, 400, 1000, 3000; scale 0.1, offset -10: 10, 30, 90, 290
+        described = cataloged(CASES / "scaled.tif", statistics=True)
+        assert (described.file.scale, described.file.offset) == (0.1, -10.0)
+        assert (described.positive_min, described.value_max) == (pytest.approx(10), pytest.approx(290))
+        with rasterio.open(CASES / "scaled.tif") as dataset:
+            row, column = (index.ravel() for index in np.indices(dataset.shape))
+            lon, lat = (np.array(v) for v in dataset.xy(row, column))
+            stored = dataset.read(1).ravel()
+        physical = build([described], kind="density", collection="c", edges=[20.0, 50.0, 200.0])
+        np.testing.assert_array_equal(assign(physical, lat, lon), np.searchsorted([300, 700, 2000], stored))
+        as_stored = build([described], kind="density", collection="c", edges=[300.0, 700.0, 2000.0], units="stored")
+        np.testing.assert_array_equal(assign(as_stored, lat, lon), assign(physical, lat, lon))
+        with pytest.raises(ConfigError, match="in units"):
+            build([described], kind="density", collection="c", units="stored")
+
     def test_a_catalogue_without_statistics_is_told(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"rasters\.statistics=true"):
             build([cataloged(world(tmp_path / "a.tif", 10))], kind="density", collection="c")
 
-    @pytest.mark.parametrize("edges", [[1.0], [3.0, 2.0, 4.0], [0.0, 1.0, 2.0]])
+    @pytest.mark.parametrize("edges", [[1.0], [3.0, 2.0, 4.0], [0.0, 0.0, 2.0], [1.0, 2.0, math.inf]])
     def test_edges_that_make_no_buckets_are_refused(self, edges: list[float]) -> None:
         with pytest.raises(ConfigError):
             build([], kind="density", collection="c", edges=edges)

@@ -22,7 +22,7 @@ from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay import runs as arrays
 from geosieve.overlay.blocks import Bands, Layer
 from geosieve.overlay.published import OverlayInput, PublishedOverlay, parts_of, read_published
-from geosieve.partitions.base import Partition, PartitionDefinition
+from geosieve.partitions.base import Partition, PartitionDefinition, doubts
 from geosieve.partitions.choice import PartitionsConfig, look_up
 from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
 from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
@@ -91,6 +91,8 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
     with report.stage("inputs"):
         tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
         partitions = [definition.build(tables) for definition in config.partitions]
+        for doubt in doubts(partitions):
+            report.warn(doubt)
         land = config.land.build(tables) if config.land else None
         for p in partitions:
             if p.n_regions >= 2**31:

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -101,6 +101,20 @@ class Partition(Protocol):
     def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
         """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNKNOWN."""
         ...
+
+
+@runtime_checkable
+class Doubtful(Protocol):
+    """A partition that can say what seems wrong with it."""
+
+    def doubts(self) -> list[str]:
+        """Warnings for a job's report, such as a class that can never occur."""
+        ...
+
+
+def doubts(partitions: Sequence[Partition]) -> list[str]:
+    """What seems wrong with any of the partitions."""
+    return [doubt for partition in partitions if isinstance(partition, Doubtful) for doubt in partition.doubts()]
 
 
 @dataclass(frozen=True)

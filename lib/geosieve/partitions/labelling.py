@@ -27,7 +27,7 @@ from geosieve.images.committed import (
     found_images,
     image_runs,
 )
-from geosieve.partitions.base import Partition
+from geosieve.partitions.base import Partition, doubts
 from geosieve.partitions.choice import PartitionsConfig
 from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
 from geosieve.partitions.published import CommittedTables
@@ -69,6 +69,8 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         images = read_runs(spark, config.images.root, IMAGES, runs)
         tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
         partitions = [definition.build(tables) for definition in config.partitions]
+        for doubt in doubts(partitions):
+            report.warn(doubt)
     report.rows_in = sum(run.rows for run in runs)
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
     rejects = images.where(NOT_POSITIONED).select(*_reject_columns())

@@ -62,14 +62,19 @@ class RasterMap:
         """What identifies the data, in the order that decides between overlapping files."""
         return [file_facts(f.file) for f in self.files]
 
+    def scalings(self) -> list[tuple[float, float]]:
+        """Scale and offset of each file."""
+        return [(f.file.scale, f.file.offset) for f in self.files]
+
     def outlines(self) -> dict[int, bytes]:
         """Footprints by the file's number; a file that covers the Earth needs none."""
         return {i: f.footprint for i, f in enumerate(self.files) if not f.file.is_global}
 
-    def values(self, lat: F8, lon: F8, nearby: Nearby) -> tuple[F8, I8]:
+    def values(self, lat: F8, lon: F8, nearby: Nearby, units: str = "stored") -> tuple[F8, I8]:
         """Value of each point's pixel and its state: VALID, NODATA (some file covers it) or OUTSIDE.
 
-        The first file with a valid value wins. Values are float64: every pixel type up to 32 bits fits exactly.
+        The first file with a valid value wins. units: `stored`, or `physical`, with the file's scale and offset. Values
+        are float64: every pixel type up to 32 bits fits exactly.
         """
         values = np.full(lat.size, np.nan)
         state = np.full(lat.size, OUTSIDE, dtype=np.int64)
@@ -86,5 +91,6 @@ class RasterMap:
                 asked, row, column = asked[inside], row[inside], column[inside]
                 found, valid = read_pixels(file, row, column)
                 state[asked] = np.where(valid, VALID, NODATA)
-                values[asked[valid]] = found[valid]
+                scale, offset = (file.scale, file.offset) if units == "physical" else (1.0, 0.0)
+                values[asked[valid]] = found[valid].astype(np.float64) * scale + offset
         return values, state

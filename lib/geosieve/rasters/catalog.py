@@ -7,15 +7,12 @@ are tasks of their own, for the checksum of its content and its statistics: a si
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import rasterio
 from affine import Affine
 from pydantic import Field, field_validator, model_validator
 from pyproj import CRS
@@ -26,12 +23,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType, StructField, StructType
 from rasterio.enums import MaskFlags
+from rasterio.errors import CRSError as UnwritableCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
-from geosieve.rasters.sampling import gdal_environment, gdal_path, store_failures
+from geosieve.rasters.sampling import gdal_environment, gdal_path, gdal_text, header_digest, open_raster, store_failures
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
@@ -62,7 +60,7 @@ class RasterSource(Config):
 
     collection: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the map")
     uri: str = Field(description="a file, a folder or a glob, on any store")
-    extensions: list[str] = Field([".tif", ".tiff", ".vrt", ".img", ".nc"], description="files of a folder to take")
+    extensions: list[str] = Field([".tif", ".tiff", ".img", ".nc"], description="files of a folder to take")
     band: int = Field(1, ge=1)
     crs: str | None = Field(None, description="CRS of files that do not name theirs, e.g. EPSG:4326")
     nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
@@ -113,6 +111,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
         uris = _list(Files(context.spark), source)
     described = _describe_all(context.spark, uris, source).persist(StorageLevel.MEMORY_AND_DISK)
     read = _read_all(described, source)
+    _tell_sidecars(context, uris)
     if context.dry_run:
         found = {"files": len(uris), "first": uris[0], "last": uris[-1]}
         context.show_plan(found, {"raster_catalog": read})
@@ -154,6 +153,19 @@ def _list(files: Files, source: RasterSource) -> list[str]:
     if not uris:
         raise InputError("no raster file", where=source.uri, hint=f"looked for {', '.join(source.extensions)}")
     return sorted(uris)
+
+
+def _tell_sidecars(context: Context[CatalogConfig], uris: list[str]) -> None:
+    """Warn where a file on S3 has a mask or metadata beside it: they are not looked at there."""
+    if gdal_path(uris[0]).startswith("/vsi"):
+        files = Files(context.spark)
+        there = {entry.uri for folder in {uri.rpartition("/")[0] for uri in uris} for entry in files.list(folder)}
+        beside = sorted(uri + suffix for uri in uris for suffix in (".msk", ".aux.xml") if uri + suffix in there)
+        if beside:
+            context.report.warn(
+                f"{len(beside)} files beside rasters are not read on S3, e.g. {beside[0]}: if they hold a mask, nodata "
+                "or a CRS, put these into the rasters"
+            )
 
 
 def _schema() -> StructType:
@@ -229,14 +241,18 @@ def _read_or_refuse(row: dict[str, Any], source: RasterSource) -> dict[str, Any]
 
 def read_content(row: dict[str, Any], first_row: int, source: RasterSource) -> dict[str, Any]:
     """Digests and statistics of one part of a described file. `_Refused` where a block cannot be decoded."""
-    pixels = PixelFacts(row["band"], row["nodata"], row["mask"] != "none")
+    pixels = _pixel_facts(row)
     try:
-        with store_failures(row["uri"]), rasterio.open(gdal_path(row["uri"])) as dataset:
+        with open_raster(row["uri"]) as dataset:
             if source.checksum == "sampled":
                 return {"digests": read_sample(dataset, pixels)}
             return read_part(dataset, pixels, first_row, source.statistics)
     except (RasterioError, OSError) as error:
-        raise _Refused("truncated", f"its pixels from row {first_row} on cannot be read: {error}") from error
+        raise _Refused("truncated", f"its pixels from row {first_row} on cannot be read: {gdal_text(error)}") from error
+
+
+def _pixel_facts(row: dict[str, Any]) -> PixelFacts:
+    return PixelFacts(row["band"], row["nodata"], row["mask"] != "none", row["scale"], row["offset"])
 
 
 def combine(row: dict[str, Any], read: list[dict[str, Any]], source: RasterSource) -> dict[str, Any]:
@@ -244,7 +260,7 @@ def combine(row: dict[str, Any], read: list[dict[str, Any]], source: RasterSourc
     failed = next((part for part in read if part.get("error_class")), None)
     if failed:
         return _reject(row["uri"], failed["error_class"], failed["message"])
-    pixels = PixelFacts(row["band"], row["nodata"], row["mask"] != "none")
+    pixels = _pixel_facts(row)
     digests = b"".join(bytes(part["digests"]) for part in read)
     size = (row["height"], row["width"])
     found = {
@@ -279,12 +295,12 @@ def describe(uri: str, source: RasterSource) -> dict[str, Any]:
     raised as RetryableError or InputError.
     """
     try:
-        with store_failures(uri), rasterio.open(gdal_path(uri)) as dataset:
+        with open_raster(uri) as dataset:
             return _row(uri, dataset, source)
-    except rasterio.errors.CRSError as error:
+    except UnwritableCRS as error:
         raise _Refused("unusable_crs", f"GDAL cannot write down its CRS: {error}") from error
     except (RasterioError, OSError) as error:
-        raise _Refused("not_a_raster", f"GDAL cannot open it: {error}") from error
+        raise _Refused("not_a_raster", f"GDAL cannot open it: {gdal_text(error)}") from error
 
 
 def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
@@ -316,9 +332,7 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     except Misplaced as misplaced:
         raise _Refused(*misplaced.args) from misplaced
     _check_complete(dataset, band)
-    flags = dataset.mask_flag_enums[band - 1]
-    mask = "alpha" if MaskFlags.alpha in flags else "mask" if MaskFlags.per_dataset in flags else "none"
-    nodata = source.nodata if source.nodata is not None else dataset.nodatavals[band - 1]
+    mask, nodata = _validity(dataset, source)
     block_height, block_width = dataset.block_shapes[band - 1]
     return {
         "uri": uri,
@@ -331,14 +345,26 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         "height": dataset.height,
         "bands": dataset.count,
         "dtype": dtype,
+        "scale": dataset.scales[band - 1],
+        "offset": dataset.offsets[band - 1],
         "nodata": nodata,
         "mask": mask,
         "block_height": block_height,
         "block_width": block_width,
-        "header_sha256": _header_digest(dataset, band, crs_wkt, nodata),
+        "header_sha256": header_digest(dataset, band),
         "is_global": is_global,
         "footprint": outline.wkb,
     }
+
+
+def _validity(dataset: Any, source: RasterSource) -> tuple[str, float | None]:
+    """What tells valid pixels: a value that is given; else what GDAL's mask follows, a mask or a declared value."""
+    if source.nodata is not None:
+        return "none", source.nodata
+    flags = dataset.mask_flag_enums[source.band - 1]
+    if MaskFlags.alpha in flags or MaskFlags.per_dataset in flags:
+        return ("alpha" if MaskFlags.alpha in flags else "mask"), None
+    return "none", dataset.nodatavals[source.band - 1]
 
 
 def _check_complete(dataset: Any, band: int) -> None:
@@ -352,25 +378,9 @@ def _check_complete(dataset: Any, band: int) -> None:
         with store_failures(dataset.name):
             dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
     except RasterioError as error:
-        raise _Refused("truncated", f"its last block cannot be read: {error}") from error
+        raise _Refused("truncated", f"its last block cannot be read: {gdal_text(error)}") from error
 
 
 def _priority(uri: str, source: RasterSource) -> int:
     name = uri.rsplit("/", 1)[-1]
     return next((p.priority for p in source.priorities if fnmatch.fnmatch(name, p.pattern)), 0)
-
-
-def _header_digest(dataset: Any, band: int, crs_wkt: str, nodata: float | None) -> str:
-    """SHA-256 of what the header says; for a GeoTIFF also where its first and last blocks lie and their sizes."""
-    height, width = dataset.block_shapes[band - 1]
-    last = ((dataset.width - 1) // width, (dataset.height - 1) // height)
-    layout = [
-        dataset.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=band)
-        for what in ("OFFSET", "SIZE")
-        for x, y in ((0, 0), last)
-    ]
-    facts = [
-        *(dataset.driver, dataset.width, dataset.height, dataset.count, band, dataset.dtypes[band - 1]),
-        *(list(dataset.transform[:6]), crs_wkt, repr(nodata), height, width, layout),
-    ]
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -129,11 +129,13 @@ class ContentReader:
 
 @dataclass(frozen=True)
 class PixelFacts:
-    """What pixels to take: the band, the value that is invalid (if any), and whether a mask tells valid ones."""
+    """What to read: the band, the value that is invalid (if any), whether a mask tells valid ones; the scaling."""
 
     band: int
     nodata: float | None
     masked: bool
+    scale: float
+    offset: float
 
 
 def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope: str, digests: bytes) -> str:
@@ -159,7 +161,8 @@ def _part_rows(width: int) -> int:
 
 
 def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool) -> dict[str, Any]:
-    """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value."""
+    """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value
+    in units (scale and offset applied)."""
     last_row = min(first_row + _part_rows(dataset.width), dataset.height)
     reader, found = ContentReader(dataset.width, pixels.masked), _Statistics()
     for bottom, row_windows in windows(dataset.shape, dataset.block_shapes[pixels.band - 1], first_row, last_row):
@@ -168,7 +171,8 @@ def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool
             mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None
             reader.feed(window, values, mask)
             if statistics:
-                found.add(values[is_valid(values, pixels.nodata, mask)])
+                valid = values[is_valid(values, pixels.nodata, mask)]
+                found.add(valid.astype(np.float64) * pixels.scale + pixels.offset)
         reader.end(bottom)
     return {"digests": reader.digests(), **(found.known() if statistics else {})}
 

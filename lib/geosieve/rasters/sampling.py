@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +15,8 @@ import numpy as np
 import rasterio
 from affine import Affine
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from geosieve.rasters.georeference import PixelGrid
@@ -29,10 +32,18 @@ _READ_PIXELS = 1 << 22
 GDAL_OPTIONS: dict[str, int | float | str] = {
     "GDAL_CACHEMAX": 64,  # MB; the default of 5 % of the machine would be taken by every Python worker
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else a bucket is listed for every file that is opened
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_HTTP_MAX_RETRY": 5,  # throttling passes; 403 and 404 are not retried by GDAL
     "GDAL_HTTP_RETRY_DELAY": 0.5,
     "CPL_VSIL_CURL_USE_HEAD": "NO",
 }
+
+# Formats whose files hold pixels. Others (VRT, WMS, STAC …) make GDAL ask whatever files and hosts they name.
+DRIVERS = (
+    *("GTiff", "HFA", "ENVI", "EHdr", "AAIGrid", "AIG", "netCDF", "HDF5", "HDF5Image", "JP2OpenJPEG", "PNG", "JPEG"),
+    *("GRIB", "SRTMHGT", "DTED", "GSAG", "GSBG", "GS7BG"),
+)
+_INDIRECT = b"<VRTDataset"
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,9 @@ class RasterFile:
     transform: tuple[float, float, float, float, float, float]  # a, b, c, d, e, f
     width: int
     height: int
-    nodata: float | None
+    scale: float  # value in units = scale · stored value + offset
+    offset: float
+    nodata: float | None  # of stored values; None where a mask decides
     mask: str  # none | mask | alpha
     block_height: int
     block_width: int
@@ -79,7 +92,7 @@ def store_failures(uri: str) -> Iterator[None]:
     try:
         yield
     except (RasterioError, OSError) as error:
-        failure = of_store(" | ".join([str(error), *heard.messages[-3:]]), uri)
+        failure = of_store(" | ".join([gdal_text(error), *heard.messages[-3:]]), uri)
         if failure is None:
             raise
         raise failure from error
@@ -96,14 +109,84 @@ class _Warnings(logging.Handler):
         self.messages.append(record.getMessage())
 
 
+def gdal_text(error: BaseException) -> str:
+    """What GDAL said: rasterio's "see previous exception" stands for the error's cause, which this names."""
+    texts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(part for part in str(cause).split(". ") if "previous exception" not in part).strip()
+        if text and text not in texts:
+            texts.append(text)
+        cause = cause.__cause__ or cause.__context__
+    return ": ".join(texts)
+
+
+@contextmanager
+def open_raster(uri: str) -> Iterator[Any]:
+    """A raster file of one of `DRIVERS`, opened with the files beside it (masks, world files, .aux.xml, headers).
+
+    On S3 nothing beside a file is looked at: every name would be a request. Raises what `store_failures` does, and
+    rasterio's errors: read them with `gdal_text`.
+    """
+    path = gdal_path(uri)
+    local = not path.startswith("/vsi")
+    beside = {} if "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ or not local else {_READDIR: "TRUE"}
+    with store_failures(uri), rasterio.Env(**beside):
+        if local:
+            _refuse_indirect(path)
+        with DatasetReader(path, driver=list(DRIVERS)) as dataset:  # rasterio.open takes one driver only
+            yield dataset
+
+
+def _refuse_indirect(path: str) -> None:
+    """RasterioError where a file or its mask only names other files: GDAL would open them, on any host."""
+    for name in (path, f"{path}.msk"):
+        if os.path.isfile(name):
+            with open(name, "rb") as file:
+                if _INDIRECT in file.read(4096):
+                    raise RasterioIOError(f"{name} is a VRT, which names other files: copy it with gdal_translate")
+
+
+_READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
+
+
+def header_digest(dataset: Any, band: int) -> str:
+    """SHA-256 of what tells that an opened file is the one that was catalogued.
+
+    That is size, grid, CRS, type, blocks, validity, scaling; of a GeoTIFF also where its first and last block lie and
+    their sizes; of a local file its length and time of modification, and those of its mask.
+    """
+    height, width = dataset.block_shapes[band - 1]
+    last = ((dataset.width - 1) // width, (dataset.height - 1) // height)
+    layout = [
+        dataset.get_tag_item(f"BLOCK_{what}_{x}_{y}", "TIFF", bidx=band)
+        for what in ("OFFSET", "SIZE")
+        for x, y in ((0, 0), last)
+        if dataset.driver == "GTiff"
+    ]
+    names = [name for name in (dataset.name, f"{dataset.name}.msk") if os.path.isfile(name)]
+    stored = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, names)]
+    facts = [
+        *(dataset.driver, dataset.width, dataset.height, dataset.count, band, dataset.dtypes[band - 1]),
+        *(list(dataset.transform[:6]), dataset.crs.to_wkt() if dataset.crs else None, height, width, layout, stored),
+        *(repr(dataset.nodatavals[band - 1]), [flag.value for flag in dataset.mask_flag_enums[band - 1]]),
+        *(dataset.scales[band - 1], dataset.offsets[band - 1]),
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
 def gdal_path(uri: str) -> str:
-    """The name under which GDAL opens a URI that Hadoop knows (s3a://, s3://, file:)."""
-    scheme, _, rest = uri.partition("://")
+    """The name under which GDAL opens a URI that Hadoop knows (s3a://, s3://, file:).
+
+    InputError for every other scheme and for GDAL's own /vsi… names: they would lead elsewhere.
+    """
+    scheme, separator, rest = uri.partition("://")
     if scheme in ("s3a", "s3", "s3n") and rest:
         return f"/vsis3/{rest}"
-    if uri.startswith("file:"):
-        return "/" + uri[len("file:") :].lstrip("/")
-    return uri
+    path = "/" + uri[len("file:") :].lstrip("/") if uri.startswith("file:") else uri
+    if path.startswith("/vsi") or (separator and path == uri):
+        raise InputError("GDAL may not open it", where=uri, hint="give a local path, file: or s3a://")
+    return path
 
 
 def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
@@ -118,7 +201,13 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
     where its store is throttled or down.
     """
     try:
-        with store_failures(file.uri), rasterio.open(gdal_path(file.uri)) as dataset:
+        with open_raster(file.uri) as dataset:
+            if dataset.count < file.band or header_digest(dataset, file.band) != file.header_sha256:
+                raise InputError(
+                    "the raster changed since it was catalogued",
+                    where=file.uri,
+                    hint="run catalog_rasters for its collection anew",
+                )
             values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
             mask = np.ones(row.size, dtype=bool)
             for window, members in _windows(file, row, column):
@@ -129,7 +218,7 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
                     mask[members] = dataset.read_masks(file.band, window=window)[at] != 0
     except (RasterioError, OSError) as error:
         raise InputError(
-            f"the raster cannot be read: {error}",
+            f"the raster cannot be read: {gdal_text(error)}",
             where=file.uri,
             hint="replace the file, or leave it out and catalogue the collection anew",
         ) from error
@@ -137,12 +226,25 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
 
 
 def is_valid(values: NDArray[Any], nodata: float | None, mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Whether each pixel is valid: its mask says so, and it is neither NaN nor the value that means no data."""
+    """Whether each pixel is valid: its mask says so, and it is neither NaN nor the value that means no data.
+
+    Values are compared in the file's own type and as GDAL's masks do (ARE_REAL_EQUAL): a float is equal within some
+    units in its last place, because headers hold decimal text.
+    """
     valid = np.ones(values.shape, dtype=bool) if mask is None else mask
     if nodata is not None and representable(nodata, values.dtype):
-        # Compared in the file's own type: a float32's nodata is no exact double.
-        valid = valid & (values != values.dtype.type(nodata))
+        valid = valid & ~_equal(values, nodata)
     return valid & ~np.isnan(values) if values.dtype.kind == "f" else valid
+
+
+def _equal(values: NDArray[Any], nodata: float) -> NDArray[np.bool_]:
+    kind = values.dtype.type
+    if values.dtype.kind != "f":
+        return np.asarray(values == kind(nodata))
+    with np.errstate(over="ignore", invalid="ignore"):
+        value = kind(nodata)
+        near = np.abs(values - value) < kind(np.finfo(np.float32).eps) * np.abs(values + value) * kind(2)
+        return np.asarray((values == value) | near)
 
 
 def representable(value: float, dtype: np.dtype[Any]) -> bool:

@@ -81,14 +81,22 @@ RASTER_CATALOG = Table(
         Column("height", "int", "pixels"),
         Column("bands", "int", "number of bands in the file"),
         Column("dtype", "string", "pixel type"),
-        Column("nodata", "double", "value that means no data; NaN is one", nullable=True),
+        Column("scale", "double", "value in units = scale · stored value + offset; 1 where the file says nothing"),
+        Column("offset", "double", "likewise; 0 where the file says nothing"),
+        Column(
+            "nodata", "double", "stored value that means no data; NaN is one; null where a mask decides", nullable=True
+        ),
         Column("mask", "string", "what tells valid pixels besides: `none`, `mask` (mask band) or `alpha`"),
         Column("block_height", "int", "rows of a block"),
         Column("block_width", "int", "columns of a block"),
-        Column("value_min", "double", "least valid value, if statistics were asked for", nullable=True),
+        Column("value_min", "double", "least valid value in units, if statistics were asked for", nullable=True),
         Column("value_max", "double", "greatest valid value, likewise", nullable=True),
         Column("positive_min", "double", "least valid value above 0, likewise", nullable=True),
-        Column("header_sha256", "string", "checksum of size, grid, CRS, type and block layout"),
+        Column(
+            "header_sha256",
+            "string",
+            "checksum by which a file that changed is noticed: header, place of its blocks, length and time",
+        ),
         Column(
             "content_sha256",
             "string",

@@ -27,7 +27,10 @@ class RasterClass(Config):
 
 
 class Definition(PartitionDefinition):
-    """Regions in the order of `classes`; a value in none of them is labelled UNKNOWN and counted."""
+    """Regions in the order of `classes`, by values as stored (scale and offset are not applied).
+
+    A value in none of them is labelled UNKNOWN and counted.
+    """
 
     kind: Literal["classes"]
     collection: str
@@ -61,6 +64,17 @@ class ClassesPartition:
     @property
     def n_regions(self) -> int:
         return len(self.definition.classes)
+
+    def doubts(self) -> list[str]:
+        files = [f.file for f in self.rasters.files]
+        never = {file.nodata if file.mask == "none" else None for file in files}
+        return [
+            f"partition {self.name}: class {c.name!r} can never have the value {value}, which means no data in "
+            f"collection {self.definition.collection!r}"
+            for c in self.definition.classes
+            for value in c.values
+            if never == {float(value)}
+        ]
 
     def regions(self, observed: I8) -> pa.Table:
         return region_table([c.name for c in self.definition.classes])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,33 +19,39 @@ from geosieve.runtime.errors import ConfigError
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
+_AS_STORED = (1.0, 0.0)
+
 
 class Definition(PartitionDefinition):
     """Buckets from least to greatest, one a name.
 
     Without `edges` they have equal widths in log10 between the least positive and the greatest value of the
     collection (its catalogue must have statistics); `edges` gives the inner limits instead. A value at a limit belongs
-    to the upper bucket; zero and less belong to the first.
+    to the upper bucket; what is less than all limits belongs to the first. Values are in the file's units (its scale
+    and offset are applied where it has them), unless `units` is `stored`.
     """
 
     kind: Literal["density"]
     collection: str
     names: list[str] = ["lowest", "low", "medium", "high"]
     edges: list[float] | None = None
+    units: Literal["physical", "stored"] = "physical"
 
     @model_validator(mode="after")
     def _fitting(self) -> Definition:
         if self.edges is not None:
             if len(self.edges) != len(self.names) - 1:
                 raise ValueError(f"{len(self.names)} buckets have {len(self.names) - 1} inner edges")
-            if any(b <= a for a, b in zip([0.0, *self.edges], self.edges, strict=False)):
-                raise ValueError("edges must be positive and ascending")
+            if any(not b > a for a, b in zip([-math.inf, *self.edges], [*self.edges, math.inf], strict=True)):
+                raise ValueError("edges must be finite and ascending")
         return self
 
     def build(self, tables: Tables) -> DensityPartition:
         rasters = RasterMap.of(tables.catalog(self.collection))
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
-        facts = {"edges": edges, "map": rasters.facts()}
+        facts: dict[str, Any] = {"edges": edges, "map": rasters.facts()}
+        if self.units == "physical" and set(rasters.scalings()) - {_AS_STORED}:
+            facts["scalings"] = rasters.scalings()
         return DensityPartition(self, rasters, edges, self.content_digest(facts))
 
     def fitted(self, tables: Tables) -> Definition:
@@ -55,6 +62,11 @@ class Definition(PartitionDefinition):
         )
 
     def _equal_widths(self, rasters: RasterMap) -> tuple[float, ...]:
+        if self.units == "stored" and set(rasters.scalings()) - {_AS_STORED}:
+            raise ConfigError(
+                f"partition {self.name}: statistics of {self.collection!r} are in units, not in stored values",
+                hint="give edges, or leave out `units: stored`",
+            )
         lows = [f.positive_min for f in rasters.files if f.positive_min is not None]
         highs = [f.value_max for f in rasters.files if f.value_max is not None]
         if len(lows) == 0 or len(highs) < len(rasters.files) or min(lows) >= max(highs):
@@ -82,7 +94,8 @@ class DensityPartition:
         return len(self.definition.names)
 
     def regions(self, observed: I8) -> pa.Table:
-        limits = ["0", *(f"{edge:.6g}" for edge in self.edges), "inf"]
+        least = "0" if all(edge > 0 for edge in self.edges) else "-inf"
+        limits = [least, *(f"{edge:.6g}" for edge in self.edges), "inf"]
         names = self.definition.names
         return region_table([f"{name} [{limits[i]}, {limits[i + 1]})" for i, name in enumerate(names)])
 
@@ -90,5 +103,5 @@ class DensityPartition:
         return self.rasters.outlines()
 
     def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        values, state = self.rasters.values(lat, lon, nearby)
+        values, state = self.rasters.values(lat, lon, nearby, self.definition.units)
         return np.where(state != VALID, state, np.searchsorted(np.array(self.edges), values, side="right"))

@@ -1,0 +1,139 @@
+"""What a raster is opened as: with what lies beside it, never as a pointer to elsewhere, and as it was catalogued."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from fabricated_rasters import cataloged, write_raster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rasterio.io import MemoryFile
+from rasterio.transform import from_origin
+
+from geosieve.rasters.catalog import RasterSource, _Refused, describe
+from geosieve.rasters.sampling import gdal_path, gdal_text, is_valid, read_pixels
+from geosieve.runtime.errors import InputError
+
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
+ORIGIN = from_origin(0, 10, 1, 1)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="../shared/data is not there")
+def test_a_mask_beside_a_raster_hides_its_pixels() -> None:
+    file = cataloged(CASES / "msk.tif").file
+    row, column = (index.ravel() for index in np.indices((file.height, file.width)))
+    values, valid = read_pixels(file, row, column)
+    with rasterio.open(CASES / "msk.tif") as dataset:
+        np.testing.assert_array_equal(valid, dataset.read_masks(1).ravel() != 0)
+    assert not valid[column < file.width // 2].any() and (values[valid] == 5).all() and valid.any()
+
+
+def test_nodata_crs_and_grid_from_files_beside_a_raster(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    with rasterio.open(path, "w", driver="GTiff", height=1, width=2, count=1, dtype="uint8") as dataset:
+        dataset.write(np.array([[1, 2]], np.uint8), 1)
+    (tmp_path / "a.tfw").write_text("1\n0\n0\n-1\n0.5\n9.5\n")  # centre of the first pixel
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><SRS>EPSG:4326</SRS><PAMRasterBand band="1"><NoDataValue>2</NoDataValue></PAMRasterBand>'
+        "</PAMDataset>"
+    )
+    file = cataloged(path).file
+    assert file.transform == (1, 0, 0, 0, -1, 10)
+    assert read_pixels(file, np.array([0, 0]), np.array([0, 1]))[1].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", ["innocent.tif", "mosaic.vrt", "a.tif.msk"])
+def test_a_vrt_is_refused_before_any_of_its_sources_is_asked(tmp_path: Path, name: str) -> None:
+    path = write_raster(tmp_path / "a.tif", np.ones((4, 4), np.uint8), ORIGIN)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.3)
+        port = listener.getsockname()[1]
+        (tmp_path / name).write_text(
+            '<VRTDataset rasterXSize="4" rasterYSize="4"><SRS>EPSG:4326</SRS>'
+            '<GeoTransform>0,1,0,10,0,-1</GeoTransform><VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+            f'<SourceFilename relativeToVRT="0">/vsicurl/http://127.0.0.1:{port}/secret.tif</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+        opened = path if name.endswith(".msk") else tmp_path / name
+        with pytest.raises(_Refused) as refused:
+            describe(str(opened), RasterSource(collection="c", uri=str(opened)))
+        assert "is a VRT" in refused.value.args[1]
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+@pytest.mark.parametrize("uri", ["/vsicurl/http://h/a.tif", "file:/vsizip/a.zip/a.tif", "http://h/a.tif", "zip+s3://b"])
+def test_names_that_lead_elsewhere_are_not_opened(uri: str) -> None:
+    with pytest.raises(InputError):
+        gdal_path(uri)
+
+
+def test_a_raster_that_changed_after_it_was_catalogued_is_refused(tmp_path: Path) -> None:
+    grid = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    path = write_raster(tmp_path / "a.tif", grid, ORIGIN, compress=None)
+    file = cataloged(path).file
+    one = np.array([0])
+    assert read_pixels(file, one, one)[0].tolist() == [0]
+    before = path.stat()
+    changes = {
+        "type": lambda: write_raster(path, grid.astype(np.int16), ORIGIN, compress=None),
+        "grid": lambda: write_raster(path, grid, from_origin(1, 10, 1, 1), compress=None),
+        "pixels in place": lambda: path.write_bytes(path.read_bytes().replace(bytes(range(40, 60)), bytes(20))),
+        "mask": lambda: write_raster(tmp_path / "a.tif.msk", grid, ORIGIN, crs=None),
+    }
+    for change in changes.values():
+        path.write_bytes(path.read_bytes())
+        change()
+        with pytest.raises(InputError, match="changed since it was catalogued") as refused:
+            read_pixels(file, one, one)
+        assert str(path) in refused.value.where
+        write_raster(path, grid, ORIGIN, compress=None)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        (tmp_path / "a.tif.msk").unlink(missing_ok=True)
+        assert read_pixels(file, one, one)[0].tolist() == [0]
+
+
+def test_messages_carry_gdals_own_words(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    path = write_raster(tmp_path / "a.tif", rng.integers(0, 255, (99, 99), np.uint8), ORIGIN, blockysize=99)
+    file = cataloged(path).file
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    content[2000:3000] = bytes(1000)
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(InputError) as refused:
+        read_pixels(file, np.array([98]), np.array([98]))
+    assert "previous exception" not in str(refused.value) and "a.tif" in str(refused.value)
+    assert "zip" in str(refused.value).lower() or "decod" in str(refused.value).lower()
+    inner, outer = ValueError("ZIPDecode: broken"), ValueError("Read failed. See previous exception for details.")
+    outer.__cause__ = inner
+    assert gdal_text(outer) == "Read failed: ZIPDecode: broken"
+
+
+@given(
+    dtype=st.sampled_from(["float32", "float64", "int16", "uint8"]),
+    nodata=st.sampled_from([-9999.0, -3.4028234663852886e38, 0.0, 0.1, 1e-30, 255.0, float("nan")]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_declared_value_hides_what_gdals_mask_hides(dtype: str, nodata: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    kind = np.dtype(dtype)
+    if kind.kind != "f" and not (float(nodata).is_integer() and np.iinfo(dtype).min <= nodata <= np.iinfo(dtype).max):
+        return
+    near = nodata * (1 + rng.uniform(-2e-6, 2e-6, 50)) if kind.kind == "f" else np.full(9, nodata)
+    with np.errstate(over="ignore"):
+        values = np.r_[near, rng.integers(0, 200, 50)].astype(dtype)[None]
+    with MemoryFile() as memory:
+        profile = {"driver": "GTiff", "height": 1, "width": values.size, "count": 1, "dtype": dtype, "nodata": nodata}
+        with memory.open(**profile, transform=ORIGIN, crs="EPSG:4326") as dataset:
+            dataset.write(values, 1)
+        with memory.open() as dataset:
+            expected = (dataset.read_masks(1) != 0) & ~np.isnan(values.astype(float))
+            np.testing.assert_array_equal(is_valid(values, dataset.nodata), expected)
