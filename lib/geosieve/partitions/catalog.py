@@ -36,6 +36,12 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
     nullable = ("nodata", "positive_min", "value_max")
     missing = [F.col(name).isNull().alias(f"no_{name}") for name in nullable]
     listed = frame.select(*_FACTS, *_AFFINE, "footprint", *nullable[1:], *missing).toPandas()  # by Arrow
+    if listed["content_sha256"].isna().any():
+        raise InputError(
+            f"the catalogue of {collection!r} was made by a version that did not look at pixels",
+            where=f"{root}/{RASTER_CATALOG.name}",
+            hint="run catalog_rasters for it anew",
+        )
     for name in nullable:  # pandas writes null as NaN, which as nodata means something
         listed[name] = listed[name].astype(object).mask(listed[f"no_{name}"], None)
     shared = {wkt: wkt for wkt in listed["crs_wkt"]}  # one text for all files that share a CRS
