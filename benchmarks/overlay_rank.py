@@ -23,8 +23,9 @@ from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
 from benchmarks.timing import bar, interleaved, one_core
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
+from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
+from geosieve.overlay.runs import describe, find_runs, sum_up
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -73,12 +74,26 @@ def read(root: Path, arcsec: int) -> tuple[Overlay, AtomGrid]:
     partitions = tuple(OverlayPartition(name, name, int(labels[:, k].max()) + 1) for k, name in enumerate(PARTITIONS))
     facts = (atoms[name].to_numpy() for name in ("area_km2", "lat", "lon", "land_share"))
     runs = table("overlay_runs")
-    columns = (runs[name].to_numpy() for name in ("row", "column", "atom"))
+    columns = (runs[name].to_numpy() for name in ("row", "column", "atom", "share"))
     grid = AtomGrid.of_runs(EqualAngleGrid.from_arcsec(arcsec), *columns)
     print(
-        f"  {arcsec} arc-seconds: {len(labels):,} atoms, {grid.starts.size:,} runs, {partitions[0].n_regions:,} cells"
+        f"  {arcsec} arc-seconds: {len(labels):,} atoms, {grid.starts.size:,} runs, of which "
+        f"{(grid.share < 1).sum():,} are parts of mixed pixels, {partitions[0].n_regions:,} cells"
     )
     return Overlay(partitions, labels, *facts), grid
+
+
+def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
+    """An overlay whose atoms are whole pixels, which the pixel algorithm can represent: every pixel to the atom with
+    most of it. Also the atom of every pixel, and the regions of every pixel, (partitions, rows, cols).
+    """
+    row, column = np.arange(grid.grid.rows)[:, None], np.arange(grid.grid.cols)
+    atoms = grid.drawn(*grid.grid.centres(row, column))
+    regions = np.stack([overlay.labels[:, k].astype(np.int32)[atoms] for k in range(len(PARTITIONS))])
+    labels, facts = sum_up(grid.grid, find_runs(0, 0, regions, np.zeros(atoms.shape, dtype=bool)))
+    told = describe(grid.grid, facts)
+    whole = Overlay(overlay.partitions, labels, *(told[name] for name in ("area_km2", "lat", "lon", "land_share")))
+    return whole, row_numbers(labels, overlay.labels)[atoms], regions
 
 
 def pixel_algorithm(maps: list[I8], area: F8, sizes: list[F8], p: list[F8], row: int, column: int) -> tuple[float, F8]:
@@ -109,34 +124,34 @@ def main() -> int:
     for arcsec in (120, 30):
         overlay, grid = read(root, arcsec)
         ensembles[arcsec] = Ensemble(overlay, tuple(Predictor(name, name) for name in PARTITIONS))
-        truths[arcsec] = grid.locate(lat, lon)
+        truths[arcsec] = grid.drawn(lat, lon)
         predictions[arcsec] = simulated(overlay, truths[arcsec], lat, lon)
         _ = ensembles[arcsec].structure
         if arcsec == 120:
             coarse, coarse_grid = overlay, grid
-    times, areas = interleaved(
+    times, _ = interleaved(
         {a: partial(ensembles[a].reached, predictions[a], truths[a]) for a in ensembles}  # type: ignore[misc]
     )
     ours = times[120] / IMAGES
 
-    pixels = coarse_grid.grid.rows * coarse_grid.grid.cols
-    atoms = np.repeat(coarse_grid.atoms, np.diff(coarse_grid.starts, append=pixels))
-    shape = (coarse_grid.grid.rows, coarse_grid.grid.cols)
-    maps = [np.maximum(coarse.labels[:, k], -1)[atoms].reshape(shape) + 1 for k in range(len(PARTITIONS))]
-    area = np.repeat(coarse_grid.grid.row_areas_km2()[:, None], shape[1], axis=1)
+    whole, atoms, regions = whole_pixels(coarse, coarse_grid)
+    maps = [np.maximum(layer, -1) + 1 for layer in regions]
+    area = np.repeat(coarse_grid.grid.row_areas_km2()[:, None], coarse_grid.grid.cols, axis=1)
     row, column = coarse_grid.grid.pixels(lat, lon)
+    ensemble = Ensemble(whole, ensembles[120].predictors)
+    areas = ensemble.reached(predictions[120], atoms[row, column])
     _, first = np.unique(atoms, return_index=True)
     worst, same_order, start = 0.0, True, process_time()
     elapsed = 0.0
     for i in range(PIXEL_IMAGES):
         p = [predictions[120][name].values[i] for name in PARTITIONS]
         start = process_time()
-        expected, product = pixel_algorithm(maps, area, coarse.region_areas_km2, p, row[i], column[i])
+        expected, product = pixel_algorithm(maps, area, whole.region_areas_km2, p, row[i], column[i])
         elapsed += process_time() - start
-        worst = max(worst, abs(areas[120][i] / expected - 1))
+        worst = max(worst, abs(areas[i] / expected - 1))
         if i < ORDERED:
             one = {name: Probabilities(name, of.values[i : i + 1]) for name, of in predictions[120].items()}
-            by_score = np.argsort(-ensembles[120].scores(one)[0], kind="stable")
+            by_score = np.argsort(-ensemble.scores(one)[0], kind="stable")
             densities = product.ravel()[first][by_score]
             same_order &= bool((densities[1:] <= densities[:-1] * (1 + 1e-12)).all())
     theirs = elapsed / PIXEL_IMAGES

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pyspark.sql import SparkSession
 
 from demo import prepare
@@ -32,11 +33,14 @@ from geosieve.overlay.patches import patches
 from geosieve.overlay.published import OverlayInput, read_published
 from geosieve.overlay.ranking import rank
 from geosieve.partitions.building.job import BuildConfig, build_partitions
+from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.regions import draw_curves, draw_regions
 from geosieve.runtime.config import read_yaml
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
+from geosieve.tables.read import read_committed
+from geosieve.tables.schemas import labels_table
 
 EVIDENCE = Path("conf/evidence")
 CURVES, MAP = Path("build/recall_vs_area.png"), Path("build/regions.png")
@@ -52,11 +56,12 @@ def run() -> int:
     evidence = {path.stem: read_yaml(path) for path in sorted(EVIDENCE.glob("*.yaml"))}
     print("starting Spark ...", flush=True)
     with spark_session("geosieve demo", local=True) as spark:
-        overlay, grid, lat, lon = _tables(spark, run_id, evidence)
+        overlay, grid, images = _tables(spark, run_id, evidence)
     rng = np.random.default_rng(0)
-    chosen = rng.choice(lat.size, IMAGES, replace=False)
-    lat, lon = lat[chosen], lon[chosen]
-    truth = grid.locate(lat, lon)
+    images = images.iloc[rng.choice(len(images), IMAGES, replace=False)]
+    lat, lon = images["lat"].to_numpy(), images["lon"].to_numpy()
+    truth, unseen = overlay.atoms_of(images[[p.name for p in overlay.partitions]])
+    print(f"{unseen} of {IMAGES} positions have regions that no atom combines; they count in an atom of their cell")
     predictions = _simulated(rng, overlay, truth, lat, lon)
     systems = _systems(overlay, sorted(evidence))
     areas = {name: ensemble.reached(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
@@ -69,10 +74,8 @@ def run() -> int:
     return 0
 
 
-def _tables(
-    spark: SparkSession, run_id: str, evidence: dict[str, Any]
-) -> tuple[Overlay, AtomGrid, np.ndarray, np.ndarray]:
-    """Run the jobs that lead to the overlay; it, its grid, and the positions."""
+def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
+    """Run the jobs that lead to the overlay; it, its grid, and the images with their regions."""
     job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -88,9 +91,11 @@ def _tables(
         whole = read_yaml("conf/overlay/demo.yaml")
         whole["partitions"] += [content["partition"] for content in evidence.values()]
         job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
+        labels = {"images": {"root": str(TABLES)}, **{key: whole[key] for key in ("rasters", "partitions", "output")}}
+        job("label_attributes", LabelConfig, label_attributes, written("labels", labels), run_id)
     published = read_published(spark, OverlayInput(root=str(TABLES), name="demo", run=run_id))
-    positions = np.loadtxt(prepare.POSITIONS, delimiter=",", skiprows=1, usecols=(1, 2))
-    return published.overlay(), published.atom_grid(), positions[:, 0], positions[:, 1]
+    images = read_committed(spark, str(TABLES), labels_table(published.names), run_id=run_id).toPandas()
+    return published.overlay(), published.atom_grid(), images.sort_values("image_id")
 
 
 def _simulated(

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
+from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
+from geosieve.overlay.blocks import Bands, Layer, Narrow
+from geosieve.overlay.build import exact_areas
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
-from geosieve.overlay.runs import describe, find_runs, sum_up, unique_rows
+from geosieve.overlay.runs import Runs, describe, find_runs, sum_up, unique_rows
+from geosieve.partitions.base import Partition
+from geosieve.partitions.nearby import NOTHING, CellIndex, _boxes, every_cell
 
 Maps = list[NDArray[np.int64]]
 
@@ -33,7 +40,7 @@ def overlay_of(maps: Maps, regions: list[int]) -> tuple[Overlay, AtomGrid]:
     partitions = tuple(OverlayPartition(f"p{k}", f"hash{k}", n) for k, n in enumerate(regions))
     overlay = Overlay(partitions, labels, *(told[name] for name in ("area_km2", "lat", "lon", "land_share")))
     _, code = unique_rows(np.concatenate([labels, runs.labels]))
-    return overlay, AtomGrid.of_runs(grid, runs.row, runs.column, code[len(labels) :])
+    return overlay, AtomGrid.of_runs(grid, runs.row, runs.column, code[len(labels) :], runs.share)
 
 
 def ensemble_of(overlay: Overlay) -> Ensemble:
@@ -68,3 +75,29 @@ def pixel_area(maps: Maps, product: NDArray[np.float64], row: int, column: int) 
     at = product[row, column]
     # Products of the same numbers in another order differ in the last digit; different ones differ by far more.
     return float(area[product >= at * (1 - 1e-12)].sum())
+
+
+def overlay_of_partitions(partitions: list[Partition], arcsec: float) -> tuple[Overlay, AtomGrid]:
+    """What `build_overlay` makes of partitions, in one process."""
+    grid = EqualAngleGrid.from_arcsec(arcsec)
+    every = every_cell()
+    layers = []
+    for p in partitions:
+        shapes = p.outlines()
+        pairs = []
+        if shapes:
+            keys, boxes = _boxes(every)
+            found = shapely.STRtree(boxes).query(shapely.from_wkb(list(shapes.values())), predicate="intersects")
+            pairs = [keys[found[1]], np.array(list(shapes))[found[0]]]
+        index = CellIndex.from_pairs(*pairs) if shapes else NOTHING
+        layers.append(Layer(p, index, narrow=Narrow.of(p, grid)))
+    bands = Bands(grid, tuple(layers), None)
+    runs = [run for band in range(len(bands)) for run in bands.runs(band)]
+    whole = reduce(Runs.together, runs)
+    labels, facts = sum_up(grid, whole)
+    area, warnings = exact_areas(grid, partitions, labels, facts["area"])
+    assert not warnings
+    told = describe(grid, facts)
+    listed = tuple(OverlayPartition(p.name, p.digest, p.n_regions) for p in partitions)
+    overlay = Overlay(listed, labels, area, *(told[name] for name in ("lat", "lon", "land_share")))
+    return overlay, AtomGrid.of_runs(grid, whole.row, whole.column, row_numbers(labels, whole.labels), whole.share)

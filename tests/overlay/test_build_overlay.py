@@ -87,18 +87,27 @@ def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Workspace
     expected = pixels.groupby(["cells", "classes"]).agg(pixels=("area", "size"), area=("area", "sum")).reset_index()
     published = workspace.read()
     atoms = published.atoms
-    assert report["rows_out"] == len(atoms) == len(expected)
+    assert report["rows_out"] == len(atoms)
     assert atoms["atom"].tolist() == list(range(len(atoms)))
-    assert atoms[["cells", "classes", "pixels"]].to_numpy().tolist() == (
-        expected[["cells", "classes", "pixels"]].to_numpy().tolist()
-    )
-    assert atoms["area_km2"].to_numpy() == pytest.approx(expected["area"].to_numpy(), rel=1e-9)
+    # Borders cross pixels, so that there are a few atoms more, and areas differ by parts of pixels.
+    both = expected.merge(atoms, on=["cells", "classes"], how="left")
+    assert both["atom"].notna().all()
+    assert len(expected) <= len(atoms) < 1.1 * len(expected)
+    assert (both["area_km2"] - both["area"]).abs().mean() < 0.1 * both["area"].mean()
+    cells = atoms.groupby("cells")["area_km2"].sum()
+    for cell in range(384):
+        exact = s2sphere.Cell(s2sphere.CellId((2 * cell + 1) << (2 * 27))).exact_area() * 6371.0088**2
+        assert cells[cell] == pytest.approx(exact, rel=1e-9)
     assert atoms["area_km2"].sum() == pytest.approx(4 * np.pi * 6371.0088**2, rel=1e-9)
     assert atoms["area_km2"].sum() == pytest.approx(EARTH_KM2, abs=1)
 
     runs = published.runs.toPandas()
-    assert runs["length"].sum() == 90 * 180
-    at = published.atom_grid().locate(pixels["lat"], pixels["lon"])
+    assert (runs["length"] * runs["share"]).sum() == pytest.approx(90 * 180)
+    assert set(runs["overlay_hash"]) == {report["details"]["overlay_hash"]} == set(atoms["overlay_hash"])
+    overlay = published.overlay()
+    assert overlay.digest == published.atom_grid().digest == report["details"]["overlay_hash"]
+    at, unseen = overlay.atoms_of(pixels[["cells", "classes"]])
+    assert unseen == 0
     assert published.labels[at].tolist() == pixels[["cells", "classes"]].to_numpy().tolist()
 
 
@@ -119,23 +128,6 @@ def test_centroids_and_boxes_hold_across_the_antimeridian_and_at_the_poles(
     assert (cap["south"], cap["west"], cap["north"], cap["east"]) == (84, -180, 90, 180)
     assert cap["lat"] == pytest.approx(90, abs=1e-4)
     assert cap["area_km2"] == pytest.approx(2 * np.pi * 6371.0088**2 * (1 - np.sin(np.radians(84))), rel=1e-9)
-
-
-def test_refining_an_overlay_is_building_it_whole(workspace: Workspace, tmp_path: Path) -> None:
-    workspace.catalog("other", world(tmp_path / "other.tif", 2.0, seed=2, high=4))
-    other = classes("other", "other", range(1, 4))
-    land = classes("land")
-    assert workspace.build("whole", partitions=[CELLS, classes(), other], land=land)[0] == 0
-    assert workspace.build("first", partitions=[CELLS], land=land, name="first")[0] == 0
-    refines = {"root": workspace.tables, "name": "first"}
-    assert workspace.build("second", partitions=[classes(), other], refines=refines, name="refined")[0] == 0
-    whole, refined = workspace.read("whole"), workspace.read("second", "refined")
-    assert whole.names == refined.names == ["cells", "classes", "other"]
-    pd.testing.assert_frame_equal(
-        whole.atoms.drop(columns=["overlay", "run_id"]), refined.atoms.drop(columns=["overlay", "run_id"])
-    )
-    assert refined.overlay().partitions == whole.overlay().partitions
-    assert refined.regions.count() == whole.regions.count()
 
 
 def test_overlays_of_one_run_id_keep_their_partitions(workspace: Workspace) -> None:
@@ -179,7 +171,8 @@ def test_land_is_where_the_map_of_land_has_a_region(workspace: Workspace, tmp_pa
     pixels = pixel_by_pixel(tmp_path / "map.tif")
     pixels["land"] = pixels["area"].where(pixels["classes"] >= 0, 0.0)
     expected = pixels.groupby("cells")["land"].sum() / pixels.groupby("cells")["area"].sum()
-    assert workspace.read().atoms["land_share"].to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-9)
+    # A cell's border pixels count by their parts.
+    assert workspace.read().atoms["land_share"].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.1)
 
 
 def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspace: Workspace, tmp_path: Path) -> None:
@@ -218,17 +211,6 @@ def test_what_cannot_be_overlaid_is_refused(workspace: Workspace, config: dict[s
     found, report = workspace.build(**config)
     assert found == code
     assert says in report["error"]
-
-
-def test_refining_needs_an_overlay_of_the_same_grid_and_new_partitions(workspace: Workspace) -> None:
-    refines = {"root": workspace.tables, "name": "first"}
-    code, report = workspace.build("a", partitions=[CELLS], refines=refines)
-    assert code == 65 and "there is no overlay 'first'; overlays: none" in report["error"]
-    assert workspace.build("b", partitions=[CELLS], name="first")[0] == 0
-    code, report = workspace.build("c", partitions=[CELLS], refines=refines)
-    assert code == 78 and "has partitions cells already" in report["error"]
-    code, report = workspace.build("d", partitions=[classes()], refines=refines, resolution_arcsec=3600)
-    assert code == 78 and "has a grid of 90 rows, not 180" in report["error"]
 
 
 def test_fabricated_rasters_are_cataloged_as_global(tmp_path: Path) -> None:

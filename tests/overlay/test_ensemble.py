@@ -45,7 +45,7 @@ def test_the_area_needed_is_that_of_the_pixel_algorithm(
     images = 5
     predictions = random_predictions(rng, regions, images)
     row, column = rng.integers(0, rows, images), rng.integers(0, 2 * rows, images)
-    truth = grid.locate(*grid.grid.centres(row, column))
+    truth = grid.drawn(*grid.grid.centres(row, column))
     found = ensemble_of(overlay).reached(predictions, truth)
     for i in range(images):
         product = pixel_densities(maps, [p.values[i] for p in predictions.values()])
@@ -62,7 +62,7 @@ def test_atoms_rank_as_their_pixels_do(seed: int, regions: list[int]) -> None:
     scores = ensemble_of(overlay).scores(predictions)[0]
     product = pixel_densities(maps, [p.values[0] for p in predictions.values()])
     row, column = np.divmod(np.arange(12 * 24), 24)
-    atoms = grid.locate(*grid.grid.centres(row, column))
+    atoms = grid.drawn(*grid.grid.centres(row, column))
     assert np.exp(scores[atoms]) == pytest.approx(product.ravel(), rel=1e-9)
 
 
@@ -71,14 +71,14 @@ def test_a_single_predictor_needs_the_area_of_the_denser_regions() -> None:
     overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
     predictions = {"model0": Probabilities("hash0", np.array([[0.75, 0.25]]))}
     ensemble = ensemble_of(overlay)
-    assert ensemble.reached(predictions, grid.locate([45.0], [10.0])) == pytest.approx([EARTH_KM2 / 2], rel=1e-12)
-    assert ensemble.reached(predictions, grid.locate([-45.0], [10.0])) == pytest.approx([EARTH_KM2], rel=1e-12)
+    assert ensemble.reached(predictions, grid.drawn([45.0], [10.0])) == pytest.approx([EARTH_KM2 / 2], rel=1e-12)
+    assert ensemble.reached(predictions, grid.drawn([-45.0], [10.0])) == pytest.approx([EARTH_KM2], rel=1e-12)
 
 
 def test_equal_densities_count_as_reached() -> None:
     overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
     predictions = {"model0": Probabilities("hash0", np.array([[0.5, 0.5]]))}
-    assert ensemble_of(overlay).reached(predictions, grid.locate([45.0], [0.0])) == pytest.approx([EARTH_KM2])
+    assert ensemble_of(overlay).reached(predictions, grid.drawn([45.0], [0.0])) == pytest.approx([EARTH_KM2])
 
 
 def test_outside_of_a_partition_nothing_has_a_density() -> None:
@@ -86,7 +86,7 @@ def test_outside_of_a_partition_nothing_has_a_density() -> None:
     predictions = {"model0": Probabilities("hash0", np.array([[0.5, 0.5]]))}
     ensemble = ensemble_of(overlay)
     # 0 covers half of the Earth and 1 a quarter: 1 is twice as dense. Outside comes last, and brings all of the Earth.
-    at = grid.locate([10.0, 10.0, 10.0], [45.0, -45.0, 135.0])
+    at = grid.drawn([10.0, 10.0, 10.0], [45.0, -45.0, 135.0])
     doubled = {name: Probabilities(p.partition_hash, np.repeat(p.values, 3, axis=0)) for name, p in predictions.items()}
     assert ensemble.reached(doubled, at) == pytest.approx(np.array([0.25, 0.75, 1.0]) * EARTH_KM2, rel=1e-12)
 
@@ -131,11 +131,11 @@ def test_the_order_of_images_and_the_numbering_of_regions_change_nothing() -> No
     overlay, grid = overlay_of(maps, regions)
     predictions = random_predictions(rng, regions, 20)
     lat, lon = rng.uniform(-90, 90, 20), rng.uniform(-180, 180, 20)
-    expected = ensemble_of(overlay).reached(predictions, grid.locate(lat, lon))
+    expected = ensemble_of(overlay).reached(predictions, grid.drawn(lat, lon))
 
     shuffled = rng.permutation(20)
     moved = {name: Probabilities(p.partition_hash, p.values[shuffled]) for name, p in predictions.items()}
-    assert ensemble_of(overlay).reached(moved, grid.locate(lat[shuffled], lon[shuffled])) == pytest.approx(
+    assert ensemble_of(overlay).reached(moved, grid.drawn(lat[shuffled], lon[shuffled])) == pytest.approx(
         expected[shuffled], rel=1e-12
     )
 
@@ -144,14 +144,14 @@ def test_the_order_of_images_and_the_numbering_of_regions_change_nothing() -> No
     values = np.empty_like(predictions["model0"].values)
     values[:, number] = predictions["model0"].values
     again = {**predictions, "model0": Probabilities("hash0", values)}
-    assert ensemble_of(renamed).reached(again, renamed_grid.locate(lat, lon)) == pytest.approx(expected, rel=1e-12)
+    assert ensemble_of(renamed).reached(again, renamed_grid.drawn(lat, lon)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_more_probability_never_ranks_a_region_lower() -> None:
     overlay, grid = overlay_of([np.arange(32).reshape(4, 8)], [32])
     rng = np.random.default_rng(5)
     p = rng.dirichlet(np.ones(32))
-    truth = grid.locate([20.0], [20.0])
+    truth = grid.drawn([20.0], [20.0])
     region = int(overlay.labels[truth[0], 0])
     areas = []
     for share in (0.001, 0.01, 0.05, 0.2, 0.9):

@@ -42,7 +42,7 @@ def pixel_areas(grid: AtomGrid) -> NDArray[np.float64]:
 
 def atom_of_pixels(grid: AtomGrid) -> NDArray[np.int64]:
     row, column = np.indices((grid.grid.rows, grid.grid.cols))
-    return grid.locate(*grid.grid.centres(row, column))
+    return grid.drawn(*grid.grid.centres(row, column))
 
 
 @settings(max_examples=25, deadline=None)

@@ -1,24 +1,79 @@
-"""The regions of every pixel of a block of the grid."""
+"""The regions of every pixel of a block of the grid, and of the parts of its mixed pixels.
+
+The grid is a sample of the Earth: a pixel stands for its area with its centre, where no border is near; else with
+4 × 4 points. Pieces of regions that are too narrow for that are sampled by points of their own, whose weights sum to
+their exact area, and what the grid's points say inside them does not count. In a mixed pixel the regions of a map are
+the pixel's, as everywhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from geosieve.geo.grid import HALF_TURN_ARCSEC, EqualAngleGrid
-from geosieve.overlay.runs import Runs, find_runs
+from geosieve.geo.outlines import lat_lon, unit_vectors
+from geosieve.geo.plane import points_inside
+from geosieve.geo.sphere import EARTH_RADIUS_KM
+from geosieve.overlay.runs import Runs, find_runs, unique_rows
 from geosieve.partitions.base import Partition
 from geosieve.partitions.nearby import NOTHING, CellIndex
 
+F8 = NDArray[np.float64]
 I4 = NDArray[np.int32]
 I8 = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 _BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that a row of its tiles is read once
 _BAND_PIXELS = 250_000  # a band has at least as many: a task has a cost of its own
 _POINTS = 1_000_000  # points that a block asks a partition for; some 100 MB in a worker
+_PARTS = 4  # points along a side of a mixed pixel
+_WHOLE = 1 - 1e-9  # of a region's area: it has no other piece
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Pieces of a partition's regions that the grid may miss: region (or OUTSIDE), area in km², shape as WKB, (n,)."""
+
+    region: I8
+    area_km2: F8
+    wkb: tuple[bytes, ...]
+    regions_whole: Mask  # (n_regions,): all of a region's pieces are here
+
+    @classmethod
+    def of(cls, partition: Partition, grid: EqualAngleGrid) -> Narrow | None:
+        """Of a partition with exact areas: the pieces narrower than a pixel is high. None for a map."""
+        area = partition.areas_km2()
+        if area is None:
+            return None
+        pieces = partition.pieces(np.pi / grid.rows * EARTH_RADIUS_KM)
+        inside = pieces.region >= 0
+        held = np.bincount(pieces.region[inside], pieces.area_km2[inside], area.size)
+        whole = (held >= _WHOLE * area) & (held > 0)
+        return cls(pieces.region, pieces.area_km2, tuple(shapely.to_wkb(pieces.shape).tolist()), whole)
+
+    @cached_property
+    def shapes(self) -> NDArray[np.object_]:
+        return np.asarray(shapely.from_wkb(np.array(self.wkb, dtype=object)))
+
+    @cached_property
+    def _parted(self) -> shapely.STRtree:
+        """Pieces of regions that have other pieces as well, and of what is outside."""
+        parted = (self.region < 0) | ~self.regions_whole[np.maximum(self.region, 0)]
+        return shapely.STRtree(self.shapes[parted])
+
+    def holds(self, regions: I4, lat: F8, lon: F8) -> Mask:
+        """Whether each point, of these regions, is in one of the pieces."""
+        held = (regions >= 0) & self.regions_whole[np.maximum(regions, 0)]
+        if len(self._parted.geometries):
+            asked = np.flatnonzero(~held)
+            held[asked[self._parted.query(shapely.points(lon[asked], lat[asked]), predicate="intersects")[0]]] = True
+        return np.asarray(held)
 
 
 @dataclass(frozen=True)
@@ -26,12 +81,32 @@ class Layer:
     """A partition, what is near what, and how many points a pixel's side are asked for its region.
 
     With `reduce` k a pixel's region is the one of most of its k × k parts, of equals the lowest index: a map k times
-    finer than the grid is reduced by majority. With 1 it is the region at the pixel's centre.
+    finer than the grid is reduced by majority. With 1 it is the region at the pixel's centre. `narrow`: of a partition
+    whose borders are known exactly.
     """
 
     partition: Partition
     index: CellIndex = NOTHING
     reduce: int = 1
+    narrow: Narrow | None = None
+
+    def regions(self, lat: F8, lon: F8) -> I4:
+        return self.partition.assign(lat, lon, self.index.nearby(lat, lon)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points that stand for parts of mixed pixels: place, regions in the exact partitions (n, k), weight in km²."""
+
+    row: I8
+    column: I8
+    lat: F8
+    lon: F8
+    regions: I4
+    weight: F8
+
+    def taken(self, chosen: Mask) -> Points:
+        return Points(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -50,35 +125,144 @@ class Bands:
     def __len__(self) -> int:
         return -(-self.grid.rows // self.rows_per_band)
 
-    def runs(self, band: int, base: tuple[I8, NDArray[np.bool_]] | None = None) -> Iterator[Runs]:
-        """Runs of a band, block by block from the west.
+    @property
+    def _exact(self) -> list[tuple[Layer, Narrow]]:
+        return [(layer, layer.narrow) for layer in self.layers if layer.narrow is not None]
 
-        `base`: atoms of an overlay that is refined, and its land, of every pixel of the band, shape (rows, cols). They
-        become the first label.
-        """
+    def runs(self, band: int) -> Iterator[Runs]:
+        """Runs of a band, block by block from the west."""
         first = band * self.rows_per_band
         rows = np.arange(first, min(first + self.rows_per_band, self.grid.rows))
         finest = max(layer.reduce for layer in (*self.layers, *([self.land] if self.land else [])))
         step = max(1, _POINTS // (rows.size * finest**2))
+        own = self._own_points(rows)
         for start in range(0, self.grid.cols, step):
             cols = np.arange(start, min(start + step, self.grid.cols))
-            labels = [self._regions(layer, rows, cols) for layer in self.layers]
-            land = np.zeros((rows.size, cols.size), dtype=bool)
-            if base is not None:
-                labels.insert(0, base[0][:, cols].astype(np.int32))
-                land = base[1][:, cols]
+            near = np.zeros((rows.size, cols.size), dtype=bool)
+            labels = [self._regions(layer, rows, cols, near) for layer in self.layers]
+            land = np.zeros_like(near)
             if self.land is not None:
-                land = self._regions(self.land, rows, cols) >= 0
-            yield find_runs(first, start, np.stack(labels), land)
+                land = self._regions(self.land, rows, cols, near) >= 0
+            yield self._with_parts(rows, cols, np.stack(labels), land, near, own)
 
-    def _regions(self, layer: Layer, rows: I8, cols: I8) -> I4:
-        """Region of each pixel of a block, shape (rows, cols)."""
+    def _regions(self, layer: Layer, rows: I8, cols: I8, near: Mask) -> I4:
+        """Region of each pixel of a block, (rows, cols). Marks in `near` those that an exact border may cross."""
         k = layer.reduce
+        if layer.narrow is not None:
+            # With a rim: a border that crosses a pixel parts its centre from one of the eight around it.
+            around = np.arange(max(rows[0] - 1, 0), min(rows[-1] + 2, self.grid.rows))
+            wide = np.arange(cols[0] - 1, cols[-1] + 2) % self.grid.cols
+            found = self._at_centres(layer, self.grid, around, wide)
+            at = rows - around[0]
+            padded = found[np.r_[max(at[0] - 1, 0), at, min(at[-1] + 1, around.size - 1)]]
+            across, down = padded[:, 1:] != padded[:, :-1], padded[1:] != padded[:-1]
+            for i in range(3):
+                near |= across[i : i + rows.size, :-1] | across[i : i + rows.size, 1:]
+                near |= down[:-1, i : i + cols.size] | down[1:, i : i + cols.size]
+            regions = np.ascontiguousarray(found[at, 1:-1])
+            if layer.narrow.regions_whole.any():
+                near |= (regions >= 0) & layer.narrow.regions_whole[np.maximum(regions, 0)]
+            return regions
         grid = EqualAngleGrid(self.grid.rows * k, self.grid.cols * k)
-        lat, lon = grid.centres(_parts(rows, k)[:, None], _parts(cols, k)[None, :])
-        lat, lon = lat.ravel(), lon.ravel()
-        regions = layer.partition.assign(lat, lon, layer.index.nearby(lat, lon)).astype(np.int32)
-        return regions.reshape(rows.size, cols.size) if k == 1 else _majority(regions, rows.size, cols.size, k)
+        regions = self._at_centres(layer, grid, _parts(rows, k), _parts(cols, k))
+        return regions if k == 1 else _majority(regions, rows.size, cols.size, k)
+
+    @staticmethod
+    def _at_centres(layer: Layer, grid: EqualAngleGrid, rows: I8, cols: I8) -> I4:
+        lat, lon = grid.centres(rows[:, None], cols[None, :])
+        return layer.regions(lat.ravel(), lon.ravel()).reshape(rows.size, cols.size)
+
+    def _own_points(self, rows: I8) -> Points:
+        """Points of the narrow pieces in a band."""
+        edges = self.grid.row_edges()
+        north, south = edges[rows[0]], edges[rows[-1] + 1]
+        found = [self._points_of(k, south, north) for k in range(len(self._exact))]
+        points = [of.taken((of.row >= rows[0]) & (of.row <= rows[-1])) for of in found if of is not None]
+        return _together(points, len(self._exact))
+
+    def _points_of(self, k: int, south: float, north: float) -> Points | None:
+        narrow = self._exact[k][1]
+        _, low, _, high = shapely.bounds(narrow.shapes).T
+        chosen = np.flatnonzero((low <= north) & (high >= south))
+        if chosen.size == 0:
+            return None
+        piece, lat, lon, share = points_inside(narrow.shapes[chosen], 180 / self.grid.rows / _PARTS)
+        piece = chosen[piece]
+        regions = np.stack([layer.regions(lat, lon) for layer, _ in self._exact], axis=1)
+        regions[:, k] = narrow.region[piece]  # also where rounding brought a point over the border
+        pieces = self._pieces_at(regions, lat, lon)
+        pieces[:, k] = True
+        # Where narrow pieces of several partitions overlap, the points of each stand for their part of the place.
+        weight = narrow.area_km2[piece] * share / pieces.sum(axis=1)
+        return Points(*self.grid.pixels(lat, lon), lat, lon, regions, weight)
+
+    def _pieces_at(self, regions: I4, lat: F8, lon: F8) -> Mask:
+        """Whether each point is in a narrow piece of each exact partition, (n, k)."""
+        held = [narrow.holds(regions[:, k], lat, lon) for k, (_, narrow) in enumerate(self._exact)]
+        return np.stack(held, axis=1)
+
+    def _grid_points(self, row: I8, column: I8) -> Points:
+        """The points of pixels, those of one pixel after each other, without those in narrow pieces (weight 0)."""
+        inner = np.arange(_PARTS**2)
+        fine = EqualAngleGrid(self.grid.rows * _PARTS, self.grid.cols * _PARTS)
+        lat, lon = fine.centres(
+            (row[:, None] * _PARTS + inner // _PARTS).ravel(), (column[:, None] * _PARTS + inner % _PARTS).ravel()
+        )
+        regions = np.stack([layer.regions(lat, lon) for layer, _ in self._exact], axis=1)
+        weight = np.repeat(self.grid.row_areas_km2()[row] / _PARTS**2, _PARTS**2)
+        weight[self._pieces_at(regions, lat, lon).any(axis=1)] = 0.0
+        return Points(np.repeat(row, _PARTS**2), np.repeat(column, _PARTS**2), lat, lon, regions, weight)
+
+    def _with_parts(self, rows: I8, cols: I8, labels: I4, land: Mask, near: Mask, own: Points) -> Runs:
+        """Runs of a block, its mixed pixels among them as parts."""
+        exact = [k for k, layer in enumerate(self.layers) if layer.narrow is not None]
+        if not exact:
+            return find_runs(int(rows[0]), int(cols[0]), labels, land)
+        here = own.taken((own.column >= cols[0]) & (own.column <= cols[-1]))
+        has_own = np.zeros_like(near)
+        has_own[here.row - rows[0], here.column - cols[0]] = True
+        asked = np.flatnonzero(near | has_own)
+        mixed = np.zeros(near.size, dtype=bool)
+        parts = [here]
+        flat = labels.reshape(len(labels), -1)
+        for start in range(0, asked.size, _POINTS // _PARTS**2):
+            at = asked[start : start + _POINTS // _PARTS**2]
+            points = self._grid_points(rows[0] + at // cols.size, cols[0] + at % cols.size)
+            counts = (points.weight > 0).reshape(at.size, -1)
+            regions = points.regions.reshape(at.size, _PARTS**2, -1)
+            one = regions[np.arange(at.size), counts.argmax(axis=1)]
+            same = ((regions == one[:, None]).all(axis=2) | ~counts).all(axis=1) & ~has_own.ravel()[at]
+            alike = same & counts.any(axis=1)
+            flat[np.ix_(exact, at[alike])] = one[alike].T  # whole after all, of what most of it is
+            mixed[at[~same]] = True
+            parts.append(points.taken(np.repeat(~same, _PARTS**2) & (points.weight > 0)))
+        points = _together(parts, len(exact))
+        block = find_runs(int(rows[0]), int(cols[0]), np.concatenate([labels, [mixed.reshape(near.shape)]]), land)
+        whole = block.taken(block.labels[:, -1] == 0)
+        whole = Runs.whole(whole.row, whole.column, whole.length, whole.land, whole.labels[:, :-1])
+        return Runs.together(whole, _parts_of_pixels(points, rows, cols, labels, land, exact))
+
+
+def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask, exact: list[int]) -> Runs:
+    """Parts of mixed pixels: points of one pixel and the same regions put together, shares of a pixel summing to 1."""
+    pixel = (points.row - rows[0]) * cols.size + points.column - cols[0]
+    distinct, part = unique_rows(np.column_stack([pixel, points.regions]))
+    n = len(distinct)
+    weight = np.bincount(part, points.weight, n)
+    vectors = unit_vectors(points.lat, points.lon) * points.weight[:, None]
+    lat, lon = lat_lon(np.stack([np.bincount(part, of, n) for of in vectors.T], axis=-1))
+    at = distinct[:, 0].astype(np.int64)
+    share = weight / np.bincount(at, weight, land.size)[at]
+    regions = labels.reshape(len(labels), -1)[:, at].T.astype(np.int64)
+    regions[:, exact] = distinct[:, 1:]
+    row, column = np.divmod(at, cols.size)
+    return Runs(row + rows[0], column + cols[0], np.ones(n, np.int64), land.ravel()[at], regions, share, lat, lon)
+
+
+def _together(points: list[Points], k: int) -> Points:
+    none = np.empty(0, np.int64)
+    empty = Points(none, none, np.empty(0), np.empty(0), np.empty((0, k), np.int32), np.empty(0))
+    return Points(*(np.concatenate([getattr(of, f.name) for of in (empty, *points)]) for f in fields(Points)))
 
 
 def _parts(index: I8, k: int) -> I8:

@@ -1,7 +1,8 @@
 """`build_overlay`: partitions → atoms.
 
 The grid's rows are shared out in bands; a task finds the runs of its bands. The runs are kept while atoms are summed up
-from them, and written with the atoms' numbers.
+from them, and written with the atoms' numbers. Atoms are then scaled so that every region whose borders are known has
+its exact area.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pyspark.sql import functions as F
 
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay import runs as arrays
-from geosieve.overlay.blocks import Bands, Layer
-from geosieve.overlay.published import OverlayInput, PublishedOverlay, parts_of, read_published
+from geosieve.overlay.atoms import row_numbers
+from geosieve.overlay.blocks import Bands, Layer, Narrow
+from geosieve.overlay.published import parts_of
+from geosieve.overlay.raking import TOLERANCE, rake
 from geosieve.partitions.base import Partition, PartitionDefinition, doubts
 from geosieve.partitions.choice import PartitionsConfig, look_up
 from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
 from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.runtime.errors import ConfigError, IntegrityError
+from geosieve.runtime.identity import content_digest
 from geosieve.runtime.job import Context
 from geosieve.runtime.names import advice
 from geosieve.tables.arrow import chunks
@@ -35,7 +39,12 @@ from geosieve.tables.schemas import OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_a
 
 I8 = NDArray[np.int64]
 
-_PLACE = "row int, column int, length int, land boolean"
+F8 = NDArray[np.float64]
+
+_PLACE = "row int, column int, length int, share double, lat double, lon double, land boolean"
+_LEAST_REST = 1e-12  # of the sphere, where regions leave nothing but rounding outside
+_TOLERATED = 1e-6  # relative error of a region's area
+_SHOWN = 5
 
 
 class OverlayConfig(PartitionsConfig):
@@ -49,7 +58,6 @@ class OverlayConfig(PartitionsConfig):
     land: SerializeAsAny[PartitionDefinition] | None = Field(
         None, description="a partition that has regions on land only, for the atoms' share of land"
     )
-    refines: OverlayInput | None = Field(None, description="an overlay whose atoms the partitions refine")
     output: str
 
     @model_validator(mode="before")
@@ -78,8 +86,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
     """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of."""
     config, report, spark = context.config, context.report, context.spark
     grid = EqualAngleGrid.from_arcsec(config.resolution_arcsec)
-    base = read_published(spark, config.refines) if config.refines else None
-    names = [*(base.names if base else []), *(definition.name for definition in config.partitions)]
+    names = [definition.name for definition in config.partitions]
     table = overlay_atoms_table(names)
     values = {"overlay": config.name}
     job = {"job": parts_of(config.name)}
@@ -97,42 +104,113 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
         for p in partitions:
             if p.n_regions >= 2**31:
                 raise ConfigError(f"partition {p.name} has {p.n_regions} regions; an overlay takes fewer than 2^31")
-        if base is not None:
-            base.check_refinable(grid, partitions)
+    digest = overlay_digest(grid, partitions, land, config.reduce)
     if context.dry_run:
         found = {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
+        found["overlay"] = f"hash {digest}"
         context.show_plan({"grid": f"{grid.rows} x {grid.cols} pixels", **found}, {})
         return
     with report.stage("join"):
         bands = _bands(spark, grid, partitions, land, config.reduce)
-    runs = _runs(spark, bands, base).persist(StorageLevel.DISK_ONLY)
+    runs = _runs(spark, bands).persist(StorageLevel.DISK_ONLY)
     try:
         with report.stage("runs"):
             labels, atoms = _atoms(runs, grid)
-        has_land = land is not None or (base is not None and base.has_land)
-        labels, own, order = _numbered(labels, base)
-        atoms = {name: column[order] for name, column in atoms.items()}
         _check_whole(grid, atoms)
+        with report.stage("areas"):
+            area, warnings = exact_areas(grid, partitions, labels, np.asarray(atoms["area"], dtype=np.float64))
+            for warning in warnings:
+                report.warn(warning)
         with report.stage("write"):
-            publication.write(OVERLAY_RUNS, _with_atoms(runs, own[order], has_land))
+            publication.write(OVERLAY_RUNS, _with_atoms(runs, labels, digest, land is not None))
     finally:
         runs.unpersist()
     with report.stage("atoms"):
-        columns = {"atom": np.arange(len(labels)), **arrays.describe(grid, atoms)}
-        if not has_land:
+        columns = {"atom": np.arange(len(labels)), **arrays.describe(grid, atoms), "area_km2": area}
+        if land is None:
             columns["land_share"] = np.full(len(labels), np.nan)
         columns |= {name: labels[:, k] for k, name in enumerate(names)}
         frame = spark.createDataFrame(pd.DataFrame(columns))
         frame = frame.withColumn("land_share", F.nanvl("land_share", F.lit(None).cast("double")))
+        frame = frame.withColumn("overlay_hash", F.lit(digest)).withColumn("grid_rows", F.lit(grid.rows))
         report.rows_in, report.rows_out = len(labels), publication.write(table, frame.coalesce(1))
-        listed = partitions_frame(spark, used_partitions(config.partitions, partitions))
-        regions = regions_frame(spark, [(p.name, p.digest, p.regions(_observed(labels, names, p))) for p in partitions])
-        if base is not None:
-            listed, regions = base.partitions.unionByName(listed), base.regions.unionByName(regions)
-        publication.write(PARTITIONS, listed)
-        publication.write(REGIONS, regions)
-    report.details |= {"atoms": len(labels), "partitions": {p.name: p.digest for p in partitions}}
+        publication.write(PARTITIONS, partitions_frame(spark, used_partitions(config.partitions, partitions)))
+        listed = [(p.name, p.digest, p.regions(_observed(labels, names, p))) for p in partitions]
+        publication.write(REGIONS, regions_frame(spark, listed))
+    report.details |= {
+        "atoms": len(labels),
+        "overlay_hash": digest,
+        "partitions": {p.name: p.digest for p in partitions},
+    }
     publication.commit(report.rows_in, report.to_json(status="done"))
+
+
+def overlay_digest(
+    grid: EqualAngleGrid, partitions: list[Partition], land: Partition | None, reduce: dict[str, int]
+) -> str:
+    """Content hash of an overlay: what decides its atoms and their numbers. Names of partitions do not."""
+    facts = {
+        "grid": [grid.rows, grid.cols],
+        "partitions": [[p.digest, reduce.get(p.name, 1)] for p in partitions],
+        "land": land.digest if land else None,
+    }
+    return content_digest("overlay", 1, facts)
+
+
+def exact_areas(grid: EqualAngleGrid, partitions: list[Partition], labels: I8, area: F8) -> tuple[F8, list[str]]:
+    """Areas of atoms, km², that sum to the exact areas of all regions and of the sphere, and warnings.
+
+    IntegrityError if a region with an exact area has no atom.
+    """
+    sphere = float(grid.row_areas_km2().sum() * grid.cols)
+    groups, targets, warnings, of = [], [], [], []
+    for partition, label in zip(partitions, labels.T, strict=True):
+        exact = partition.areas_km2()
+        seen = np.bincount(label[label >= 0], minlength=partition.n_regions) > 0
+        if exact is None:
+            if not seen.all():
+                warnings.append(
+                    f"partition {partition.name}: no pixel of the grid has {_named(partition, ~seen)}: what a "
+                    "predictor says of it is lost; take smaller pixels, or reduce its map"
+                )
+            continue
+        if not seen[exact > 0].all():
+            raise IntegrityError(
+                f"partition {partition.name}: no atom has {_named(partition, ~seen & (exact > 0))}",
+                hint="nothing was committed; please report this",
+            )
+        if not (exact > 0).all():
+            warnings.append(
+                f"partition {partition.name}: {_named(partition, exact <= 0)} has no area of its own: others that "
+                "stand before it cover it"
+            )
+        rest = sphere - float(exact[seen].sum())
+        sums = np.append(exact, max(rest, _LEAST_REST * sphere))
+        regions, group = np.unique(np.where(label < 0, partition.n_regions, label), return_inverse=True)
+        target = sums[regions]
+        groups.append(group)
+        targets.append(target * (sphere / target.sum()))
+        of.append((partition, regions))
+    scaled, errors = rake(area, groups, targets)
+    for (partition, regions), error in zip(of, errors, strict=True):
+        wrong = regions[error > _TOLERATED]
+        if wrong.size:
+            mask = np.zeros(partition.n_regions + 1, dtype=bool)
+            mask[wrong] = True
+            warnings.append(
+                f"partition {partition.name}: atoms do not sum to the area of {_named(partition, mask[:-1])}, by up to "
+                f"{100 * error.max():.2g} %: its borders contradict another partition's; take smaller pixels"
+            )
+    return scaled, warnings
+
+
+def _named(partition: Partition, chosen: NDArray[np.bool_]) -> str:
+    """The first regions chosen, by name where there is one, and how many there are."""
+    index = np.flatnonzero(chosen)
+    table = partition.regions(index[:_SHOWN])
+    names = dict(zip(table["region"].to_pylist(), table["name"].to_pylist(), strict=True))
+    shown = ", ".join(f"region {k} ({names.get(k)})" for k in index[:_SHOWN].tolist())
+    return shown + (f" and {index.size - _SHOWN} more" if index.size > _SHOWN else "")
 
 
 def _observed(labels: I8, names: list[str], partition: Partition) -> I8:
@@ -150,107 +228,78 @@ def _bands(
     outlines = {p.name: p.outlines() for p in [*partitions, *([land] if land else [])]}
     some = any(outlines.values())
     near = join_outlines(spark, every_cell(), outlines) if some else dict.fromkeys(outlines, NOTHING)
-    layers = tuple(Layer(p, near[p.name], reduce.get(p.name, 1)) for p in partitions)
+    layers = tuple(Layer(p, near[p.name], reduce.get(p.name, 1), Narrow.of(p, grid)) for p in partitions)
     return Bands(grid, layers, Layer(land, near[land.name]) if land else None)
 
 
-def _runs(spark: SparkSession, bands: Bands, base: PublishedOverlay | None) -> DataFrame:
-    """Runs of the whole grid: place, land, and a column `label_k` for every partition, first for the base's atom."""
+def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
+    """Runs of the whole grid: place, share, land, and a column `label_k` for every partition."""
     shared = spark.sparkContext.broadcast(bands)
-    width = len(bands.layers) + (base is not None)
-    schema = f"{_PLACE}, " + ", ".join(f"label_{k} int" for k in range(width))
-    if base is None:
+    schema = f"{_PLACE}, " + ", ".join(f"label_{k} int" for k in range(len(bands.layers)))
 
-        def from_numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-            for batch in batches:
-                for band in batch[0].to_pylist():
-                    yield from map(_to_arrow, shared.value.runs(band))
+    def from_numbers(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            for band in batch[0].to_pylist():
+                yield from map(_to_arrow, shared.value.runs(band))
 
-        # One task a band: bands across land take longer than those across the sea.
-        return spark.range(0, len(bands), 1, len(bands)).mapInArrow(from_numbers, schema)
-
-    def refine(key: tuple[int], held: pd.DataFrame) -> pd.DataFrame:
-        held = held.sort_values(["row", "column"])
-        shape = (-1, shared.value.grid.cols)
-        atoms, land = (
-            np.repeat(held[name].to_numpy(), held["length"].to_numpy()).reshape(shape) for name in ("atom", "land")
-        )
-        found: pd.DataFrame = pa.Table.from_batches(
-            map(_to_arrow, shared.value.runs(key[0], (atoms, land)))
-        ).to_pandas()
-        return found
-
-    held = base.runs.withColumn("land", F.coalesce("land", F.lit(False)))
-    return held.groupBy(F.floor(F.col("row") / bands.rows_per_band).alias("band")).applyInPandas(refine, schema)
+    # One task a band: bands across land take longer than those across the sea.
+    return spark.range(0, len(bands), 1, len(bands)).mapInArrow(from_numbers, schema)
 
 
 def _to_arrow(found: arrays.Runs) -> pa.RecordBatch:
     place = {name: pa.array(getattr(found, name), pa.int32()) for name in ("row", "column", "length")}
+    part = {name: pa.array(getattr(found, name)) for name in ("share", "lat", "lon", "land")}
     labels = {f"label_{k}": pa.array(column, pa.int32()) for k, column in enumerate(found.labels.T)}
-    return pa.RecordBatch.from_pydict({**place, "land": pa.array(found.land), **labels})
+    return pa.RecordBatch.from_pydict({**place, **part, **labels})
 
 
 def _from_arrow(table: pa.Table) -> arrays.Runs:
     row, column, length = (table[name].to_numpy().astype(np.int64) for name in ("row", "column", "length"))
     labels = [table[name].to_numpy().astype(np.int64) for name in table.column_names if name.startswith("label_")]
-    return arrays.Runs(row, column, length, table["land"].to_numpy(), np.column_stack(labels))
+    part = (table[name].to_numpy() for name in ("share", "lat", "lon"))
+    return arrays.Runs(row, column, length, table["land"].to_numpy(), np.column_stack(labels), *part)
 
 
-def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, dict[str, I8]]:
-    """Labels of all atoms in lexicographic order, (atoms, partitions), and what they sum up to."""
+def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, arrays.Facts]:
+    """Labels of all atoms in lexicographic order, (atoms, partitions), and what they sum up to.
+
+    Sums of each band, which one task holds, are put together here in the order of the bands.
+    """
     labels = [name for name in runs.columns if name.startswith("label_")]
     facts = [*arrays.SUMS, *arrays.LEAST, *arrays.GREATEST]
+    types = {name: "double" for name in ("area", "x", "y", "z", "land_area")}
 
     def sum_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for chunk in chunks(batches):
-            found, summed = arrays.sum_up(grid, _from_arrow(chunk))
+        held = list(batches)
+        if held:
+            found, summed = arrays.sum_up(grid, _from_arrow(pa.Table.from_batches(held)))
             columns = dict(zip(labels, found.T, strict=True))
             yield pa.RecordBatch.from_pydict({**columns, **{name: summed[name] for name in facts}})
 
-    partial = runs.mapInArrow(sum_up, ", ".join(f"{name} bigint" for name in [*labels, *facts]))
-    merged = partial.groupBy(*labels).agg(
-        *(F.sum(name).alias(name) for name in arrays.SUMS),
-        *(F.min(name).alias(name) for name in arrays.LEAST),
-        *(F.max(name).alias(name) for name in arrays.GREATEST),
-    )
-    found = merged.toPandas().sort_values(labels)
-    return found[labels].to_numpy(np.int64), {name: found[name].to_numpy(np.int64) for name in facts}
+    schema = ", ".join(f"{name} {types.get(name, 'bigint')}" for name in [*labels, *facts])
+    partial = runs.mapInArrow(sum_up, schema).toPandas()
+    return arrays.merge(partial[labels].to_numpy(np.int64), {name: partial[name].to_numpy() for name in facts})
 
 
-def _numbered(labels: I8, base: PublishedOverlay | None) -> tuple[I8, I8, I8]:
-    """Labels of the atoms by partition, in their order; the labels that the runs have, as found; and the order."""
-    full = labels if base is None else np.column_stack([base.labels[labels[:, 0]], labels[:, 1:]])
-    order = np.lexsort(full.T[::-1])
-    return full[order], labels, order
-
-
-def _check_whole(grid: EqualAngleGrid, atoms: dict[str, I8]) -> None:
-    pixels, area = int(atoms["pixels"].sum()), float(atoms["area"].sum()) * arrays.KM2_PER_UNIT
-    sphere = float(grid.row_areas_km2().sum() * grid.cols)
-    if pixels != grid.rows * grid.cols or abs(area - sphere) > 1e-9 * sphere:
+def _check_whole(grid: EqualAngleGrid, atoms: arrays.Facts) -> None:
+    area, sphere = float(atoms["area"].sum()), float(grid.row_areas_km2().sum() * grid.cols)
+    if abs(area - sphere) > TOLERANCE * sphere:
         raise IntegrityError(
-            f"the atoms hold {pixels} pixels and {area} km2, the grid {grid.rows * grid.cols} and {sphere} km2",
-            hint="nothing was committed; please report this",
+            f"the atoms hold {area} km2, the grid {sphere} km2", hint="nothing was committed; please report this"
         )
 
 
-def _with_atoms(runs: DataFrame, labels: I8, has_land: bool) -> DataFrame:
-    """`overlay_runs`: the runs with the number of the atom whose labels (as the runs have them) they have."""
-    by_labels = np.lexsort(labels.T[::-1])
-    shared = runs.sparkSession.sparkContext.broadcast((labels[by_labels], by_labels))
+def _with_atoms(runs: DataFrame, labels: I8, digest: str, has_land: bool) -> DataFrame:
+    """`overlay_runs`: the runs with the number of the atom whose labels they have."""
+    shared = runs.sparkSession.sparkContext.broadcast(labels)
 
     def number(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        known, atom = shared.value
         for chunk in chunks(batches):
-            # The runs' labels and all atoms' in one sorted list: equal rows get equal numbers.
-            found = _from_arrow(chunk).labels
-            _, code = arrays.unique_rows(np.concatenate([known, found]))
-            at = np.full(code.max() + 1, -1)
-            at[code[: len(known)]] = atom
-            place = [chunk[name] for name in ("row", "column", "length")]
-            land = chunk["land"] if has_land else pa.nulls(chunk.num_rows, pa.bool_())
-            table = pa.table([*place, land, pa.array(at[code[len(known) :]])], names=OVERLAY_NAMES)
-            yield from table.to_batches()
+            atom = row_numbers(shared.value, _from_arrow(chunk).labels)
+            columns = {name: chunk[name] for name in ("row", "column", "length", "share")}
+            columns["land"] = chunk["land"] if has_land else pa.nulls(chunk.num_rows, pa.bool_())
+            columns |= {"atom": pa.array(atom), "overlay_hash": pa.array([digest] * chunk.num_rows)}
+            yield from pa.table([columns[name] for name in OVERLAY_NAMES], names=OVERLAY_NAMES).to_batches()
 
     return runs.mapInArrow(number, OVERLAY_RUNS.spark_schema())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,11 @@ class Patches:
 
 
 def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
-    """The `n` leading atoms of an image's ranking, merged where their pixels share an edge."""
+    """The `n` leading atoms of an image's ranking, merged where their pixels share an edge.
+
+    Parts of one mixed pixel touch. InputError if the pixels are not the ranking's overlay's.
+    """
+    grid.check(ranking.overlay)
     n = min(n, ranking.overlay.n_atoms)
     rank = np.full(ranking.overlay.n_atoms, n)
     rank[ranking.atom[image, :n]] = np.arange(n)
@@ -49,23 +53,26 @@ def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
     best = np.full(first.size, n)
     np.minimum.at(best, piece, rank[atom])
     number = np.argsort(np.argsort(best, kind="stable"))[piece]  # two patches may be parts of one atom
-    _, facts = sum_up(grid.grid, Runs(runs.row, runs.column, runs.length, runs.land, number[:, None]))
+    _, facts = sum_up(grid.grid, replace(runs, labels=number[:, None]))
     told = describe(grid.grid, facts)
-    # An atom's probability lies evenly on its area.
-    area = runs.length * grid.grid.row_areas_km2()[runs.row]
-    share = ranking.probability[image, rank[atom]] * area / np.bincount(atom, area)[atom]
+    # An atom's area and probability are spread over its pixels as their shares say.
+    part = runs.length * runs.share * grid.grid.row_areas_km2()[runs.row]
+    part = part / np.bincount(atom, part)[atom]
+    told["area_km2"] = np.bincount(number, part * ranking.overlay.area_km2[atom])
+    share = ranking.probability[image, rank[atom]] * part
     names = ("area_km2", "lat", "lon", "south", "west", "north", "east")
     return Patches(*(np.asarray(of, np.float64) for of in (np.bincount(number, share), *map(told.get, names))))
 
 
 def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[Runs, I8]:
     """Runs of the chosen atoms, and the atom of each."""
-    pixels = grid.grid.rows * grid.grid.cols
     at = np.flatnonzero(chosen[grid.atoms])
-    end = np.where(at + 1 < grid.starts.size, grid.starts[np.minimum(at + 1, grid.starts.size - 1)], pixels)
+    after = np.searchsorted(grid.starts, grid.starts[at], side="right")
+    end = np.append(grid.starts, grid.grid.rows * grid.grid.cols)[after]
     row, column = np.divmod(grid.starts[at], grid.grid.cols)
     none = np.zeros(at.size, dtype=bool)
-    return Runs(row, column, end - grid.starts[at], none, np.empty((at.size, 0), np.int64)), grid.atoms[at]
+    runs = Runs.whole(row, column, end - grid.starts[at], none, np.empty((at.size, 0), np.int64))
+    return replace(runs, share=grid.share[at]), grid.atoms[at]
 
 
 def _components(grid: EqualAngleGrid, runs: Runs) -> I8:
@@ -79,10 +86,11 @@ def _components(grid: EqualAngleGrid, runs: Runs) -> I8:
     above = np.repeat(np.arange(len(runs)), n)
     below = np.repeat(low - (np.cumsum(n) - n), n) + np.arange(above.size)
     beside = np.flatnonzero((end[:-1] == start[1:]) & (runs.row[:-1] == runs.row[1:]))
+    same = np.flatnonzero(start[:-1] == start[1:])  # parts of a mixed pixel
     # A row ends where it began.
     easternmost, westernmost = np.flatnonzero(runs.column + runs.length == grid.cols), np.flatnonzero(runs.column == 0)
     _, of_east, of_west = np.intersect1d(runs.row[easternmost], runs.row[westernmost], return_indices=True)
-    one = np.concatenate([above, beside, easternmost[of_east]])
-    other = np.concatenate([below, beside + 1, westernmost[of_west]])
+    one = np.concatenate([above, beside, same, easternmost[of_east]])
+    other = np.concatenate([below, beside + 1, same + 1, westernmost[of_west]])
     links = coo_array((np.ones(one.size, dtype=bool), (one, other)), shape=(len(runs), len(runs)))
     return np.asarray(connected_components(links, directed=False)[1], dtype=np.int64)

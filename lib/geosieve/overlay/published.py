@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -14,9 +13,8 @@ from pyspark.sql import functions as F
 
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
-from geosieve.partitions.base import Partition
 from geosieve.runtime.config import Config, RunId
-from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.errors import InputError
 from geosieve.tables.read import committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_ATOMS, OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
@@ -49,28 +47,21 @@ class PublishedOverlay:
     partitions: DataFrame
     regions: DataFrame
 
-    @cached_property
+    @property
+    def digest(self) -> str:
+        """Hash of the overlay."""
+        return str(self.atoms["overlay_hash"].iloc[0])
+
+    @property
     def grid(self) -> EqualAngleGrid:
         """The grid, which has twice as many columns as rows."""
-        rows = round((int(self.atoms["pixels"].sum()) / 2) ** 0.5)
+        rows = int(self.atoms["grid_rows"].iloc[0])
         return EqualAngleGrid(rows, 2 * rows)
 
     @property
     def labels(self) -> I8:
         """Region of each atom in each partition, (atoms, partitions)."""
         return self.atoms[self.names].to_numpy(np.int64)
-
-    @property
-    def has_land(self) -> bool:
-        return bool(self.atoms["land_share"].notna().all())
-
-    def check_refinable(self, grid: EqualAngleGrid, partitions: list[Partition]) -> None:
-        """ConfigError unless the grid is the same and the partitions are new."""
-        if grid != self.grid:
-            raise ConfigError(f"the overlay to refine has a grid of {self.grid.rows} rows, not {grid.rows}")
-        twice = sorted({p.name for p in partitions} & set(self.names))
-        if twice:
-            raise ConfigError(f"the overlay to refine has partitions {', '.join(twice)} already")
 
     def overlay(self) -> Overlay:
         """The overlay for scoring."""
@@ -79,12 +70,17 @@ class PublishedOverlay:
             OverlayPartition(name, facts[name]["partition_hash"], facts[name]["n_regions"]) for name in self.names
         )
         columns = {name: self.atoms[name].to_numpy() for name in ("area_km2", "lat", "lon", "land_share")}
-        return Overlay(partitions, self.labels, **columns)
+        return Overlay(partitions, self.labels, **columns, digest=self.digest)
 
     def atom_grid(self) -> AtomGrid:
-        """Which atom each pixel belongs to."""
-        runs = self.runs.select("row", "column", "atom").toPandas()
-        return AtomGrid.of_runs(self.grid, *(runs[name].to_numpy() for name in ("row", "column", "atom")))
+        """Which atoms the pixels belong to. InputError if the pixels are another overlay's."""
+        runs = self.runs.select("row", "column", "atom", "share", "overlay_hash")
+        others = [row[0] for row in runs.select("overlay_hash").distinct().collect() if row[0] != self.digest]
+        if others:
+            raise InputError(f"the pixels are of overlay {others[0][:12]}…, the atoms of {self.digest[:12]}…")
+        columns = runs.drop("overlay_hash").toPandas()
+        row, column, atom, share = (columns[name].to_numpy() for name in ("row", "column", "atom", "share"))
+        return AtomGrid.of_runs(self.grid, row, column, atom, share, self.digest)
 
 
 def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverlay:

@@ -1,28 +1,28 @@
-"""The overlay's grid as runs of equal pixels, and atoms summed up from runs.
+"""The overlay's grid as runs of equal pixels and parts of mixed ones, and atoms summed up from them.
 
-A run is a stretch of pixels along a row of an equal-angle grid that have the same region in every partition. Sums are
-whole numbers, so that they do not depend on how the rows were shared out among tasks.
+A run is a stretch of pixels along a row of an equal-angle grid that have the same region in every partition. A mixed
+pixel, which a border crosses or a small region lies in, has a row for each of its parts instead. Sums are taken band by
+band in the order of the grid, so that they do not depend on how the bands were shared out among tasks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.geo.outlines import lat_lon
+from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import EARTH_RADIUS_KM
 
 I8 = NDArray[np.int64]
 F8 = NDArray[np.float64]
-
-KM2_PER_UNIT = 1e-10
-"""Areas and moments are counted in units of 1 cm²: the whole Earth is 5.1e18, and int64 ends at 9.2e18."""
+Facts = dict[str, NDArray[Any]]
 
 SUMS = ("pixels", "area", "x", "y", "z", "land_area")
-"""Pixels, area, area times the unit vector to it, and area of land; added up over runs."""
+"""Pixels that belong to it or have a part of it, area in km², area times the unit vector to it, and area of land."""
 LEAST = ("north_row", "west", "west_shifted")
 GREATEST = ("south_row", "east", "east_shifted")
 """Limits in rows and columns; `_shifted` counts columns from the meridian 0 instead of 180."""
@@ -30,16 +30,39 @@ GREATEST = ("south_row", "east", "east_shifted")
 
 @dataclass(frozen=True)
 class Runs:
-    """Runs in the order of rows and columns; `labels` has a row a run and a column a partition."""
+    """Runs in the order of rows and columns; `labels` has a row a run and a column a partition.
+
+    A part of a mixed pixel has length 1, the `share` of the pixel's area that it takes, and its own centre, lat and lon
+    in degrees. A run of whole pixels has share 1, and NaN for both.
+    """
 
     row: I8
     column: I8
     length: I8
     land: NDArray[np.bool_]
     labels: I8
+    share: F8
+    lat: F8
+    lon: F8
 
     def __len__(self) -> int:
         return self.row.size
+
+    @classmethod
+    def whole(cls, row: I8, column: I8, length: I8, land: NDArray[np.bool_], labels: I8) -> Runs:
+        """Runs of whole pixels."""
+        nowhere = np.full(row.size, np.nan)
+        return cls(row, column, length, land, labels, np.ones(row.size), nowhere, nowhere)
+
+    def taken(self, chosen: NDArray[np.bool_] | I8) -> Runs:
+        """Some of the runs."""
+        return Runs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    @classmethod
+    def together(cls, first: Runs, second: Runs) -> Runs:
+        """Both, in the order of rows and columns."""
+        both = cls(*(np.concatenate([getattr(of, f.name) for of in (first, second)]) for f in fields(cls)))
+        return both.taken(np.lexsort((both.column, both.row)))
 
 
 def find_runs(first_row: int, first_column: int, labels: NDArray[np.int32], land: NDArray[np.bool_]) -> Runs:
@@ -53,7 +76,7 @@ def find_runs(first_row: int, first_column: int, labels: NDArray[np.int32], land
     row, column = np.divmod(at, columns)
     length = np.diff(at, append=rows * columns)
     values = labels.reshape(len(labels), -1)[:, at].T.astype(np.int64)
-    return Runs(row + first_row, column + first_column, length, land.ravel()[at], values)
+    return Runs.whole(row + first_row, column + first_column, length, land.ravel()[at], values)
 
 
 def unique_rows(values: I8) -> tuple[I8, I8]:
@@ -67,29 +90,33 @@ def unique_rows(values: I8) -> tuple[I8, I8]:
     return values[first], code
 
 
-def sum_up(grid: EqualAngleGrid, runs: Runs) -> tuple[I8, dict[str, I8]]:
+def sum_up(grid: EqualAngleGrid, runs: Runs) -> tuple[I8, Facts]:
     """Distinct labels of the runs (m, k), and for each what SUMS, LEAST and GREATEST name."""
-    labels, group = unique_rows(runs.labels)
-    facts = _facts(grid, runs)
+    return merge(runs.labels, _facts(grid, runs))
+
+
+def merge(labels: I8, facts: Facts) -> tuple[I8, Facts]:
+    """Distinct rows of labels (n, k) in lexicographic order; facts of equal ones are put together in their order."""
+    distinct, group = unique_rows(labels)
     order = np.argsort(group, kind="stable")
-    first = np.searchsorted(group[order], np.arange(len(labels)))
+    first = np.searchsorted(group[order], np.arange(len(distinct)))
     merged = {}
-    for names, merge in ((SUMS, np.add), (LEAST, np.minimum), (GREATEST, np.maximum)):
+    for names, function in ((SUMS, np.add), (LEAST, np.minimum), (GREATEST, np.maximum)):
         for name in names:
-            merged[name] = merge.reduceat(facts[name][order], first) if len(labels) else facts[name]
-    return labels, merged
+            merged[name] = function.reduceat(facts[name][order], first) if len(distinct) else facts[name]
+    return distinct, merged
 
 
-def _facts(grid: EqualAngleGrid, runs: Runs) -> dict[str, I8]:
+def _facts(grid: EqualAngleGrid, runs: Runs) -> Facts:
     end = runs.column + runs.length
     shifted = (runs.column + grid.cols // 2) % grid.cols
     wraps = shifted + runs.length > grid.cols  # crosses the meridian 0
-    area = runs.length * np.rint(grid.row_areas_km2() / KM2_PER_UNIT).astype(np.int64)[runs.row]
+    area = runs.length * runs.share * grid.row_areas_km2()[runs.row]
     return {
         "pixels": runs.length,
         "area": area,
-        **_moments(grid, runs),
-        "land_area": np.where(runs.land, area, 0),
+        **_moments(grid, runs, area),
+        "land_area": np.where(runs.land, area, 0.0),
         "north_row": runs.row,
         "south_row": runs.row + 1,
         "west": runs.column,
@@ -99,8 +126,8 @@ def _facts(grid: EqualAngleGrid, runs: Runs) -> dict[str, I8]:
     }
 
 
-def _moments(grid: EqualAngleGrid, runs: Runs) -> dict[str, I8]:
-    """Integral of the unit vector over each run, a rectangle in latitude and longitude, closed form."""
+def _moments(grid: EqualAngleGrid, runs: Runs, area: F8) -> dict[str, F8]:
+    """Integral of the unit vector over each run: of a rectangle in latitude and longitude in closed form."""
     phi = np.radians(grid.row_edges())
     # ∫ cos² φ dφ and ∫ sin φ cos φ dφ over each row
     across = -np.diff(phi / 2 + np.sin(2 * phi) / 4)
@@ -109,16 +136,19 @@ def _moments(grid: EqualAngleGrid, runs: Runs) -> dict[str, I8]:
     width = np.radians(runs.length * (360 / grid.cols))
     # sin b - sin a and cos a - cos b by half angles: narrow runs keep their digits
     chord, middle = 2 * np.sin(width / 2), west + width / 2
-    scale = EARTH_RADIUS_KM**2 / KM2_PER_UNIT
-    parts = {
-        "x": across[runs.row] * chord * np.cos(middle),
-        "y": across[runs.row] * chord * np.sin(middle),
-        "z": up[runs.row] * width,
-    }
-    return {name: np.rint(part * scale).astype(np.int64) for name, part in parts.items()}
+    whole = EARTH_RADIUS_KM**2 * np.column_stack(
+        [
+            across[runs.row] * chord * np.cos(middle),
+            across[runs.row] * chord * np.sin(middle),
+            up[runs.row] * width,
+        ]
+    )
+    part = np.flatnonzero(np.isfinite(runs.lat))
+    whole[part] = area[part, None] * unit_vectors(runs.lat[part], runs.lon[part])
+    return dict(zip("xyz", whole.T, strict=True))
 
 
-def describe(grid: EqualAngleGrid, facts: dict[str, I8]) -> dict[str, NDArray[np.generic]]:
+def describe(grid: EqualAngleGrid, facts: Facts) -> Facts:
     """Columns of `overlay_atoms` from summed facts: pixels, area, centroid, bounding box, land share."""
     lat, lon = lat_lon(np.stack([facts[name].astype(np.float64) for name in "xyz"], axis=-1))
     edges = grid.row_edges()
@@ -130,7 +160,7 @@ def describe(grid: EqualAngleGrid, facts: dict[str, I8]) -> dict[str, NDArray[np
     east = np.where(crosses, facts["east_shifted"] + grid.cols // 2, facts["east"]) * (360 / grid.cols) - 180
     return {
         "pixels": facts["pixels"],
-        "area_km2": facts["area"] * KM2_PER_UNIT,
+        "area_km2": facts["area"],
         "lat": lat,
         "lon": lon,
         "south": edges[facts["south_row"]],

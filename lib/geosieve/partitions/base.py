@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import Pieces
 from geosieve.rasters.sampling import RasterFile
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
@@ -92,6 +93,14 @@ class Partition(Protocol):
 
     def regions(self, observed: I8) -> pa.Table:
         """Its regions, a `region_table`: all where they can be listed, else those whose indices were `observed`."""
+        ...
+
+    def areas_km2(self) -> F8 | None:
+        """Exact areas of all regions on the sphere of mean radius, (n_regions,); None where pixels of a map decide."""
+        ...
+
+    def pieces(self, width_km: float) -> Pieces:
+        """Pieces of its regions, and holes between them, of a mean width below `width_km`; none of a map's."""
         ...
 
     def outlines(self) -> dict[int, bytes]:

@@ -37,6 +37,7 @@ def draw_curves(areas: Mapping[str, F8], path: Path, title: str) -> None:
 
 def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[float, float], title: str) -> None:
     """The first image's regions of 50, 80 and 95 % probability, and its true (lat, lon), on a map of where they are."""
+    grid.check(ranking.overlay)
     # An atom belongs to the first share that those before it do not fill: regions hold at least what they are said to.
     of_atom = np.full(ranking.overlay.n_atoms, len(_LEVELS))
     for number in reversed(range(len(_LEVELS))):
@@ -44,7 +45,7 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
     south, north, west, east = _window(ranking, of_atom < len(_LEVELS), truth)
     lat = np.linspace(north, south, _WIDTH // 2)[:, None]
     lon = np.linspace(west, east, _WIDTH)[None, :]
-    level = of_atom[grid.locate(lat, lon)]
+    level = of_atom[grid.drawn(lat, lon)]
     figure, axes = plt.subplots(figsize=(11, 5.2), layout="constrained")
     colours = ["#0072B2", "#56B4E9", "#CBE6F7", "#F2F2F2"]  # the last for the rest of the Earth
     palette = matplotlib.colors.ListedColormap(colours)

@@ -161,16 +161,20 @@ LABELS = Table(
 
 OVERLAY_ATOMS = Table(
     "overlay_atoms",
-    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: the pixels with the "
-    "same region in each of them. One bigint column a partition (named like it) holds the region, or -1, -2, -3 as in "
-    "`labels`. Written by `build_overlay`; `_report.json` beside it names the partitions' hashes.",
+    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: what has the same "
+    "region in each of them. One bigint column a partition (named like it) holds the region, or -1, -2, -3 as in "
+    "`labels`. Every region of S2 cells, quadtrees, geocells and polygons has atoms, and they sum to its exact area; "
+    "regions of maps are those of pixels. Written by `build_overlay`; `_report.json` beside it names the partitions' "
+    "hashes.",
     (
         Column("atom", "bigint", "index, from 0, in the order of the partitions' columns"),
-        Column("pixels", "bigint", "pixels of the grid"),
-        Column("area_km2", "double", "exact area of the pixels on the sphere of radius 6371.0088 km"),
+        Column("overlay_hash", "string", "hash of the overlay, without which an atom's index means nothing"),
+        Column("grid_rows", "int", "rows of the overlay's grid, which has twice as many columns"),
+        Column("pixels", "bigint", "pixels of the grid that belong to it or have a part of it"),
+        Column("area_km2", "double", "area on the sphere of radius 6371.0088 km"),
         Column("lat", "double", "latitude of the centroid on the sphere, degrees"),
         Column("lon", "double", "longitude of the centroid, degrees"),
-        Column("south", "double", "bounding box, degrees"),
+        Column("south", "double", "bounding box of its pixels, degrees"),
         Column("west", "double", "bounding box; greater than east where the box crosses ±180"),
         Column("north", "double", "bounding box"),
         Column("east", "double", "bounding box"),
@@ -181,13 +185,17 @@ OVERLAY_ATOMS = Table(
 
 OVERLAY_RUNS = Table(
     "overlay_runs",
-    "The grid of an overlay: one row a run of pixels of one atom along a row. Runs cover every pixel once.",
+    "The grid of an overlay: one row a run of pixels of one atom along a row, or a part of a mixed pixel, which "
+    "several atoms share: `length` 1 and `share` below 1. Shares of a pixel sum to 1; they are estimates, areas are "
+    "those of `overlay_atoms`. For maps: which atom a point is in, its own regions tell.",
     (
         Column("row", "int", "row of the grid, 0 at the north pole"),
         Column("column", "int", "first column, 0 east of -180"),
         Column("length", "int", "pixels"),
+        Column("share", "double", "share of the pixels' area"),
         Column("land", "boolean", "whether they are land, where a map of land was named", nullable=True),
         Column("atom", "bigint", "atom of `overlay_atoms`"),
+        Column("overlay_hash", "string", "hash of the overlay"),
     ),
     (Column("overlay", "string", "name of the overlay"),),
 )

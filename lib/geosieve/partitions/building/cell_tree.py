@@ -53,6 +53,24 @@ class Cells:
         return np.asarray(order[1:][first[1:] <= reached[:-1]])
 
 
+def between(cells: Cells, leaves: int) -> Cells:
+    """The holes among `cells` in a tree of so many leaves: the fewest cells that fill them, from the first leaf on."""
+    order = np.argsort(cells.first)
+    first, last = cells.first[order], cells.first[order] + sizes(cells.level[order])
+    start, end = np.r_[0, last], np.r_[first, leaves]
+    ladder = sizes(np.arange(DEPTH + 1))
+    found: list[I8] = []
+    levels: list[I8] = []
+    while (open_ := start < end).any():
+        start, end = start[open_], end[open_]
+        # The largest cell that begins at `start` and does not reach beyond `end`.
+        fits = (start[:, np.newaxis] % ladder == 0) & (ladder <= (end - start)[:, np.newaxis])
+        found.append(start)
+        levels.append(fits.argmax(axis=1))
+        start = start + ladder[levels[-1]]
+    return Cells(np.concatenate(found or [start]), np.concatenate(levels or [start]))
+
+
 @dataclass(frozen=True)
 class Histogram:
     """Images by cell, sorted: first leaf and number, shape (n,).

@@ -14,7 +14,7 @@ from geosieve.geo.morton import Box
 from geosieve.geo.outlines import unit_vectors
 from geosieve.partitions.base import Published
 from geosieve.partitions.building import adaptive_s2, quadtree
-from geosieve.partitions.building.cell_tree import Cells
+from geosieve.partitions.building.cell_tree import DEPTH, Cells, between
 from geosieve.partitions.building.geocells import NearestCentroid
 from geosieve.runtime.identity import content_digest, nanodegrees
 
@@ -34,6 +34,10 @@ class Assigner(Protocol):
         """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE."""
         ...
 
+    def holes(self) -> tuple[NDArray[np.object_], F8]:
+        """Shapes (lon, lat) and exact areas, km², that together fill what is OUTSIDE, where a grid may miss it."""
+        ...
+
 
 @dataclass(frozen=True)
 class S2Cells:
@@ -41,6 +45,11 @@ class S2Cells:
 
     def assign(self, lat: F8, lon: F8) -> I8:
         return self.cells.locate(adaptive_s2.leaves(lat, lon))
+
+    def holes(self) -> tuple[NDArray[np.object_], F8]:
+        holes = between(self.cells, 6 << 2 * DEPTH)
+        fine = holes.level > 0  # a whole face has no outline in the plane, and no grid misses it
+        return adaptive_s2.outlines(adaptive_s2.ids_of(Cells(holes.first[fine], holes.level[fine])))
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,9 @@ class QuadtreeCells:
 
     def assign(self, lat: F8, lon: F8) -> I8:
         return self.cells.locate(self.root.leaves(lat, lon))
+
+    def holes(self) -> tuple[NDArray[np.object_], F8]:
+        return quadtree.outlines(self.root, between(self.cells, 1 << 2 * DEPTH))
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,9 @@ class VoronoiCells:
     def assign(self, lat: F8, lon: F8) -> I8:
         points = unit_vectors(lat, lon)
         return self.nearest.assign(points, None if self.coarse is None else self.coarse.assign(points))
+
+    def holes(self) -> tuple[NDArray[np.object_], F8]:
+        return np.empty(0, object), np.empty(0)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
+import shapely
 from numpy.typing import NDArray
 from pydantic import Field
 
-from geosieve.partitions.base import Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
+from geosieve.partitions.base import OUTSIDE, Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
 from geosieve.partitions.building.cells import Assigner, assigner, identity
 from geosieve.partitions.kinds.polygons import PolygonPartition, outline_facts
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import Pieces
 from geosieve.runtime.config import RunId
 from geosieve.runtime.errors import InputError
 
@@ -71,6 +73,18 @@ class BuiltPartition:
 
     def regions(self, observed: I8) -> pa.Table:
         return self.table
+
+    def areas_km2(self) -> F8:
+        return np.asarray(self.table["area_km2"].to_numpy())
+
+    def pieces(self, width_km: float) -> Pieces:
+        shapes = shapely.from_wkb(np.array(self.table["wkb"].to_pylist(), dtype=object))
+        holes, hole_areas = self.assigner.holes()
+        return Pieces(
+            np.concatenate([self.table["region"].to_numpy(), np.full(holes.size, OUTSIDE)]),
+            np.concatenate([self.areas_km2(), hole_areas]),
+            np.concatenate([shapes, holes]),
+        ).narrow(width_km)
 
     def outlines(self) -> dict[int, bytes]:
         return {}

@@ -12,6 +12,7 @@ from pydantic import field_validator
 
 from geosieve.partitions.base import UNKNOWN, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import NO_PIECES, Pieces
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.config import Config
 
@@ -78,6 +79,12 @@ class ClassesPartition:
 
     def regions(self, observed: I8) -> pa.Table:
         return region_table([c.name for c in self.definition.classes])
+
+    def areas_km2(self) -> None:
+        return None
+
+    def pieces(self, width_km: float) -> Pieces:
+        return NO_PIECES
 
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()

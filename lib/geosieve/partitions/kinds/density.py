@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import NO_PIECES, Pieces
 from geosieve.partitions.rastermap import VALID, RasterMap
 from geosieve.runtime.errors import ConfigError
 
@@ -98,6 +99,12 @@ class DensityPartition:
         limits = [least, *(f"{edge:.6g}" for edge in self.edges), "inf"]
         names = self.definition.names
         return region_table([f"{name} [{limits[i]}, {limits[i + 1]})" for i, name in enumerate(names)])
+
+    def areas_km2(self) -> None:
+        return None
+
+    def pieces(self, width_km: float) -> Pieces:
+        return NO_PIECES
 
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()

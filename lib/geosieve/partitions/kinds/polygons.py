@@ -6,6 +6,7 @@ import codecs
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +19,11 @@ from pydantic import Field, field_validator
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
+from geosieve.geo import plane
 from geosieve.geo.antimeridian import areas_of, crosses, shortest_edges
 from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import Pieces
 from geosieve.rasters.sampling import gdal_options, gdal_path
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
@@ -298,6 +301,27 @@ class PolygonPartition:
 
     def regions(self, observed: I8) -> pa.Table:
         return region_table(self.names, wkb=self.shapes)
+
+    @cached_property
+    def _own(self) -> NDArray[np.object_]:
+        """Each shape without what belongs to those before it."""
+        shapes = shapely.from_wkb(np.array(self.shapes, dtype=object))
+        own: NDArray[np.object_] = shapes.copy()
+        earlier, later = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+        earlier, later = earlier[earlier < later], later[earlier < later]
+        overlap = shapely.relate_pattern(shapes[earlier], shapes[later], "2********")
+        earlier, later = earlier[overlap], later[overlap]
+        for number in np.unique(later):  # few: most polygons only touch
+            own[number] = shapely.difference(own[number], shapely.union_all(shapes[earlier[later == number]]))
+        return own
+
+    def areas_km2(self) -> F8:
+        return plane.areas_km2(self._own)
+
+    def pieces(self, width_km: float) -> Pieces:
+        parts, region = shapely.get_parts(self._own, return_index=True)
+        parts, number = shapely.get_parts(parts, return_index=True)
+        return Pieces(region[number], plane.areas_km2(parts), parts).narrow(width_km)
 
     def outlines(self) -> dict[int, bytes]:
         return dict(enumerate(self.shapes))

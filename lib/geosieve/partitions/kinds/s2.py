@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from geosieve.geo import s2
+from geosieve.geo.outlines import areas_km2
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
+from geosieve.partitions.building import adaptive_s2
 from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.pieces import NO_PIECES, Pieces
+from geosieve.runtime.errors import ConfigError
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
+
+_AT_ONCE = 500_000  # cells whose corners are in memory together
+_MOST_PIECES = 1_000_000  # a driver holds an outline of each
 
 
 class Definition(PartitionDefinition):
@@ -38,6 +45,26 @@ class S2Partition:
 
     def regions(self, observed: I8) -> pa.Table:
         return region_table(s2.tokens(s2.from_positions(observed, self.level)), observed)
+
+    def areas_km2(self) -> F8:
+        areas = np.empty(self.n_regions)
+        for first in range(0, areas.size, _AT_ONCE):
+            index = np.arange(first, min(first + _AT_ONCE, areas.size))
+            areas[index] = areas_km2(s2.corners(s2.from_positions(index, self.level)))
+        return areas
+
+    def pieces(self, width_km: float) -> Pieces:
+        if self.level == 0:
+            return NO_PIECES
+        area = self.areas_km2()
+        # The mean width of a cell is about half its side; outlines of millions of wider ones are not made.
+        few = np.flatnonzero(np.sqrt(area) < 2.5 * width_km)
+        if few.size > _MOST_PIECES:
+            raise ConfigError(
+                f"partition {self.name}: {few.size} cells of level {self.level} are smaller than a pixel",
+                hint="take a coarser level, or smaller pixels",
+            )
+        return Pieces(few, area[few], adaptive_s2.outlines(s2.from_positions(few, self.level))[0]).narrow(width_km)
 
     def outlines(self) -> dict[int, bytes]:
         return {}
