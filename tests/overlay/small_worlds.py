@@ -15,7 +15,7 @@ from geosieve.overlay.build import exact_areas
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
 from geosieve.overlay.runs import Runs, describe, find_runs, sum_up, unique_rows
 from geosieve.partitions.base import Partition
-from geosieve.partitions.nearby import NOTHING, CellIndex, _boxes, every_cell
+from geosieve.partitions.nearby import NOTHING, CellIndex, _extents, every_cell
 
 Maps = list[NDArray[np.int64]]
 
@@ -86,8 +86,10 @@ def overlay_of_partitions(partitions: list[Partition], arcsec: float) -> tuple[O
         shapes = p.outlines()
         pairs = []
         if shapes:
-            keys, boxes = _boxes(every)
-            found = shapely.STRtree(boxes).query(shapely.from_wkb(list(shapes.values())), predicate="intersects")
+            keys, *bounds = _extents(every)
+            found = shapely.STRtree(shapely.box(*bounds)).query(
+                shapely.from_wkb(list(shapes.values())), predicate="intersects"
+            )
             pairs = [keys[found[1]], np.array(list(shapes))[found[0]]]
         index = CellIndex.from_pairs(*pairs) if shapes else NOTHING
         layers.append(Layer(p, index, narrow=Narrow.of(p, grid)))
