@@ -21,6 +21,8 @@ I8 = NDArray[np.int64]
 F8 = NDArray[np.float64]
 Facts = dict[str, NDArray[Any]]
 
+_DECIMALS = 9  # of a degree
+
 SUMS = ("pixels", "area", "x", "y", "z", "land_area")
 """Pixels that belong to it or have a part of it, area in km², area times the unit vector to it, and area of land."""
 LEAST = ("north_row", "west", "west_shifted")
@@ -151,6 +153,8 @@ def _moments(grid: EqualAngleGrid, runs: Runs, area: F8) -> dict[str, F8]:
 def describe(grid: EqualAngleGrid, facts: Facts) -> Facts:
     """Columns of `overlay_atoms` from summed facts: pixels, area, centroid, bounding box, land share."""
     lat, lon = lat_lon(np.stack([facts[name].astype(np.float64) for name in "xyz"], axis=-1))
+    # To a tenth of a millimetre: the last digit of a sine depends on where an array happens to lie in memory.
+    lat, lon = lat.round(_DECIMALS), lon.round(_DECIMALS)
     edges = grid.row_edges()
     plain = facts["east"] - facts["west"]
     shifted = facts["east_shifted"] - facts["west_shifted"]
