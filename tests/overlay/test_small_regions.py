@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
+import pyarrow as pa
 import pytest
 import s2sphere
 import shapely
@@ -13,10 +17,14 @@ from small_worlds import overlay_of_partitions
 
 from geosieve.evaluation.protocols import cap_area_km2
 from geosieve.geo import plane, s2
+from geosieve.geo.grid import EqualAngleGrid
 from geosieve.geo.outlines import unit_vectors
 from geosieve.geo.sphere import cell_area_km2
+from geosieve.overlay.build import exact_areas, overlay_digest
 from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
+from geosieve.overlay.patches import patches
 from geosieve.overlay.raking import rake
+from geosieve.overlay.ranking import rank
 from geosieve.partitions.base import OUTSIDE, region_table
 from geosieve.partitions.building import adaptive_s2, geocells, quadtree
 from geosieve.partitions.building.cell_tree import DEPTH, Cells, Histogram, between, refine, sizes
@@ -26,6 +34,7 @@ from geosieve.partitions.kinds.built import BuiltPartition
 from geosieve.partitions.kinds.polygons import PolygonPartition
 from geosieve.partitions.kinds.s2 import S2Partition
 from geosieve.partitions.nearby import CellIndex
+from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
 F8 = NDArray[np.float64]
@@ -249,3 +258,50 @@ def test_raking_keeps_the_margins_of_nested_groups() -> None:
 def test_contradicting_areas_are_told() -> None:
     groups, targets = [np.array([0, 1]), np.array([0, 1])], [np.array([1.0, 2.0]), np.array([2.0, 1.0])]
     assert max(e.max() for e in rake(np.ones(2), groups, targets)[1]) > 0.1
+
+
+def test_an_overlays_hash_is_what_decides_its_atoms() -> None:
+    grid = EqualAngleGrid.from_arcsec(7200)
+    a, b = S2Partition("a", 3, "hash a"), S2Partition("b", 4, "hash b")
+    whole = overlay_digest(grid, [a, b], None, {})
+    assert whole == overlay_digest(grid, [replace(a, name="renamed"), b], None, {"b": 1})
+    others = [
+        overlay_digest(grid, [b, a], None, {}),
+        overlay_digest(grid, [a], None, {}),
+        overlay_digest(grid, [a, b], a, {}),
+        overlay_digest(grid, [a, b], None, {"b": 2}),
+        overlay_digest(EqualAngleGrid.from_arcsec(3600), [a, b], None, {}),
+    ]
+    assert len({whole, *others}) == 6
+
+
+def test_patches_of_mixed_pixels_have_the_atoms_own_areas() -> None:
+    cells = adaptive(np.random.default_rng(8), 100, points=10_000)
+    overlay, grid = overlay_of_partitions([cells], 3600)
+    rng = np.random.default_rng(0)
+    p = {"m": Probabilities("cells", rng.dirichlet(np.ones(cells.n_regions), 1))}
+    (ranking,) = rank(Ensemble(overlay, (Predictor("m", "cells"),)), p)
+    found = patches(ranking, grid, 0, 50)
+    assert found.area_km2.sum() == pytest.approx(ranking.area_km2[0, :50].sum())
+    assert found.probability.sum() == pytest.approx(ranking.probability[0, :50].sum())
+    assert (grid.share < 1).any()
+    pixel = np.bincount(grid.starts, grid.share)
+    assert pixel[pixel > 0] == pytest.approx(1)  # shares of every mixed pixel
+    with pytest.raises(InputError, match="the pixels are of overlay"):
+        patches(ranking, replace(grid, digest="another"), 0, 50)
+
+
+def test_a_region_of_a_map_that_no_pixel_has_is_told() -> None:
+    class Map:
+        name, n_regions = "land_cover", 3
+
+        def areas_km2(self) -> None:
+            return None
+
+        def regions(self, observed: NDArray[np.int64]) -> pa.Table:
+            return region_table(["crops", "town", "sea"])
+
+    partition: Any = Map()
+    grid = EqualAngleGrid(2, 4)
+    _, (warning,) = exact_areas(grid, [partition], np.array([[0], [2]]), np.array([1.0, 2.0]))
+    assert "land_cover: no pixel of the grid has region 1 (town)" in warning
