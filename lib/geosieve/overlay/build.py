@@ -298,7 +298,7 @@ def _with_atoms(runs: DataFrame, labels: I8, digest: str, has_land: bool) -> Dat
             atom = row_numbers(shared.value, _from_arrow(chunk).labels)
             columns = {name: chunk[name] for name in ("row", "column", "length", "share")}
             columns["land"] = chunk["land"] if has_land else pa.nulls(chunk.num_rows, pa.bool_())
-            columns |= {"atom": pa.array(atom), "overlay_hash": pa.array([digest] * chunk.num_rows)}
+            columns |= {"atom": pa.array(atom), "overlay_hash": pa.repeat(digest, chunk.num_rows)}
             yield from pa.table([columns[name] for name in OVERLAY_NAMES], names=OVERLAY_NAMES).to_batches()
 
     return runs.mapInArrow(number, OVERLAY_RUNS.spark_schema())
