@@ -270,3 +270,24 @@ def test_a_collection_that_was_not_catalogued_is_told_with_those_that_were(
     workspace.catalog("here", world(tmp_path / "w.tif", 10))
     code, report = workspace.label([classes("p", "there", range(3))])
     assert code == 65 and "catalogued: here" in report["error"]
+
+
+def test_images_of_all_runs_are_labelled_once_each(workspace: Workspace) -> None:
+    columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
+    lists = {"r1": "a,1,1\nb,2,2\nc,3,3\n", "r2": "b,52.5,13.4\nc,3,3\nd,4,4\n"}
+    for run_id, rows in lists.items():
+        path = workspace.root / f"{run_id}.csv"
+        path.write_text("id,lat,lon\n" + rows)
+        source = {"name": "points", "uri": str(path), "format": "csv", "columns": columns}
+        assert workspace.run("ingest_images", {"source": source}, run_id=run_id)[0] == 0
+    inputs = {"images": {"root": str(workspace.tables), "run": "all"}, "rasters": {"root": str(workspace.tables)}}
+    cells = {"name": "cells", "kind": "s2", "level": 10}
+    code, report = workspace.run("label_attributes", {**inputs, "partitions": [cells]})
+    assert (code, report["rows_in"], report["rows_out"]) == (0, 4, 4), report["error"]
+    assert report["details"]["older_rows_left_out"] == 2 and "2 rows of images" in report["warnings"][0]
+    found = {row.image_id: (row.lat, row.lon) for row in workspace.labels().itertuples()}
+    assert found == {"a": (1, 1), "b": (52.5, 13.4), "c": (3, 3), "d": (4, 4)}
+    ((images,),) = duckdb.sql(
+        f"SELECT count(*) FROM read_parquet('{workspace.tables}/labels/*/*.parquet', union_by_name = true)"
+    ).fetchall()
+    assert images == 4

@@ -302,11 +302,12 @@ def test_what_cannot_be_had_is_refused(
     assert not list((split.tables.tables / "splits").glob("*/run_id=refused/_SUCCESS"))
 
 
-def test_ids_that_occur_twice_are_refused(split: Splitting, pool: pd.DataFrame, tmp_path: Any) -> None:
+def test_of_ids_in_several_runs_the_latest_row_is_split(split: Splitting, pool: pd.DataFrame, tmp_path: Any) -> None:
     tables = Tables(tmp_path)
     tables.ingest(pool.head(30), "pool", run_id="r1")
     tables.ingest(pool.head(31).tail(11), "pool", run_id="r2")
     images = {"root": str(tables.tables), "run": "all"}
     code, report = Splitting(tables, split._capsys)(THREE, run_id="twice", images=images, labels=None)
-    assert code == EXIT_BAD_INPUT
-    assert "'i00020' of pool" in report["error"] and "more than once" in report["error"]
+    # Rows 0..29 and 20..30: ten ids stand in both.
+    assert (code, report["rows_in"], report["rows_out"]) == (EXIT_DONE, 31, 31), report["error"]
+    assert report["details"]["older_rows_left_out"] == 10

@@ -9,7 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
-from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED, refuse_unknown_sources
+from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED, ImagesInput, read_images
 from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
 from geosieve.partitions.published import LABEL_JOB
 from geosieve.runtime.config import Config, RunId
@@ -38,12 +38,13 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
     names = [name for name in truth.strata if name != SOURCE]
     table = labels_table(names) if names else IMAGES
     where = f"{truth.root}/{table.name}"
-    runs = select_runs(_runs(spark, truth, names), truth.run, where)
     if names:
+        runs = select_runs(_runs(spark, truth, names), truth.run, where)
         _check_labelled(spark, truth, runs, names)
-    rows = read_runs(spark, truth.root, table, runs)
-    if truth.sources:
-        rows = rows.where(F.col(SOURCE).isin(truth.sources))
+        rows = read_runs(spark, truth.root, table, runs)
+        rows = rows.where(F.col(SOURCE).isin(truth.sources)) if truth.sources else rows
+    else:
+        rows = read_images(spark, ImagesInput(root=truth.root, sources=truth.sources, run=truth.run)).rows
     nowhere = F.expr(NOT_POSITIONED)
     strata = [F.col(name).cast("string").alias(stratum_column(name)) for name in truth.strata]
     return rows.select(
@@ -74,11 +75,7 @@ def region_names(
 
 
 def _runs(spark: SparkSession, truth: TableTruth, names: list[str]) -> list[Run]:
-    runs = committed_runs(spark, truth.root, labels_table(names) if names else IMAGES)
-    if not names and truth.sources:
-        refuse_unknown_sources(truth.sources, runs, truth.root)
-        runs = [run for run in runs if run.values[SOURCE] in truth.sources]
-    return runs
+    return committed_runs(spark, truth.root, labels_table(names))
 
 
 def _check_labelled(spark: SparkSession, truth: TableTruth, runs: list[Run], names: list[str]) -> None:

@@ -1,16 +1,23 @@
-"""Committed runs of `images` as other jobs take them, and which of their rows have a position."""
+"""Committed runs of `images` as other jobs take them, and which of their rows have a position.
+
+An image stands once in what is read, however many runs hold it: a list that is ingested again must not multiply labels.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from pydantic import Field
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
 
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.names import did_you_mean
-from geosieve.tables.read import Run, committed_runs, select_runs
+from geosieve.runtime.files import Files
+from geosieve.runtime.names import advice, did_you_mean
+from geosieve.runtime.report import JobReport
+from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
 from geosieve.tables.schemas import IMAGES
 
 POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
@@ -26,16 +33,71 @@ class ImagesInput(Config):
 
     root: str
     sources: list[str] = Field([], description="only these sources; all if empty")
-    run: RunId = Field("latest", description="a run id, `latest` (of each source) or `all`")
+    run: RunId = Field("latest", description="a run id, `latest` (of each source) or `all` (the latest row of each id)")
 
 
-def image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
-    """The committed runs that are meant. InputError if there are none, or none of one of the sources."""
+@dataclass(frozen=True)
+class Images:
+    """`rows`: `images` of `runs`, one row per source and id; `older`: rows of earlier runs left out for later ones."""
+
+    rows: DataFrame
+    runs: list[Run]
+    older: int
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return sum(run.rows for run in self.runs) - self.older
+
+    def found(self) -> dict[str, str]:
+        """What was found, for plans and reports: rows and place by source."""
+        places: dict[str, list[Run]] = {}
+        for run in self.runs:
+            places.setdefault(run.values["source"], []).append(run)
+        return {
+            f"images of {source}": ", ".join(f"{run.rows} rows in {run.uri}" for run in runs)
+            for source, runs in places.items()
+        }
+
+    def tell(self, report: JobReport) -> None:
+        """Say in the report how many rows of earlier runs were left out."""
+        if self.older:
+            report.details["older_rows_left_out"] = self.older
+            report.warn(f"{self.older} rows of images were left out: a later run of their source has their ids")
+
+
+def read_images(spark: SparkSession, images: ImagesInput) -> Images:
+    """The images that are meant: of each source and id the row of the latest run that has it, by time of commit.
+
+    InputError, with what there is, if there is no such run or source.
+    """
+    runs = _image_runs(spark, images)
+    rows = read_runs(spark, images.root, IMAGES, runs)
+    sources = [run.values["source"] for run in runs]
+    repeated = sorted({source for source in sources if sources.count(source) > 1})
+    if not repeated:  # an id occurs once in a run
+        return Images(rows, runs, 0)
+    of_repeated = F.col("source").isin(repeated)
+    ids = rows.where(of_repeated).select("source", "image_id")
+    older = sum(run.rows for run in runs if run.values["source"] in repeated) - ids.distinct().count()
+    places = [F.lit(text) for i, run in enumerate(runs) for text in (f"{run.values['source']}/{run.run_id}", i)]
+    place = F.element_at(F.create_map(*places), F.concat_ws("/", "source", "run_id"))
+    latest = F.row_number().over(Window.partitionBy("source", "image_id").orderBy(place.desc()))
+    kept = rows.where(of_repeated).withColumn("_latest", latest).where("_latest = 1").drop("_latest")
+    return Images(rows.where(~of_repeated).unionByName(kept), runs, older)
+
+
+def _image_runs(spark: SparkSession, images: ImagesInput) -> list[Run]:
     runs = committed_runs(spark, images.root, IMAGES)
+    where = f"{images.root}/{IMAGES.name}"
+    if not runs:
+        raise InputError(
+            "images.root: no committed run of images", where=where, hint=_what_there_is(spark, images.root)
+        )
     refuse_unknown_sources(images.sources, runs, images.root)
     if images.sources:
         runs = [run for run in runs if run.values["source"] in images.sources]
-    return select_runs(runs, images.run, f"{images.root}/{IMAGES.name}")
+    return select_runs(runs, images.run, where)
 
 
 def refuse_unknown_sources(names: Iterable[str], runs: list[Run], root: str) -> None:
@@ -50,6 +112,16 @@ def refuse_unknown_sources(names: Iterable[str], runs: list[Run], root: str) -> 
         )
 
 
-def found_images(runs: list[Run]) -> dict[str, str]:
-    """What was found, for plans and reports: rows and place by source."""
-    return {f"images of {run.values['source']}": f"{run.rows} rows in {run.uri}" for run in runs}
+def _what_there_is(spark: SparkSession, root: str) -> str:
+    """What lies where tables were looked for, and where `images` may be meant instead."""
+    files = Files(spark)
+    if not files.exists(root):
+        parent, _, name = root.rstrip("/").rpartition("/")
+        beside = [entry.name for entry in files.list(parent or ".") if entry.is_folder]
+        return f"there is no folder {root}; {advice(name, beside, 'beside it are')}"
+    inside = [entry.name for entry in files.list(root) if not entry.name.startswith((".", "_"))]
+    if IMAGES.name in inside:
+        return "its folders hold no _SUCCESS: run ingest_images, or run it again if it failed"
+    if any(name.startswith("source=") for name in inside):
+        return "images.root is the folder above `images`, the output of ingest_images"
+    return f"images.root is the output of ingest_images; this folder holds: {', '.join(inside[:30]) or 'nothing'}"

@@ -24,8 +24,7 @@ from geosieve.images.committed import (
     NOT_POSITIONED,
     POSITIONED,
     ImagesInput,
-    found_images,
-    image_runs,
+    read_images,
 )
 from geosieve.partitions.base import Partition, doubts
 from geosieve.partitions.choice import PartitionsConfig
@@ -35,9 +34,8 @@ from geosieve.partitions.summary import LabelCounter, publish_partitions, summar
 from geosieve.runtime.job import Context
 from geosieve.tables.arrow import chunks, tasks_for
 from geosieve.tables.publish import Leaf
-from geosieve.tables.read import read_runs
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, REJECTS, labels_table
+from geosieve.tables.schemas import PARTITIONS, REGIONS, REJECTS, labels_table
 
 _BATCH_ROWS = 50_000
 
@@ -65,18 +63,18 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         report.status = "nothing_to_do"
         return
     with report.stage("inputs"):
-        runs = image_runs(spark, config.images)
-        images = read_runs(spark, config.images.root, IMAGES, runs)
+        chosen = read_images(spark, config.images)
+        chosen.tell(report)
         tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
         partitions = [definition.build(tables) for definition in config.partitions]
         for doubt in doubts(partitions):
             report.warn(doubt)
-    report.rows_in = sum(run.rows for run in runs)
+    report.rows_in, images = chosen.count, chosen.rows
     points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
     rejects = images.where(NOT_POSITIONED).select(*_reject_columns())
     counter = LabelCounter(spark, [p.name for p in partitions])
     if context.dry_run:
-        found = found_images(runs)
+        found = chosen.found()
         found |= {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
         unjoined = dict.fromkeys((p.name for p in partitions), NOTHING)
         labels = label_points(points, partitions, unjoined, table, report.rows_in, counter)

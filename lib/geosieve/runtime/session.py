@@ -20,6 +20,14 @@ SETTINGS = {
     "spark.sql.execution.arrow.localRelationThreshold": "0b",
     # Spark's default is INT96, which neither Athena's nor Trino's timestamp(6) columns expect.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    # Spark else ends a job at a time before 1900, for Spark 2 wrote those by another calendar in local time. Ours are
+    # UTC and of the Gregorian calendar, before 1582, too.
+    "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
+    "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
+    # Spark else refuses a Parquet file that has a column of nanoseconds, pandas' default, anywhere.
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
 }
 """Set on every session that jobs use, also on one made elsewhere: results depend on them."""
 

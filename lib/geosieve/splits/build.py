@@ -17,7 +17,7 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.images.committed import NO_POSITION, POSITIONED, found_images, image_runs, refuse_unknown_sources
+from geosieve.images.committed import NO_POSITION, POSITIONED, Images, read_images, refuse_unknown_sources
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.job import Context
 from geosieve.runtime.report import JobReport
@@ -28,8 +28,7 @@ from geosieve.splits.groups import with_groups
 from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
 from geosieve.tables.arrow import tasks_for
 from geosieve.tables.publish import Leaf
-from geosieve.tables.read import Run, read_runs
-from geosieve.tables.schemas import IMAGES, SPLIT_RECEIPT, SPLITS
+from geosieve.tables.schemas import SPLIT_RECEIPT, SPLITS
 
 
 def build_splits(context: Context[SplitConfig]) -> None:
@@ -44,12 +43,13 @@ def build_splits(context: Context[SplitConfig]) -> None:
         report.status = "nothing_to_do"
         return
     with report.stage("inputs"):
-        runs = _image_runs(spark, config)
-        images = read_runs(spark, config.images.root, IMAGES, runs)
+        chosen = _read_images(spark, config)
+        chosen.tell(report)
+        images = chosen.rows
         classes = read_classes(spark, config.labels, config.partitions) if config.labels else None
-        report.rows_in = sum(run.rows for run in runs)
+        report.rows_in = chosen.count
     if context.dry_run:
-        found = found_images(runs)
+        found = chosen.found()
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
         context.show_plan(found, {"drawn": _drawn(config, images, classes)})
         return
@@ -144,11 +144,11 @@ class _Splitter:
         return rows, {row[rules.CLASS]: int(row["count"]) for row in counted}
 
 
-def _image_runs(spark: SparkSession, config: SplitConfig) -> list[Run]:
-    runs = image_runs(spark, config.images)
+def _read_images(spark: SparkSession, config: SplitConfig) -> Images:
+    images = read_images(spark, config.images)
     named = [source for split in config.splits for source in split.sources]
-    refuse_unknown_sources(named, runs, config.images.root)
-    return runs
+    refuse_unknown_sources(named, images.runs, config.images.root)
+    return images
 
 
 def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:

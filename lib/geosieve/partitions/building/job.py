@@ -8,15 +8,14 @@ from typing import Any
 from pydantic import Field
 from pyspark.sql import DataFrame
 
-from geosieve.images.committed import NOT_POSITIONED, POSITIONED, ImagesInput, found_images, image_runs
+from geosieve.images.committed import NOT_POSITIONED, POSITIONED, ImagesInput, read_images
 from geosieve.partitions.building.cells import Built
 from geosieve.partitions.building.methods import Inputs, Made, Method
 from geosieve.partitions.published import partitions_frame, regions_frame
 from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf
-from geosieve.tables.read import read_runs
-from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS
+from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 
 class BuildConfig(Config):
@@ -46,7 +45,7 @@ def build_partitions(context: Context[BuildConfig]) -> None:
         return
     with report.stage("build"):
         made = config.build.make(Inputs(points, spark))
-    report.details = _details(made, found)
+    report.details |= _details(made, found)
     for warning in made.warnings:
         report.warn(warning)
     if nowhere is not None:
@@ -65,10 +64,10 @@ def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame 
     chosen = context.config.images
     if chosen is None:
         return None, None, {}
-    runs = image_runs(context.spark, chosen)
-    images = read_runs(context.spark, chosen.root, IMAGES, runs)
-    points = images.where(POSITIONED).select("image_id", "source", "lat", "lon")
-    return points, images.where(NOT_POSITIONED), found_images(runs)
+    images = read_images(context.spark, chosen)
+    images.tell(context.report)
+    points = images.rows.where(POSITIONED).select("image_id", "source", "lat", "lon")
+    return points, images.rows.where(NOT_POSITIONED), images.found()
 
 
 def _row(built: Built) -> tuple[str, str, str, int, str]:
