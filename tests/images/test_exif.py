@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from geosieve.images.exif import capture_time, position
+from geosieve.images.exif import capture_time, datum, position
 
 PARIS = {1: "N", 2: (48.0, 51.0, 30.0), 3: "E", 4: (2.0, 17.0, 40.2)}
 
@@ -105,3 +105,58 @@ def test_a_time_nobody_can_read_is_reported(text: str) -> None:
 )
 def test_a_damaged_gps_time_leaves_the_local_one(gps: dict[int, object]) -> None:
     assert capture_time({36867: "2015:04:10 20:12:23"}, gps)[1] == "no_time_zone"
+
+
+def test_a_datum_that_is_known_is_transformed() -> None:
+    # pyproj: EPSG:4301 to EPSG:4326; 464 m
+    tokyo = {1: "N", 2: (35.0, 40.0, 40.2), 3: "E", 4: (139.0, 46.0, 13.2)}
+    for name in ("TOKYO", "Tokyo\0\0", b"tokyo mean"):
+        assert position({**tokyo, 18: name}) == pytest.approx((35.68107, 139.76710), abs=1e-5)
+        assert datum({18: name}) is not None
+    # NAD27 to WGS-84 in Kansas: longitudes shift by about 30 m to the west (NGA TR 8350.2)
+    lat, lon = position({1: "N", 2: (39.0, 0.0, 0.0), 3: "W", 4: (98.0, 0.0, 0.0), 18: "NAD-27"}) or (0, 0)
+    assert abs(lat - 39) < 3e-4 and -98.0005 < lon < -98.0002
+
+
+@pytest.mark.parametrize(
+    "name", ["WGS-84", "WGS84", "wgs 84\0", "WGS-84   ", "WGS 1984", "WGS-84 (G1762)", "", " ", "None"]
+)
+def test_wgs84_is_left_as_it_is_however_it_is_written(name: str) -> None:
+    assert position({**PARIS, 18: name}) == position(PARIS) and datum({18: name}) is None
+
+
+@pytest.mark.parametrize("name", ["GCJ-02", "MARS 2000", "xx"])
+def test_a_position_in_an_unknown_datum_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="datum"):
+        position({**PARIS, 18: name})
+
+
+def test_a_receiver_without_fix_has_no_position() -> None:
+    with pytest.raises(ValueError, match="no fix"):
+        position({**PARIS, 9: "V\0"})
+    assert position({**PARIS, 9: "A"}) == position(PARIS)
+
+
+@pytest.mark.parametrize("weeks", [1024, 2048])
+def test_a_gps_week_rollover_is_set_right(weeks: int) -> None:
+    true = datetime(2021, 7, 1, 10, 0, 0, tzinfo=UTC)
+    late = true - timedelta(weeks=weeks)
+    exif = {36867: "2021:07:01 12:00:00"}
+    gps = {29: f"{late:%Y:%m:%d}", 7: (10.0, 0.0, 0.0)}
+    time, code, message = capture_time(exif, gps)
+    assert (time, code, str(weeks) in message) == (true, "gps_week_rollover", True)
+    gps[29] = f"{late - timedelta(days=2):%Y:%m:%d}"
+    assert capture_time(exif, gps)[1] == "time_conflict"
+
+
+@pytest.mark.parametrize(
+    "text", ["1899:12:30 00:00:00", "1899-12-30 11:30:00", "0000:00:00 00:00:00", "unknown", "nan"]
+)
+def test_day_zero_of_spreadsheets_and_words_are_no_date(text: str) -> None:
+    assert capture_time({36867: text}, {}) == (None, None, "")
+    fix = capture_time({36867: text}, {29: "2015:04:10", 7: (18.0, 12.0, 22.0)})
+    assert fix == (datetime(2015, 4, 10, 18, 12, 22, tzinfo=UTC), None, "")
+
+
+def test_a_photograph_of_1890_has_its_time() -> None:
+    assert capture_time({36867: "1890:05:06 07:08:09"}, {})[0] == datetime(1890, 5, 6, 7, 8, 9, tzinfo=UTC)

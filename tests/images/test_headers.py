@@ -21,10 +21,14 @@ from fabricated_images import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from geosieve.images.headers import ImageHeader, Refusal, read_header
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
+
+
+CASES = PHOTOS.parent / "cases"
 
 
 def header(content: bytes) -> ImageHeader:
@@ -162,3 +166,67 @@ def test_no_damage_raises(kind: str, changes: list[tuple[int, int]], kept: int) 
     found = read_header(bytes(content[:kept]))
     if isinstance(found, ImageHeader) and found.lat is not None:
         assert -90 <= found.lat <= 90
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="shared/data/cases is not there")
+def test_positions_and_times_of_the_cases() -> None:
+    tokyo = header((CASES / "04_tokyo.jpg").read_bytes())
+    assert (tokyo.lat, tokyo.lon) == pytest.approx((35.68107, 139.76710), abs=1e-5)
+    assert codes(tokyo) == ["other_datum"]
+    packet = header((CASES / "17_xmp.jpg").read_bytes())
+    assert (packet.lat, packet.lon) == pytest.approx((-33.4491, -70.661), abs=1e-6)
+    assert codes(packet) == []
+    late = header((CASES / "12_rollover.jpg").read_bytes())
+    assert late.captured_at is not None and f"{late.captured_at:%Y-%m-%d}" == "2021-07-01"
+    assert codes(late) == ["gps_week_rollover"]
+
+
+def packet(lat: str, lon: str, more: str = "") -> bytes:
+    return (
+        "<x:xmpmeta xmlns:x='adobe:ns:meta/'><rdf:RDF xmlns:rdf='http://www.w3.org/1999/02/22-rdf-syntax-ns#'>"
+        f"<rdf:Description xmlns:exif='http://ns.adobe.com/exif/1.0/' exif:GPSLatitude=\"{lat}\" "
+        f"exif:GPSLongitude='{lon}'{more}/></rdf:RDF></x:xmpmeta>"
+    ).encode()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_xmp_serves_where_exif_has_no_position(kind: str) -> None:
+    save = {"xmp": packet("48,51,30N", "2,17.67E")}
+    if kind == "TIFF":
+        save = {"tiffinfo": {700: save["xmp"]}}
+    if kind == "PNG":
+        save = {"pnginfo": PngInfo()}
+        save["pnginfo"].add_itxt("XML:com.adobe.xmp", packet("48,51,30N", "2,17.67E").decode())
+    found = header(image(kind, **save))
+    assert (found.lat, found.lon) == pytest.approx((48.858333, 2.2945), abs=1e-6)  # 51' 30" and 17.67'
+    if kind == "TIFF":  # Pillow writes but one of the two
+        return
+    found = header(image(kind, gps={**GPS, 1: "S"}, **save))
+    assert found.lat == pytest.approx(-48.858333, abs=1e-6)  # EXIF's own comes first
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (packet("95,0,0N", "2,0E"), "bad_gps"),
+        (packet("48.85", "2.29"), "bad_gps"),  # which hemisphere?
+        (packet("north", "2,0E"), "bad_gps"),
+        (packet("48,51,30N", "2,17E", " exif:GPSStatus='V'"), "bad_gps"),
+        (packet("48,51,30N", "2,17E").replace(b"/>", b"><exif:GPSLatitude>1,2N</exif:GPSLatitude></x>"), "bad_gps"),
+        (packet("&lat;", "&lon;"), "bad_gps"),  # an entity is never expanded
+        (b"<!DOCTYPE x [<!ENTITY a 'aaaa'>]>" + b"<a:GPSLatitude " * 4000, "no_position"),
+        (b"\0\xff" * 1000, "no_position"),
+    ],
+)
+def test_xmp_that_is_faulty_or_hostile_gives_no_position(content: bytes, code: str) -> None:
+    start = time.monotonic()
+    found = header(image(xmp=content))
+    assert (found.lat, codes(found)) == (None, [code])
+    assert time.monotonic() - start < 1
+
+
+def test_a_word_for_nothing_instead_of_a_date_is_counted() -> None:
+    exif = Image.Exif()
+    exif.get_ifd(34665)[36867] = "1899:12:30 00:00:00"
+    found = header(image(exif=exif.tobytes()))
+    assert (found.captured_at, found.words_for_nothing) == (None, ("captured_at",))

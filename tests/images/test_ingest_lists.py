@@ -13,6 +13,8 @@ import yaml
 from ingesting import Ingest
 from pyspark.sql import SparkSession
 
+from geosieve.images.coordinate_lists import find_files, open_csv, with_row_numbers
+from geosieve.images.sources import Columns
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 
 COORDS = Path(__file__).parents[3] / "shared" / "data" / "coords"
@@ -116,7 +118,13 @@ def test_times_are_utc_and_unreadable_ones_a_warning(ingest: Ingest, tmp_path: P
         "zone": ("2015-04-25 22:13:20+02:00", datetime(2015, 4, 25, 20, 13, 20)),
         "none": ("", None),
         "nan": ("NaN", None),
+        "zero": ("0000-00-00 00:00:00", None),
+        "ole": ("1899-12-30", None),
     }
+    times["us"] = ("1430000000123456", datetime(2015, 4, 25, 22, 13, 20, 123456))
+    times["ns"] = ("1430000000123456789", datetime(2015, 4, 25, 22, 13, 20, 123456))
+    times["1839"] = ("1839-08-19 12:00:00", datetime(1839, 8, 19, 12))
+    times["1899"] = ("1899-12-31T23:59:59Z", datetime(1899, 12, 31, 23, 59, 59))
     bad = ["yesterday", "2015-02-30", "0001-01-01", "9999-01-01 00:00:00", "12", "2015:04:25 10:00:00"]
     rows = [f"{name},1,2,{text}" for name, (text, _) in times.items()]
     rows += [f"bad{i},1,2,{text}" for i, text in enumerate(bad)]
@@ -307,3 +315,202 @@ def test_rejects_name_their_file_as_it_is_called(ingest: Ingest, tmp_path: Path)
     assert code == EXIT_DONE, report["error"]
     (row,) = ingest.rejects()
     assert row.uri.startswith("file:/") and row.uri.endswith("/my list + 50% é [1]/a b.csv")
+
+
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
+WHO = {"image_id": "id", "lat": "lat", "lon": "lon", "author": "user"}
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="shared/data/cases is not there")
+def test_45_images_of_three_words_for_nothing_have_no_author(ingest: Ingest) -> None:
+    code, report = ingest(CASES / "noauthor.csv", columns=WHO)
+    assert (code, report["details"]["words_for_nothing"]) == (EXIT_DONE, {"author": 45})
+    authors = [row.author for row in ingest.images().values()]
+    assert authors.count(None) == 45 and all(name is None or name.startswith("user") for name in authors)
+
+
+def test_one_vocabulary_of_nothing_holds_for_every_optional_column(ingest: Ingest, tmp_path: Path) -> None:
+    words = ["nan", "NaN", r"\N", "None", "NULL", "null", "-", "n/a", '""', "  ", "<NA>", "NaT", "#N/A", " nan ", "N/A"]
+    names = ["uri", "captured_at", "author", "sequence", "width", "height", "licence"]
+    rows = [",".join([f"p{n}", "1", "2", *[word] * len(names)]) for n, word in enumerate(words)]
+    rows.append("real,1,2,https://h/a.jpg,2015-04-25,Nana,none such,640,480,CC-BY")
+    rows.append("nan,1,2" + "," * len(names))  # an id is no optional column: it stays
+    path = write(tmp_path / "list.csv", "\n".join(rows) + "\n", ",".join(["id", "latitude", "longitude", *names]))
+    columns = {"image_id": "id", "lat": "latitude", "lon": "longitude", **{name: name for name in names}}
+    code, report = ingest(path, columns=columns)
+    assert (code, report["rejected"]) == (EXIT_DONE, {}), report["error"]
+    images = ingest.images()
+    assert set(images) == {*(f"p{n}" for n in range(len(words))), "real", "nan"}
+    for n, word in enumerate(words):
+        row = images[f"p{n}"]
+        assert [row[name] for name in names] == [None] * len(names), word
+        assert row.warnings == [], word
+    real = images["real"]
+    assert (real.uri, real.author, real.sequence, real.width, real.licence) == (
+        "https://h/a.jpg", "Nana", "none such", 640, "CC-BY"
+    )  # fmt: skip
+    worded = len(words) - 2  # an empty field and blanks are no words
+    assert report["details"]["words_for_nothing"] == dict.fromkeys(names, worded)
+
+
+ACCENTS = 'id,latitude,longitude,user\nÎle,10,20,"a ""b"", José"\nÂle,11,21,é\n'
+WITH_USER = {"image_id": "id", "lat": "latitude", "lon": "longitude", "author": "user"}
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="shared/data/cases is not there")
+def test_bytes_of_another_encoding_are_refused_with_their_line_or_read_as_told(ingest: Ingest) -> None:
+    code, report = ingest(CASES / "cp1252.csv", columns=WHO)
+    assert code == EXIT_BAD_INPUT and ingest.committed() == []
+    assert all(said in report["error"] for said in ("line 2 ", "cp1252.csv", "source.encoding: windows-1252"))
+    code, report = ingest(CASES / "cp1252.csv", columns=WHO, encoding="windows-1252")
+    assert (code, report["rejected"]) == (EXIT_DONE, {}), report["error"]
+    assert {name: row.author for name, row in ingest.images().items()} == {
+        "Île": "José", "Âle": "Josè", "plain": "Bob"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "cp037"])
+def test_encodings_without_ascii_lines_are_read(spark: SparkSession, tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "list.csv"
+    path.write_bytes(ACCENTS.encode(encoding))
+    java = {"utf-16-le": "UTF-16LE"}.get(encoding, encoding)
+    rows = open_csv(spark, Columns(**WITH_USER), ",", find_files(spark, str(path)), encoding=java)
+    assert [tuple(row) for row in rows.select("image_id", "lat", "author").collect()] == [
+        ("Île", "10", 'a "b", José'), ("Âle", "11", "é")
+    ]  # fmt: skip
+
+
+def test_the_first_line_that_is_not_utf8_is_named_wherever_it_is(ingest: Ingest, tmp_path: Path) -> None:
+    lines = [f"i{k},{k % 80},{k % 170}".encode() for k in range(5000)]
+    lines[4321] = "é,1,2".encode("latin-1")
+    (tmp_path / "list.csv").write_bytes(b"id,latitude,longitude\r\n" + b"\r\n".join(lines) + b"\r\n")
+    code, report = ingest(tmp_path / "list.csv")
+    assert code == EXIT_BAD_INPUT and "line 4323 " in report["error"], report["error"]  # the header is line 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code", "said"),
+    [
+        ("UTF-8", EXIT_BAD_INPUT, "encoding: UTF-16"),
+        ("windows-1522", EXIT_BAD_CONFIG, "windows-1252"),
+        ("no such thing", EXIT_BAD_CONFIG, "Java knows no encoding"),
+    ],
+)
+def test_an_encoding_that_cannot_be_is_told(
+    ingest: Ingest, tmp_path: Path, encoding: str, code: int, said: str
+) -> None:
+    (tmp_path / "list.csv").write_bytes(ACCENTS.encode("utf-16"))
+    found, report = ingest(tmp_path / "list.csv", columns=WITH_USER, encoding=encoding)
+    assert (found, said in report["error"]) == (code, True), report["error"]
+
+
+def broken(kind: str) -> tuple[str, bytes]:
+    whole = gzip.compress(
+        ("id,latitude,longitude\n" + "".join(f"i{k},{k % 80},{k**2 % 170}\n" for k in range(9000))).encode()
+    )
+    return {
+        "cut": ("list.csv.gz", whole[: len(whole) // 2]),
+        "damaged": ("list.csv.gz", whole[:9000] + b"\x55\xaa\x12" + whole[9003:]),
+        "plain": ("list.csv.gz", b"id,latitude,longitude\na,1,2\n"),
+        "unnamed": ("list.csv", whole),
+        "other": ("list.csv.bz2", whole),
+        "xlsx": ("list.csv", b"PK\x03\x04" + bytes(range(100))),
+        "parquet": ("list.csv", b"PAR1" + bytes(range(100))),
+        "endless": ("list.csv", b"id,latitude,longitude\na,1,2\nb,3," + b"4" * (20 << 20) + b"\n"),
+        "endless_packed": (
+            "list.csv.gz", gzip.compress(b"id,latitude,longitude\na,1,2\nb,3," + b"4" * (20 << 20) + b"\nc,1,2\n", 1)
+        ),
+        "open_quote": ("list.csv", b'id,latitude,longitude,user\na,1,2,x\nb,3,4,"' + b"words and words\n" * 600_000),
+        "fields": ("list.csv", b"id,latitude,longitude\na,1,2" + b"," * (3 << 20) + b"\n"),
+    }[kind]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("cut", "cut off or damaged"),
+        ("damaged", "cut off or damaged"),
+        ("plain", "its name says gzip"),
+        ("unnamed", "rename it to list.csv.gz"),
+        ("other", "its name says bzip2"),
+        ("xlsx", "the file is zip"),
+        ("parquet", "format: parquet"),
+        ("endless", "longer than 8 MiB"),
+        ("endless_packed", "longer than 8 MiB"),
+        ("open_quote", "longer than 8 MiB"),
+        ("fields", "more than 1,048,576 fields"),
+    ],
+)
+def test_what_is_no_whole_list_is_bad_input_and_named(ingest: Ingest, tmp_path: Path, kind: str, said: str) -> None:
+    name, content = broken(kind)
+    (tmp_path / name).write_bytes(content)
+    code, report = ingest(tmp_path / name)
+    assert (code, said in report["error"], name in report["error"]) == (EXIT_BAD_INPUT, True, True), report["error"]
+    assert ingest.committed() == []
+
+
+def test_a_list_without_header_and_ids_has_row_numbers(ingest: Ingest, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes("\ufeff1.5,2.5,Ann\n3,4,-\n\nx,5,Bob\n7,8,Bob\n".encode())
+    columns = {"image_id": None, "lat": 1, "lon": 2, "author": 3}
+    code, report = ingest(tmp_path / "list.csv", columns=columns, header=False)
+    assert (code, report["rejected"]) == (EXIT_DONE, {"not_a_number": 1}), report["error"]
+    found = {name: (row.lat, row.lon, row.author) for name, row in ingest.images().items()}
+    assert found == {"1": (1.5, 2.5, "Ann"), "2": (3, 4, None), "4": (7, 8, "Bob")}
+    assert [row.id for row in ingest.rejects()] == ["3"]
+    code, report = ingest(tmp_path / "list.csv", columns={**columns, "image_id": "id", "lat": "lat"}, run_id="r2")
+    assert code == EXIT_BAD_INPUT and "header: false" in report["error"]
+
+
+def test_row_numbers_do_not_depend_on_how_files_are_cut(spark: SparkSession, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for name, first, rows in (("a.csv", 0, 40_000), ("b/c.csv", 40_000, 3)):
+        write(tmp_path / name, "".join(f"{(first + k) / 1000},1\n" for k in range(rows)), "lat,lon")
+    files = find_files(spark, str(tmp_path))
+    before = spark.conf.get("spark.sql.files.maxPartitionBytes")
+    spark.conf.set("spark.sql.files.maxPartitionBytes", "65536")
+    try:
+        rows = with_row_numbers(open_csv(spark, Columns(image_id=None, lat="lat", lon="lon"), ",", files), files)
+        found = {float(row.lat): row.image_id for row in rows.select("image_id", "lat").collect()}
+    finally:
+        spark.conf.set("spark.sql.files.maxPartitionBytes", before)
+    expected = {k / 1000: f"a.csv:{k + 1}" for k in range(40_000)}
+    assert found == expected | {(40_000 + k) / 1000: f"b/c.csv:{k + 1}" for k in range(3)}
+
+
+def test_ids_that_mostly_repeat_are_a_warning(ingest: Ingest, tmp_path: Path) -> None:
+    code, report = ingest(write(tmp_path / "list.csv", "".join(f"flickr,{k},{k}\n" for k in range(1, 9))))
+    assert (code, report["rejected"]) == (EXIT_DONE, {"duplicate_id": 7})
+    assert "7 of 8 rows repeat the id" in report["warnings"][0]
+
+
+def test_longitudes_of_0_to_360_are_wrapped_when_told_and_refused_when_plain(ingest: Ingest, tmp_path: Path) -> None:
+    path = write(tmp_path / "list.csv", "ny,40.7,286\nla,34,241.75\nparis,48.9,2.3\nfiji,-17,180\nend,5,360\n")
+    code, report = ingest(path)
+    assert code == EXIT_BAD_INPUT and "source.longitudes: 0..360" in report["error"], report["error"]
+    code, report = ingest(path, longitudes="0..360")
+    assert (code, report["rejected"]) == (EXIT_DONE, {}), report["error"]
+    found = {name: row.lon for name, row in ingest.images().items()}
+    assert found == {"ny": -74, "la": -118.25, "paris": 2.3, "fiji": 180, "end": 0}
+    path = write(tmp_path / "list.csv", "ny,40.7,286\nla,34,-118\nbad,1,361\n")
+    code, report = ingest(path, longitudes="0..360", run_id="r2")
+    assert (code, report["rejected"]) == (EXIT_DONE, {"lon_out_of_range": 2}), report["error"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("a,488584000,22945000\nb,-229519000,-432105000\n", "E7"),
+        ("a,6250566.72,255422.6\nb,-2627000.1,-4810000.5\nc,0,0\n", "Web Mercator"),
+        ("a,-9999,-9999\nb,-9999,-9999\n", "every row is refused (lat_out_of_range 2)"),  # nothing, not a unit
+    ],
+)
+def test_other_units_than_degrees_are_named(ingest: Ingest, tmp_path: Path, rows: str, said: str) -> None:
+    code, report = ingest(write(tmp_path / "list.csv", rows))
+    assert (code, said in report["error"]) == (EXIT_BAD_INPUT, True), report["error"]
+
+
+def test_a_header_that_came_as_one_column_names_the_delimiter(ingest: Ingest, tmp_path: Path) -> None:
+    for mark, shown in ((";", '";"'), ("\t", '"\\t"')):
+        path = write(tmp_path / "list.csv", mark.join("a12") + "\n", mark.join(["id", "latitude", "longitude"]))
+        code, report = ingest(path)
+        assert (code, f"source.delimiter: {shown}" in report["error"]) == (EXIT_BAD_INPUT, True), report["error"]

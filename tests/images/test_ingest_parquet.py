@@ -104,3 +104,36 @@ def test_what_is_no_parquet_is_named(ingest: Ingest, tmp_path: Path) -> None:
     path.write_text("id,latitude,longitude\n")
     code, report = ingest(path, format="parquet", columns=COLUMNS)
     assert (code, "list.parquet" in report["error"]) == (EXIT_BAD_INPUT, True)
+
+
+CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="shared/data/cases is not there")
+def test_the_default_of_pandas_is_read(ingest: Ingest) -> None:
+    columns = {"image_id": "id", "lat": "lat", "lon": "lon", "captured_at": "taken"}
+    code, report = ingest(CASES / "ns.parquet", format="parquet", columns=columns)
+    assert code == EXIT_DONE, report["error"]
+    times = {name: row.captured_at.timestamp() for name, row in ingest.images().items()}
+    assert times == {
+        "a": datetime(2020, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp(),
+        "b": datetime(2021, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp(),
+    }
+
+
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_nanoseconds_before_1970_and_1900_are_times(ingest: Ingest, tmp_path: Path, zone: str | None) -> None:
+    known = [datetime(1890, 5, 6, 7, 8, 9, tzinfo=UTC), datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)]
+    nanoseconds = pa.array([int(time.timestamp()) * 10**9 for time in known], pa.timestamp("ns", zone))
+    others = {  # of types that Spark does not read
+        "hour": pa.array([1, 2], pa.time64("ns")),
+        "seen": pa.array([1, 2], pa.timestamp("ns")),
+    }
+    path = save(
+        tmp_path / "list.parquet", id=["a", "b"], latitude=[1.0, 2.0], longitude=[1.0, 2.0], taken=nanoseconds, **others
+    )
+    code, report = ingest(path, format="parquet", columns=COLUMNS)
+    assert code == EXIT_DONE, report["error"]
+    assert [row.captured_at.timestamp() for _, row in sorted(ingest.images().items())] == [t.timestamp() for t in known]
+    code, report = ingest(path, format="parquet", columns={**COLUMNS, "captured_at": "hour"}, run_id="r2")
+    assert (code, "cannot be read" in report["error"]) == (EXIT_BAD_INPUT, True)

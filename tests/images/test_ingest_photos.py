@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from fabricated_images import GPS, image, jpeg_with_exif, looping_exif, png_of_size
 from ingesting import Ingest
+from PIL import Image
 
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
@@ -99,3 +101,15 @@ def test_a_colon_in_a_name_costs_one_photo_and_no_other(ingest: Ingest, tmp_path
     assert code == EXIT_DONE, report["error"]
     assert set(ingest.images()) == {"a.jpg", "sub/b.jpg", "odd [1] {2} #3 50%.jpg"}
     assert [(row.id, row.error_class) for row in ingest.rejects()] == [("2020-01-01 12:30:00.jpg", "bad_name")]
+
+
+def test_photographs_of_before_1900_do_not_stop_a_folder(ingest: Ingest, tmp_path: Path) -> None:
+    exif, none = Image.Exif(), Image.Exif()
+    exif.get_ifd(34665)[36867] = "1890:05:06 07:08:09"
+    none.get_ifd(34665)[36867] = "1899:12:30 00:00:00"
+    files = {"old.jpg": image(exif=exif.tobytes()), "none.jpg": image(exif=none.tobytes())}
+    code, report = ingest(fill(tmp_path / "old [1]", files), format="photos")
+    assert (code, report["details"]["words_for_nothing"]) == (EXIT_DONE, {"captured_at": 1}), report["error"]
+    images = ingest.images()
+    assert images["none.jpg"].captured_at is None
+    assert images["old.jpg"].captured_at.timestamp() == datetime(1890, 5, 6, 7, 8, 9, tzinfo=UTC).timestamp()

@@ -22,7 +22,7 @@ from geosieve.evaluation.scoring import CONTINENT, MAX_IMAGES, Scorer, collect_s
 from geosieve.evaluation.summary import html, markdown
 from geosieve.evaluation.truth import TableTruth
 from geosieve.images import row_checks
-from geosieve.images.row_checks import SWAP_COUNTS
+from geosieve.images.row_checks import COORDINATE_COUNTS
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.files import Files
@@ -193,12 +193,13 @@ def _check(context: Context[EvaluateConfig], name: str, frame: DataFrame) -> dic
     source = _source(context.config, name)
     found = (
         frame.groupBy("input_uri", "error_class", "suspect")
-        .agg(F.count("*").alias("count"), *map(F.expr, SWAP_COUNTS))
+        .agg(F.count("*").alias("count"), *map(F.expr, COORDINATE_COUNTS))
         .collect()
     )
     if not isinstance(source, TableTruth):
         names = source.columns
-        row_checks.refuse_swapped(found, f"swap {name}.columns.lat and .lon, now {names.lat!r} and {names.lon!r}")
+        swap_hint = f"swap {name}.columns.lat and .lon, now {names.lat!r} and {names.lon!r}"
+        row_checks.refuse_other_coordinates(found, swap_hint, "subtract 360 from longitudes above 180")
         for uri in sorted({row["input_uri"] for row in found if row["suspect"]}):
             inputs.refuse_aggregates(frame, source, uri)
     counts: dict[str | None, int] = {}

@@ -2,21 +2,26 @@
 
 Everything is read as text and parsed by `row_checks`: Spark's own inference turns `0012` into 12, `48,85` into null
 and a whole column into text because of one bad row. Failures covered here, all before a row is read: nothing to
-read, an empty file, a column that is missing or occurs twice, files whose headers differ, a Parquet type that cannot
-hold the value.
+read, an empty file, a compressed file that is broken or misnamed, bytes that are not of the encoding (Spark makes
+U+FFFD of them, and two ids become one), a line that no memory holds, a column that is missing or occurs twice, files
+whose headers differ, a Parquet type that cannot hold the value.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import unquote
 
 from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException
+from pyspark.errors import AnalysisException, PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.types import (
@@ -35,9 +40,11 @@ from pyspark.sql.types import (
 )
 
 from geosieve.images.sources import Columns
-from geosieve.runtime.errors import InputError
+from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.runtime.names import nearest
+
+T = TypeVar("T")
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
@@ -48,13 +55,33 @@ Names = Iterable[tuple[str, str | None]]
 _HEADER_BYTES = 1 << 16  # a header line longer than this is no header
 _MOST_FIELDS = 1 << 20  # a line with more fields than this, unlike one with just too many, ends the job
 _HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
+_LONGEST_LINE = 1 << 23
+"""Bytes of a line, characters of a field. Spark would take all there are into memory."""
+_CODECS = {  # of file contents by their first bytes
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ": "xz",
+    b"PK\x03\x04": "zip",
+    b"PAR1": "Parquet",
+}
+_OF_NAMES = {".gz": "gzip", ".bz2": "bzip2", ".zst": "zstd"}
+_BROKEN = re.compile(
+    r"EOFException|ZipException|DataFormatException|not a gzip file|(?i:unexpected end of|incorrect header|invalid |"
+    r"crc|bad block|stream header|corrupt|native \S+ library not)"
+)
+_TOO_LONG = re.compile(r"exceeds the maximum number of characters|Too many bytes before newline|TextParsingException")
+_NUMBER = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]+\s*")
 
 
 def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileInfo]:
-    """The files that a path, a folder or a glob names. InputError if there is none or all are empty."""
+    """The files that a path, a folder or a glob names. InputError if there is none or all are empty.
+
+    What is there under this very name is meant, also if the name could be a glob: `list [1].csv`.
+    """
     files = Files(spark)
     found: list[FileInfo] = []
-    for entry in files.glob(uri):
+    for entry in files.named(uri):
         found += files.walk(entry.uri) if entry.is_folder else [entry]
     if not found:
         raise InputError("no such file, or an empty folder", where=uri, hint=f"check {key}.uri")
@@ -67,61 +94,82 @@ def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileI
 
 
 def open_csv(
-    spark: SparkSession, columns: Names, delimiter: str, files: Sequence[FileInfo], key: str = "source"
+    spark: SparkSession,
+    columns: Names,
+    delimiter: str,
+    files: Sequence[FileInfo],
+    key: str = "source",
+    header: bool = True,
+    encoding: str = "UTF-8",
 ) -> DataFrame:
     """Rows of text: TEXT_COLUMNS (null where not mapped), what else is mapped, MALFORMED (the raw row if it does not
-    fit the header; else null) and INPUT_URI. InputError names the file whose header cannot be used.
+    fit the header; else null) and INPUT_URI. Without a header, columns are called by their numbers, from 1.
+
+    InputError names the file that cannot be used. ConfigError if Java knows no such encoding.
     """
+    by_lines = _has_ascii_lines(spark, encoding, key)
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        headers = list(pool.map(lambda file: csv_header(spark, file.uri, delimiter), files))
-    for file, header in zip(files, headers, strict=True):
-        _check_mapped(columns, header, file.uri, key)
-        if header != headers[0]:
+        headers = list(pool.map(lambda file: csv_header(spark, file.uri, delimiter, encoding), files))
+        sizes = list(pool.map(lambda file: _plain_size(spark, file), files))
+    if not header:
+        headers = [[str(number + 1) for number in range(len(first))] for first in headers]
+    for file, names in zip(files, headers, strict=True):
+        _check_mapped(columns, names, file.uri, key)
+        if names != headers[0]:
             raise InputError(
-                f"its header differs from that of {files[0].uri}: {_difference(headers[0], header)}",
+                f"its header differs from that of {files[0].uri}: {_difference(headers[0], names)}",
                 where=file.uri,
                 hint="ingest the files as separate sources, or give them one header",
             )
     # Positions instead of names: a header may hold names that Spark takes for one (`id` and `ID`).
     fields = [StructField(f"_{position}", StringType()) for position in range(len(headers[0]))]
     paths = [literal(file.uri) for file in files]
-    breaks = _has_line_breaks_in_quotes(spark, paths)
+    breaks = not by_lines or _survey(spark, files, sizes, delimiter, encoding, key)
     frame = (
         spark.read.schema(StructType([*fields, StructField(MALFORMED, StringType())]))
-        .option("header", True)
+        .option("header", header)
         .option("sep", delimiter)
         .option("escape", '"')
+        .option("encoding", encoding)
         .option("columnNameOfCorruptRecord", MALFORMED)
         .option("columnPruning", False)  # with it, rows with too many or too few fields pass unnoticed
         .option("maxColumns", _MOST_FIELDS)
+        .option("maxCharsPerColumn", _LONGEST_LINE)
         .option("multiLine", breaks)
         .csv(paths)
     )
+    if not header:
+        frame = frame.withColumn("_0", F.regexp_replace("_0", "^\ufeff", ""))
     if breaks:  # in this mode alone, Spark takes a line of blanks for a row
         frame = frame.where(F.coalesce(F.btrim(MALFORMED, F.lit(" \t\r\n")) != "", F.lit(True)))
-        _refuse_swallowed_rows(frame, headers[0], _mapped(columns), delimiter)
+        _refuse_long_fields(lambda: _refuse_swallowed_rows(frame, headers[0], _mapped(columns), delimiter), files)
+    if not by_lines:
+        _refuse_replaced(frame, encoding, key)
     texts = {ours: F.col(f"_{headers[0].index(theirs)}") for ours, theirs in _mapped(columns).items()}
     return _rows(frame, texts, F.col(MALFORMED))
 
 
 def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo], key: str = "source") -> DataFrame:
     """Rows as of `open_csv`, MALFORMED always null. InputError if a file is no Parquet or its columns do not fit."""
-    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        schemas = list(pool.map(lambda file: _parquet_schema(spark, file.uri), files))
     mapped = _mapped(columns)
-    for file, schema in zip(files, schemas, strict=True):
-        _check_mapped(columns, schema.names, file.uri, key)
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        found = list(pool.map(lambda file: _parquet_schema(spark, file.uri, mapped.values()), files))
+    _, schema, nanoseconds = found[0]
+    for file, (names, own, own_nanoseconds) in zip(files, found, strict=True):
+        _check_mapped(columns, names, file.uri, key)
         for ours, theirs in mapped.items():
-            kind, first = schema[theirs].dataType, schemas[0][theirs].dataType
+            kind, first = own[theirs].dataType, schema[theirs].dataType
             _check_type(ours, theirs, kind, file.uri, key)
-            if kind != first:
+            if kind != first or (theirs in nanoseconds) != (theirs in own_nanoseconds):
                 raise InputError(
                     f"column {theirs!r} is {kind.simpleString()} but {first.simpleString()} in {files[0].uri}",
                     where=file.uri,
                     hint="ingest the files as separate sources",
                 )
-    frame = spark.read.schema(schemas[0]).parquet(*(literal(file.uri) for file in files))
-    texts = {ours: _as_text(ours, theirs, schemas[0][theirs].dataType) for ours, theirs in mapped.items()}
+    frame = spark.read.schema(schema).parquet(*(literal(file.uri) for file in files))
+    texts = {
+        ours: _as_text(ours, theirs, schema[theirs].dataType, theirs in nanoseconds) for ours, theirs in mapped.items()
+    }
     return _rows(frame, texts, F.lit(None).cast("string"))
 
 
@@ -129,6 +177,32 @@ def _rows(frame: DataFrame, texts: dict[str, Column], malformed: Column) -> Data
     nothing = F.lit(None).cast("string")
     columns = [text.alias(ours) for ours, text in {**dict.fromkeys(TEXT_COLUMNS, nothing), **texts}.items()]
     return frame.select(*columns, malformed.alias(MALFORMED), _input_uri().alias(INPUT_URI))
+
+
+def with_row_numbers(rows: DataFrame, files: Sequence[FileInfo]) -> DataFrame:
+    """`rows` of `open_csv` or `open_parquet` with the row's number in its file, from 1, as `image_id`.
+
+    Of several files it follows the file's path below their common folder: `a/list.csv:12`.
+    """
+    # Rows of a block (what a task reads of a file at a time) come one after the other; ids increase in a task.
+    placed = rows.withColumns({"_block": F.input_file_block_start(), "_place": F.monotonically_increasing_id()})
+    blocks = (
+        placed.groupBy(INPUT_URI, "_block").agg(F.min("_place").alias("first"), F.count("*").alias("rows")).collect()
+    )
+    folders = [posixpath.dirname(row[INPUT_URI]) for row in blocks]
+    common = posixpath.commonpath(folders) if folders else ""
+    starts, before, file = [], 0, None
+    for row in sorted(blocks, key=lambda row: (row[INPUT_URI], row["_block"])):
+        uri = row[INPUT_URI]
+        before = before if uri == file else 0
+        prefix = "" if len(files) == 1 else f"{posixpath.relpath(uri, common)}:"
+        starts.append((uri, row["_block"], before + 1 - row["first"], prefix))
+        before, file = before + row["rows"], uri
+    schema = f"{INPUT_URI} string, _block bigint, _shift bigint, _prefix string"
+    known = F.broadcast(rows.sparkSession.createDataFrame(starts, schema))
+    number = F.concat("_prefix", (F.col("_place") + F.col("_shift")).cast("string"))
+    numbered = placed.join(known, [INPUT_URI, "_block"]).withColumn("image_id", number)
+    return numbered.select(*rows.columns)
 
 
 def _input_uri() -> Column:
@@ -149,11 +223,22 @@ def _check_mapped(columns: Names, header: Sequence[str], uri: str, key: str) -> 
         if theirs in header:
             raise InputError(f"{key}.columns.{ours}: column {theirs!r} occurs {header.count(theirs)} times", where=uri)
         near = ", ".join(repr(name) for name in nearest(theirs, header))
+        hint = f"nearest: {near}" if near else f"its columns: {', '.join(header)[:500]}"
         raise InputError(
-            f"{key}.columns.{ours}: there is no column {theirs!r}",
-            where=uri,
-            hint=f"nearest: {near}" if near else f"its columns: {', '.join(header)[:500]}",
+            f"{key}.columns.{ours}: there is no column {theirs!r}", where=uri, hint=_cause(header, key) or hint
         )
+
+
+def _cause(header: Sequence[str], key: str) -> str:
+    """Why no column may be found, where the header shows it."""
+    marks = [mark for mark in (";", "\t", "|", ",") if mark in header[0]]
+    if len(header) == 1 and marks:
+        mark = max(marks, key=header[0].count)
+        return f"the header came as one column, {header[0][:60]!r}: set {key}.delimiter: {json.dumps(mark)}"
+    if not all(name.isdigit() for name in header) and any(_NUMBER.fullmatch(name) for name in header):
+        first = ", ".join(header)[:100]
+        return f"the first line looks like data ({first}): if there is no header, set header: false, columns by number"
+    return ""
 
 
 def _difference(first: Sequence[str], other: Sequence[str]) -> str:
@@ -163,40 +248,220 @@ def _difference(first: Sequence[str], other: Sequence[str]) -> str:
     return "; ".join(parts)[:500] or "the same columns in another order"
 
 
-def csv_header(spark: SparkSession, uri: str, delimiter: str) -> list[str]:
+def csv_header(spark: SparkSession, uri: str, delimiter: str, encoding: str = "UTF-8") -> list[str]:
     """The names in a CSV file's first record. Reads at most _HEADER_BYTES of it, through its codec (.gz, .bz2)."""
-    first = next(csv.reader(io.StringIO(_head(spark, uri), newline=""), delimiter=delimiter), [])
+    text = _head(spark, uri, encoding)
+    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     names = [name.strip() for name in first]
     if not any(names):
         raise InputError("empty file: it has no header line", where=uri)
     if "\0" in "".join(names):
-        raise InputError("its header holds NUL characters", where=uri, hint="convert the file to UTF-8")
+        raise InputError(
+            "its header holds NUL characters",
+            where=uri,
+            hint="if it is UTF-16, say so: encoding: UTF-16; else it is no text",
+        )
     return names
 
 
-def _head(spark: SparkSession, uri: str) -> str:
+def _head(spark: SparkSession, uri: str, encoding: str) -> str:
     # The driver's JVM reads it: Files.read_text would fetch the whole file.
     jvm: Any = spark._jvm
-    hadoop, commons = jvm.org.apache.hadoop, jvm.org.apache.commons.io
+    with _plain_stream(spark, uri) as stream:
+        bounded = jvm.org.apache.commons.io.input.BoundedInputStream(stream, _HEADER_BYTES)
+        head = bytes(jvm.org.apache.commons.io.IOUtils.toByteArray(bounded))
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")) and not encoding.upper().startswith(("UTF-16", "UTF-32")):
+        raise InputError("the file is UTF-16", where=uri, hint="say so: encoding: UTF-16")
+    return str(jvm.java.lang.String(head, encoding)).removeprefix("\ufeff")
+
+
+@contextmanager
+def _plain_stream(spark: SparkSession, uri: str) -> Iterator[Any]:
+    """A Java stream of a file's content without its compression.
+
+    InputError if the content is not compressed as the name says, or is cut off or damaged.
+    """
+    jvm: Any = spark._jvm
     conf = spark._jsc.hadoopConfiguration()
-    path = hadoop.fs.Path(uri)
-    stream = path.getFileSystem(conf).open(path)
+    path = jvm.org.apache.hadoop.fs.Path(uri)
+    store = path.getFileSystem(conf)
+    codec = jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(conf).getCodec(path)
+    stream = store.open(path)
     try:
-        codec = hadoop.io.compress.CompressionCodecFactory(conf).getCodec(path)
-        plain = codec.createInputStream(stream) if codec is not None else stream
-        bounded = commons.input.BoundedInputStream(plain, _HEADER_BYTES)
-        return str(commons.IOUtils.toString(bounded, "UTF-8")).removeprefix("\ufeff")
+        begins = bytes(
+            jvm.org.apache.commons.io.IOUtils.toByteArray(stream, min(6, store.getFileStatus(path).getLen()))
+        )
+        stream.seek(0)
+        _check_compression(uri, begins, codec is not None)
+        yield codec.createInputStream(stream) if codec is not None else stream
+    except Py4JJavaError as error:
+        if codec is None or not _BROKEN.search(str(error)):
+            raise
+        raise InputError(
+            "the compressed file is cut off or damaged", where=uri, hint="copy it again; `gzip -t` tests it"
+        ) from None
     finally:
         stream.close()
 
 
-def _has_line_breaks_in_quotes(spark: SparkSession, paths: list[str]) -> bool:
-    """Whether some line holds an odd number of quotes, so that a record may go on in the next line.
+def _check_compression(uri: str, begins: bytes, is_decoded: bool) -> None:
+    name = uri.rpartition("/")[2]
+    content = next((kind for magic, kind in _CODECS.items() if begins.startswith(magic)), None)
+    expected = next((kind for ending, kind in _OF_NAMES.items() if name.lower().endswith(ending)), None)
+    if expected is not None and is_decoded and content != expected and begins:
+        raise InputError(f"its name says {expected}, but its content is not", where=uri, hint="rename it")
+    if content is not None and not is_decoded:
+        ending = next((ending for ending, kind in _OF_NAMES.items() if kind == content), None)
+        hint = f"rename it to {name}{ending}" if ending else "unpack it, or save it as CSV"
+        hint = "set format: parquet" if content == "Parquet" else hint
+        raise InputError(f"the file is {content}, not CSV", where=uri, hint=hint)
 
-    Only then is the slower reading needed, in which one task reads a whole file.
+
+def _plain_size(spark: SparkSession, file: FileInfo) -> int:
+    """Bytes of a file without its compression. It is read whole if it has one, which finds out whether it is whole."""
+    if not file.name.lower().endswith(tuple(_OF_NAMES)):
+        return file.size
+    jvm: Any = spark._jvm
+    with _plain_stream(spark, file.uri) as stream:
+        return int(jvm.org.apache.commons.io.IOUtils.consume(stream))
+
+
+def _has_ascii_lines(spark: SparkSession, encoding: str, key: str) -> bool:
+    """Whether lines, quotes and delimiters are the bytes of ASCII: in all encodings but UTF-16, UTF-32 and EBCDIC."""
+    charsets: Any = spark._jvm.java.nio.charset.Charset  # type: ignore[union-attr]
+    try:
+        charset = charsets.forName(encoding)
+    except (Py4JJavaError, PySparkException):
+        known = [str(name) for name in charsets.availableCharsets().keySet()]
+        near = nearest(encoding, known)
+        raise ConfigError(
+            f"Java knows no encoding {encoding!r}",
+            where=f"{key}.encoding",
+            hint=f"nearest: {', '.join(near)}" if near else "e.g. UTF-8, windows-1252, ISO-8859-1, UTF-16",
+        ) from None
+    sample = 'a0;,\t"\r\n'
+    encoded = charset.encode(sample)
+    return bytes(encoded.array())[: encoded.limit()] == sample.encode("ascii")
+
+
+def _survey(
+    spark: SparkSession, files: Sequence[FileInfo], sizes: Sequence[int], delimiter: str, encoding: str, key: str
+) -> bool:
+    """One pass over all lines: whether some line holds an odd number of quotes, so that a record may go on in the next.
+
+    Only then is the slower reading needed, in which one task reads a whole file. InputError names the first file with
+    bytes that are not of the encoding, with a line longer than _LONGEST_LINE or of more than _MOST_FIELDS fields.
     """
-    quotes = F.length("value") - F.length(F.replace("value", F.lit('"'), F.lit("")))
-    return not spark.read.text(paths).where(quotes % 2 == 1).isEmpty()
+    value = F.col("value")
+    long = F.octet_length(value) >= _MOST_FIELDS
+    checks = {
+        "odd": _count_of(value, '"') % 2 == 1,
+        "alien": _is_alien(value, encoding),
+        "many": F.when(long, _count_of(value, delimiter) >= _MOST_FIELDS).otherwise(False),
+    }
+    lines = _lines(spark, files)
+    facts = _refuse_long_fields(
+        lambda: (
+            lines.groupBy(F.input_file_name().alias("uri"))
+            .agg(
+                *(F.max(check).alias(name) for name, check in checks.items()),
+                F.count("*").alias("rows"),
+                F.sum(F.octet_length(value)).alias("bytes"),
+            )
+            .collect()
+        ),
+        files,
+    )
+    by_uri = {_plain_uri(unquote(row["uri"])): row for row in facts}
+    for file, size in zip(files, sizes, strict=True):
+        row = by_uri.get(_plain_uri(file.uri))
+        if row is None:
+            rows, skipped = 0, size - 3
+        else:
+            rows, skipped = row["rows"], size - row["bytes"] - row["rows"]
+            if row["many"]:
+                raise InputError(f"a line has more than {_MOST_FIELDS:,} fields", where=file.uri)
+            if row["alien"]:
+                raise _not_of_encoding(spark, file.uri, encoding, key)
+        # What is not in the lines: a byte for each CRLF, a mark of the byte order, and lines that were too long.
+        if skipped > rows + 4 or (skipped >= _LONGEST_LINE and _skips_lines(spark, file, size)):
+            raise _too_long(file.uri)
+    return any(row["odd"] for row in facts)
+
+
+def _lines(spark: SparkSession, files: Sequence[FileInfo], **options: str) -> DataFrame:
+    """The lines of files as they are, byte by byte; too long ones are left out (by Hadoop, which says nothing)."""
+    reader = spark.read.option("mapreduce.input.linerecordreader.line.maxlength", _LONGEST_LINE).options(**options)
+    return reader.text([literal(file.uri) for file in files])
+
+
+def _skips_lines(spark: SparkSession, file: FileInfo, size: int) -> bool:
+    """Whether lines of a file are too long, found out by counting CR as a part of lines."""
+    found = _lines(spark, [file], lineSep="\n").agg(F.count("*"), F.sum(F.octet_length("value"))).first()
+    return found is not None and size - (found[1] or 0) - found[0] >= _LONGEST_LINE
+
+
+def _count_of(text: Column, mark: str) -> Column:
+    return F.octet_length(text) - F.octet_length(F.replace(text, F.lit(mark), F.lit("")))
+
+
+def _is_alien(line: Column, encoding: str) -> Column:
+    """Whether the bytes of a line are not all of the encoding. Decoding puts U+FFFD for those that are not."""
+    decoded = F.decode(line.cast("binary"), encoding)
+    if encoding.upper().replace("_", "-") in ("UTF-8", "UTF8"):
+        return decoded != line  # U+FFFD may stand in the file itself
+    return decoded.contains("\ufffd")
+
+
+def _not_of_encoding(spark: SparkSession, uri: str, encoding: str, key: str) -> InputError:
+    # One partition, so that ids are numbers of lines. Only a file that is to be refused is read this way.
+    lines = spark.read.text(literal(uri)).coalesce(1).withColumn("line", F.monotonically_increasing_id() + 1)
+    first = lines.where(_is_alien(F.col("value"), encoding)).agg(F.min_by("line", "line"), F.min_by("value", "line"))
+    number, text = first.select(
+        F.col(first.columns[0]), F.decode(F.col(first.columns[1]).cast("binary"), encoding)
+    ).collect()[0]
+    return InputError(
+        f"line {number} holds bytes that are not {encoding}: {text[:60]!r}",
+        where=uri,
+        hint=f"name the encoding, e.g. {key}.encoding: windows-1252, or convert the file to UTF-8",
+    )
+
+
+def _refuse_replaced(frame: DataFrame, encoding: str, key: str) -> None:
+    """InputError if a field holds U+FFFD, which stands for bytes that are not of the encoding."""
+    fields = F.concat_ws(" ", *(name for name in frame.columns))
+    first = frame.where(fields.contains("\ufffd")).select(F.substring(fields, 1, 60), _input_uri()).first()
+    if first is not None:
+        raise InputError(
+            f"a row holds characters that are not {encoding}: {first[0]!r}",
+            where=first[1],
+            hint=f"check {key}.encoding",
+        )
+
+
+def _refuse_long_fields(read: Callable[[], T], files: Sequence[FileInfo]) -> T:
+    """The result of `read`; InputError if Spark's reader finds a field longer than it may hold."""
+    try:
+        return read()
+    except (Py4JJavaError, PySparkException) as error:
+        text = str(error)
+        if not _TOO_LONG.search(text):
+            raise
+        named = re.search(r"[Ee]rror while reading file ([^\s]+?)\.?\s", text)
+        raise _too_long(_plain_uri(unquote(named[1])) if named else ", ".join(file.uri for file in files[:3])) from None
+
+
+def _too_long(uri: str) -> InputError:
+    return InputError(
+        f"a line or field is longer than {_LONGEST_LINE >> 20} MiB",
+        where=uri,
+        hint="close the quote that takes all that follows; a line ends by LF, CRLF or CR",
+    )
+
+
+def _plain_uri(uri: str) -> str:
+    """Spark and Hadoop write one local path with one slash or three."""
+    return re.sub(r"^file:/+", "file:/", uri)
 
 
 def _refuse_swallowed_rows(frame: DataFrame, header: list[str], mapped: dict[str, str], delimiter: str) -> None:
@@ -228,15 +493,38 @@ def _refuse_swallowed_rows(frame: DataFrame, header: list[str], mapped: dict[str
         )
 
 
-def _parquet_schema(spark: SparkSession, uri: str) -> StructType:
+def _parquet_schema(spark: SparkSession, uri: str, wanted: Iterable[str]) -> tuple[list[str], StructType, set[str]]:
+    """Names of all columns, types of the wanted ones that are there, and which of those are times in nanoseconds.
+
+    From the file's footer: of columns that nobody wants, a type that Spark cannot read must not matter.
+    """
+    jvm: Any = spark._jvm
+    parquet = jvm.org.apache.parquet
+    path = jvm.org.apache.hadoop.fs.Path(uri)
     try:
-        return spark.read.parquet(literal(uri)).schema
-    except AnalysisException as error:
-        raise InputError(f"unreadable as Parquet: {str(error)[:300]}", where=uri) from error
+        reader = parquet.hadoop.ParquetFileReader.open(
+            parquet.hadoop.util.HadoopInputFile.fromPath(path, spark._jsc.hadoopConfiguration())
+        )
     except Py4JJavaError as error:
         if "is not a Parquet file" not in str(error):
             raise  # the store's own failures are told apart elsewhere
         raise InputError("not a Parquet file, or cut off before its end", where=uri) from None
+    try:
+        fields = list(reader.getFooter().getFileMetaData().getSchema().getFields())
+    finally:
+        reader.close()
+    by_name = {str(field.getName()): field for field in fields}
+    mapped = [by_name[name] for name in dict.fromkeys(wanted) if name in by_name]
+    conf = spark._jsparkSession.sessionState().conf()
+    converter = jvm.org.apache.spark.sql.execution.datasources.parquet.ParquetToSparkSchemaConverter(conf)
+    try:
+        converted = converter.convert(parquet.schema.MessageType("wanted", mapped))
+    except AnalysisException as error:
+        raise InputError(f"a type that cannot be read: {str(error)[:300]}", where=uri) from error
+    nanoseconds = {
+        str(field.getName()) for field in mapped if "TIMESTAMP(NANOS" in str(field.getLogicalTypeAnnotation())
+    }
+    return [str(field.getName()) for field in fields], StructType.fromJson(json.loads(converted.json())), nanoseconds
 
 
 def _check_type(ours: str, theirs: str, kind: DataType, uri: str, key: str) -> None:
@@ -257,8 +545,11 @@ def _has_fraction(kind: DataType) -> bool:
     return isinstance(kind, DecimalType) and kind.scale > 0
 
 
-def _as_text(ours: str, theirs: str, kind: DataType) -> Column:
-    column = F.col("`" + theirs.replace("`", "``") + "`")
-    if ours == "captured_at" and isinstance(kind, FloatType | DoubleType):
+def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Column:
+    name = "`" + theirs.replace("`", "``") + "`"
+    column = F.col(name)
+    if is_nanoseconds:
+        column = F.expr(f"timestamp_micros({name} div 1000)")
+    elif ours == "captured_at" and isinstance(kind, FloatType | DoubleType):
         column = column.cast("decimal(20,3)")  # a double's text is 1.43E12, which is no epoch to read
     return column.cast("string")

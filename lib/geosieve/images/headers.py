@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from PIL import ExifTags, Image
 
-from geosieve.images.exif import Tags, capture_time, position
+from geosieve.images import xmp
+from geosieve.images.exif import DATE_TIME_ORIGINAL, LAT, LON, Tags, capture_time, datum, is_no_date, position
 
 MAX_PIXELS = 200_000_000
 """More are refused as `too_large`. The largest sensors of telephones have 199.8 million."""
@@ -24,7 +25,7 @@ Image.init()  # registers the formats that Pillow would else load on demand, and
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP")  # an MPO is opened as a JPEG
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF", b"GIF8", b"BM")
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
-_IMAGE_WIDTH, _IMAGE_LENGTH = 256, 257
+_IMAGE_WIDTH, _IMAGE_LENGTH, _XMP = 256, 257, 700
 # Pillow tells of damaged EXIF by Python warnings with these words.
 _DAMAGE = ("corrupt", "truncated", "larger than file")
 
@@ -33,7 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Size in pixels after orientation, orientation (1-8), position in degrees, UTC time, (code, message) doubts."""
+    """Size in pixels after orientation, orientation (1-8), position in degrees, UTC time, (code, message) doubts, and
+    what of it has a word for nothing.
+    """
 
     width: int
     height: int
@@ -42,6 +45,7 @@ class ImageHeader:
     lon: float | None
     captured_at: datetime | None
     warnings: tuple[tuple[str, str], ...]
+    words_for_nothing: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,9 @@ class _Tags:
 def read_header(content: bytes) -> ImageHeader | Refusal:
     """What the header of an image file says. Never raises, whatever the bytes are.
 
-    Warnings: `broken_exif` (a part of it cannot be read), `bad_gps` (no usable position), `no_position`, and those of
-    `capture_time`. A PNG's EXIF is found only before its pixels.
+    Warnings: `broken_exif` (a part of it cannot be read), `bad_gps` (no usable position), `no_position`,
+    `other_datum` (the position was transformed to WGS-84), and those of `capture_time`. A position comes from EXIF, or
+    from XMP where EXIF has none. A PNG's EXIF and XMP are found only before its pixels.
     """
     if not content:
         return Refusal("empty_file", "the file has 0 bytes")
@@ -88,31 +93,45 @@ def _header(size: tuple[int, int], tags: _Tags, faults: tuple[str, ...]) -> Imag
     lat, lon = None, None
     try:
         lat, lon = position(tags.gps) or (None, None)
+        name = datum(tags.gps)
         if lat is None:
-            doubts.append(("no_position", "the file holds no position"))
+            doubts.append(("no_position", "the file holds no position, in EXIF or in XMP"))
+        elif name is not None:
+            doubts.append(("other_datum", f"the position is given in {name[:40]}; it was transformed to WGS-84"))
     except ValueError as fault:
         doubts.append(("bad_gps", str(fault)))
     captured_at, code, message = capture_time(tags.exif, tags.gps)
     if code is not None:
         doubts.append((code, message))
-    return ImageHeader(width, height, orientation, lat, lon, captured_at, tuple(doubts))
+    nothing = ("captured_at",) if captured_at is None and is_no_date(tags.exif.get(DATE_TIME_ORIGINAL)) else ()
+    return ImageHeader(width, height, orientation, lat, lon, captured_at, tuple(doubts), nothing)
 
 
 def _read_tags(image: Image.Image) -> _Tags:
     # Not image.getexif(): for a PNG without EXIF before its pixels, that decodes all of them.
     main = _attempt(lambda: Image.Image.getexif(image))
     if isinstance(main, Exception):
-        return _Tags(None, {}, {}, (_name(main),))
+        return _Tags(None, {}, xmp.gps_tags(_xmp(image)), (_name(main),))
     orientation = _attempt(lambda: main.get(ExifTags.Base.Orientation))
     # Only these two are followed, one step deep: an IFD that points to itself leads nowhere.
     exif = _attempt(lambda: dict(main.get_ifd(ExifTags.IFD.Exif)))
     gps = _attempt(lambda: dict(main.get_ifd(ExifTags.IFD.GPSInfo)))
+    gps_tags = {} if isinstance(gps, Exception) else gps
+    if LAT not in gps_tags and LON not in gps_tags:
+        gps_tags = {**gps_tags, **xmp.gps_tags(_xmp(image))}
     return _Tags(
         orientation,  # checked by its reader
         {} if isinstance(exif, Exception) else exif,
-        {} if isinstance(gps, Exception) else gps,
+        gps_tags,
         tuple(_name(found) for found in (orientation, exif, gps) if isinstance(found, Exception)),
     )
+
+
+def _xmp(image: Image.Image) -> bytes:
+    """The XMP packet as Pillow found it when it opened the file; empty if there is none."""
+    tags = getattr(image, "tag_v2", {})  # of a TIFF
+    packet = _attempt(lambda: tags.get(_XMP) or image.info.get("xmp") or image.info.get("XML:com.adobe.xmp"))
+    return packet.encode() if isinstance(packet, str) else packet if isinstance(packet, bytes) else b""
 
 
 def _size(image: Image.Image) -> tuple[int, int]:

@@ -12,7 +12,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from geosieve.images import photos, row_checks
-from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet
+from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet, with_row_numbers
+from geosieve.images.nothing import NOTHING
+from geosieve.images.row_checks import OPTIONAL
 from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.job import Context
@@ -84,8 +86,10 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
             report.rows_out = publication.write(IMAGES, _images(settled))
     with report.stage("commit"):
         report.rejected = _totals(outcomes)
+        _warn_of_repeats(ctx)
         report.details["inputs"] = opened.found
         report.details["warnings"] = _warnings(publication.written(IMAGES))
+        report.details[NOTHING] = _words_for_nothing(outcomes)
         report.details["examples"] = {row.error_class: row.example for row in outcomes if row.error_class}
         publication.commit(report.rows_in, report.to_json(status="done"))
 
@@ -95,15 +99,17 @@ def _open(ctx: Context[IngestConfig]) -> _Opened:
     if isinstance(source, PhotoSource):
         folder = photos.photo_folder(spark, source.uri)
         listing = photos.list_photos(spark, folder)
-        found = {"files": len(listing), "bytes": sum(file.size for file in listing), "folder": folder}
-        return _Opened(lambda: len(listing), photos.read_photos(spark, folder, listing), photos.STAGE, found)
+        found = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
+        return _Opened(lambda: listing.files, photos.read_photos(spark, listing), photos.STAGE, found)
     files = find_files(spark, source.uri)
     if isinstance(source, CsvSource):
-        raw = open_csv(spark, source.columns, source.delimiter, files)
+        raw = open_csv(spark, source.columns, source.delimiter, files, header=source.header, encoding=source.encoding)
     else:
         raw = open_parquet(spark, source.columns, files)
+    if source.columns.image_id is None:
+        raw = with_row_numbers(raw, files)
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
-    return _Opened(raw.count, row_checks.check_rows(raw), row_checks.STAGE, found)
+    return _Opened(raw.count, row_checks.check_rows(raw, source.longitudes == "0..360"), row_checks.STAGE, found)
 
 
 def _images(checked: DataFrame) -> DataFrame:
@@ -111,23 +117,33 @@ def _images(checked: DataFrame) -> DataFrame:
 
 
 def _outcomes(checked: DataFrame) -> list[Any]:
-    """Per input file and error class: rows, an example message, and the counts that tell swapped columns."""
+    """Per input file and error class: rows, an example message, and the counts that tell other coordinates."""
     return (
         checked.groupBy("input_uri", "error_class")
         .agg(
             F.count("*").alias("rows"),
             F.min("message").alias("example"),
-            *map(F.expr, row_checks.SWAP_COUNTS),
+            *map(F.expr, row_checks.COORDINATE_COUNTS),
+            *(F.count(F.when(F.array_contains(NOTHING, name), 1)).alias(f"{NOTHING}_{name}") for name in OPTIONAL),
         )
         .collect()
     )
 
 
+def _warn_of_repeats(ctx: Context[IngestConfig]) -> None:
+    source, repeats = ctx.config.source, ctx.report.rejected.get("duplicate_id", 0)
+    if repeats * 2 > ctx.report.rows_in and not isinstance(source, PhotoSource):
+        ctx.report.warn(
+            f"{repeats} of {ctx.report.rows_in} rows repeat the id of another: is {source.columns.image_id!r} the "
+            "column of the image's id? With source.columns.image_id: null, row numbers are the ids"
+        )
+
+
 def _refuse_unusable(config: IngestConfig, outcomes: list[Any]) -> None:
-    names = config.source.columns if not isinstance(config.source, PhotoSource) else None
-    row_checks.refuse_swapped(
-        outcomes, f"swap source.columns.lat and .lon, now {names.lat!r} and {names.lon!r}" if names else ""
-    )
+    if not isinstance(config.source, PhotoSource):
+        names = config.source.columns
+        swap_hint = f"swap source.columns.lat and .lon, now {names.lat!r} and {names.lon!r}"
+        row_checks.refuse_other_coordinates(outcomes, swap_hint, "set source.longitudes: 0..360")
     if all(row.error_class for row in outcomes):
         counts = ", ".join(f"{name} {rows}" for name, rows in sorted(_totals(outcomes).items()))
         raise InputError(
@@ -141,6 +157,12 @@ def _totals(outcomes: list[Any]) -> dict[str, int]:
         if row.error_class is not None:
             totals[row.error_class] = totals.get(row.error_class, 0) + row.rows
     return totals
+
+
+def _words_for_nothing(outcomes: list[Any]) -> dict[str, int]:
+    """How many rows hold a word for nothing, by column."""
+    counts = {name: sum(row[f"{NOTHING}_{name}"] for row in outcomes) for name in OPTIONAL}
+    return {name: count for name, count in counts.items() if count}
 
 
 def _warnings(images: DataFrame) -> dict[str, int]:

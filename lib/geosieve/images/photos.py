@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StringType, StructField, StructType
+from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
 from geosieve.images.headers import EXTENSIONS, Refusal, read_header
+from geosieve.images.nothing import NOTHING
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.tables.schemas import IMAGES
@@ -24,9 +28,21 @@ STAGE = "read_headers"
 MAX_BYTES = 128 << 20
 """Larger files are refused as `too_large`: workers hold whole files, _FILES_PER_BATCH at once."""
 
+_FOLDERS_AT_ONCE = 8  # requests to the store in flight while a folder is listed
+
 # The default of 10,000 would gather gigabytes of photos; 8 are as fast as 64 for files of a megabyte.
 _FILES_PER_BATCH = 8
 _BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
+
+_BAD_NAME = "bad_name"
+_MESSAGES = {
+    "empty_file": "the file has 0 bytes",
+    "not_an_image": f"its name ends in none of {', '.join(EXTENSIONS)}",
+    "too_large": f"the file has more than {MAX_BYTES:,} bytes",
+    _BAD_NAME: "Spark does not read local files with a colon in their names; rename it",
+    "hidden_name": "Spark does not read files or folders named _…; rename it",
+}
+"""Why a file is refused before it is read, by error class."""
 
 _SCHEMA = StructType(
     [
@@ -34,46 +50,73 @@ _SCHEMA = StructType(
         StructField("error_class", StringType()),
         StructField("message", StringType()),
         StructField("input_uri", StringType()),
+        StructField(NOTHING, ArrayType(StringType())),
     ]
 )
 
 
 def photo_folder(spark: SparkSession, uri: str) -> str:
     """The folder's full URI. InputError unless `uri` is one folder."""
-    entries = Files(spark).glob(uri)
+    entries = Files(spark).named(uri)
     if len(entries) != 1 or not entries[0].is_folder:
         found = "no such folder" if not entries else "photos need one folder"
         raise InputError(found, where=uri, hint="check source.uri")
     return entries[0].uri
 
 
-def list_photos(spark: SparkSession, folder: str) -> list[FileInfo]:
+@dataclass(frozen=True)
+class Listing:
+    """A folder's files that become rows: how many, their bytes, and those refused unread: (URI, error class).
+
+    Nothing is held of the others: the driver's memory must not grow with the photos.
+    """
+
+    folder: str
+    files: int
+    bytes: int
+    refused: list[tuple[str, str]]
+
+
+def list_photos(spark: SparkSession, folder: str) -> Listing:
     """Every file below `folder` that becomes a row.
 
     Left out are names that start with `.`, and, of those that start with `_`, all that are no images by their names.
     """
+    files, size, refused = 0, 0, []
+    for entry in _walk(spark, folder):
+        files, size = files + 1, size + entry.size
+        why = _unreadable(folder, entry)
+        if why is not None:
+            refused.append((entry.uri, why))
+    return Listing(folder, files, size, refused)
+
+
+def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
     # By ourselves: Spark's listing leaves out empty files and, unseen, Canon's `_MG_0001.JPG`.
-    files, pending, found = Files(spark), [folder], []
-    while pending:
-        for entry in files.list(pending.pop()):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_folder:
-                pending.append(entry.uri)
-            elif _is_image(entry.name) or not _hidden(folder, entry.uri):
-                found.append(entry)
-    return found
+    files, pending = Files(spark), [folder]
+    with ThreadPoolExecutor(_FOLDERS_AT_ONCE) as pool:
+        while pending:
+            batch = pending[-_FOLDERS_AT_ONCE:]
+            del pending[-_FOLDERS_AT_ONCE:]
+            for entry in chain.from_iterable(pool.map(files.list, batch)):
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_folder:
+                    pending.append(entry.uri)
+                elif _is_image(entry.name) or not _hidden(folder, entry.uri):
+                    yield entry
 
 
-def read_photos(spark: SparkSession, folder: str, listing: Sequence[FileInfo]) -> DataFrame:
-    """The columns of `images` plus `error_class`, `message` and `input_uri`, one row a file of `listing`.
+def read_photos(spark: SparkSession, listing: Listing) -> DataFrame:
+    """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row a file of `listing`.
 
-    The id is the path below `folder`. Of files that are no images by their names, or too large, no byte is read.
+    The id is the path below the folder. Of files that are no images by their names, or too large, no byte is read.
     """
-    reasons = [(file.uri, _unreadable(folder, file)) for file in listing]
-    # One path, unless a name would end the reader: then all others are named.
-    named = any(why is not None and why.error_class == "bad_name" for _, why in reasons)
-    paths = [literal(uri) for uri, why in reasons if why is None] if named else [literal(folder)]
+    folder = listing.folder
+    paths = [literal(folder)]
+    if any(error_class == _BAD_NAME for _, error_class in listing.refused):
+        # Such a name would end the reader: all others are named.
+        paths = [literal(entry.uri) for entry in _walk(spark, folder) if _unreadable(folder, entry) is None]
     wanted = "{" + ",".join("".join(f"[{c}{c.upper()}]" for c in name) for name in EXTENSIONS) + "}"
     contents = (
         spark.read.format("binaryFile")
@@ -91,9 +134,24 @@ def read_photos(spark: SparkSession, folder: str, listing: Sequence[FileInfo]) -
             rows = [_parse(folder, path.as_py(), content.as_py()) for path, content in files]
             yield pa.RecordBatch.from_pylist(rows, schema=schema)
 
-    parsed = contents.mapInArrow(parse, _SCHEMA)
-    refused = [tuple(_refused(folder, uri, why).values()) for uri, why in reasons if why is not None]
-    return parsed.unionByName(spark.createDataFrame(refused, _SCHEMA))
+    return contents.mapInArrow(parse, _SCHEMA).unionByName(_refused_rows(spark, listing))
+
+
+def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
+    refused = pd.DataFrame(listing.refused, columns=["uri", "error_class"], dtype="object")
+    rows = spark.createDataFrame(refused, "uri string, error_class string")
+    messages = F.create_map(*(F.lit(text) for pair in _MESSAGES.items() for text in pair))
+    values = {
+        "image_id": F.expr(f"substring(uri, {len(listing.folder) + 2})"),
+        "uri": F.col("uri"),
+        "warnings": F.array(),
+        "error_class": F.col("error_class"),
+        "message": messages[F.col("error_class")],
+        "input_uri": F.col("uri"),
+        NOTHING: F.array(),
+    }
+    nothing = F.lit(None)
+    return rows.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in _SCHEMA))
 
 
 @contextmanager
@@ -116,34 +174,36 @@ def _hidden(folder: str, uri: str) -> bool:
     return any(part.startswith("_") and "=" not in part for part in uri[len(folder) + 1 :].split("/"))
 
 
-def _unreadable(folder: str, file: FileInfo) -> Refusal | None:
-    """Why a file is refused before it is read; None for those that are read."""
+def _unreadable(folder: str, file: FileInfo) -> str | None:
+    """The error class of a file that is refused before it is read; None for those that are read."""
     if file.size == 0:
-        return Refusal("empty_file", "the file has 0 bytes")
+        return "empty_file"
     if not _is_image(file.name):
-        return Refusal("not_an_image", f"its name ends in none of {', '.join(EXTENSIONS)}")
+        return "not_an_image"
     if file.size > MAX_BYTES:
-        return Refusal("too_large", f"the file has more than {MAX_BYTES:,} bytes")
+        return "too_large"
     if ":" in file.uri[len(folder) :] and file.uri.startswith("file:"):
-        return Refusal("bad_name", "Spark does not read local files with a colon in their names; rename it")
-    if _hidden(folder, file.uri):
-        return Refusal("hidden_name", "Spark does not read files or folders named _…; rename it")
-    return None
+        return _BAD_NAME
+    return "hidden_name" if _hidden(folder, file.uri) else None
 
 
 def _row(folder: str, path: str, **values: Any) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
-    return {**row, "image_id": path[len(folder) + 1 :], "uri": path, "input_uri": path, "warnings": [], **values}
-
-
-def _refused(folder: str, path: str, why: Refusal) -> dict[str, Any]:
-    return _row(folder, path, error_class=why.error_class, message=why.message)
+    return {
+        **row,
+        "image_id": path[len(folder) + 1 :],
+        "uri": path,
+        "input_uri": path,
+        "warnings": [],
+        NOTHING: [],
+        **values,
+    }
 
 
 def _parse(folder: str, path: str, content: bytes) -> dict[str, Any]:
     header = read_header(content)
     if isinstance(header, Refusal):
-        return _refused(folder, path, header)
+        return _row(folder, path, error_class=header.error_class, message=header.message)
     values = {field.name: getattr(header, field.name) for field in fields(header)}
     values["warnings"] = [{"code": code, "message": message} for code, message in header.warnings]
     return _row(folder, path, content_sha256=hashlib.sha256(content).hexdigest(), **values)

@@ -6,7 +6,7 @@ A row that cannot be used gets an `error_class`; one that is usable with a doubt
 |---|---|
 | malformed_row | has not the fields of the header |
 | missing_id | has no id |
-| missing_position | has no latitude or no longitude (empty, NaN, null, none, NA) |
+| missing_position | has no latitude or no longitude (empty, or a word for nothing) |
 | decimal_comma | writes numbers as 48,85 |
 | not_a_number | has a latitude or longitude that is no decimal number |
 | lat_out_of_range | has a latitude outside of [-90, 90] |
@@ -15,6 +15,10 @@ A row that cannot be used gets an `error_class`; one that is usable with a doubt
 | duplicate_id | has the id of another accepted row |
 
 Warnings: `bad_time` and `bad_size` (the value is not usable and becomes null).
+
+Writers put words where nothing is known: `nan`, `\\N`, `None`. One vocabulary, WORDS_FOR_NOTHING, holds for every
+column but the id. Taken for an author, such a word makes one person of thousands of strangers, whose images move as
+one. An id must be there and is compared with nothing but ids: `none` is one like any other.
 """
 
 from __future__ import annotations
@@ -24,52 +28,80 @@ from collections.abc import Iterable
 from pyspark.sql import Column, DataFrame, Row, Window
 from pyspark.sql import functions as F
 
-from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED
+from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED, TEXT_COLUMNS
+from geosieve.images.nothing import NO_DATE, NOTHING, WORDS_FOR_NOTHING
 from geosieve.runtime.errors import InputError
 from geosieve.tables.schemas import IMAGES
 
 STAGE = "check_rows"
 
-_SWAPPED = {
+OPTIONAL = tuple(name for name in TEXT_COLUMNS if name not in ("image_id", "lat", "lon"))
+"""Columns of a list that may hold nothing."""
+
+_FAR = 100_000  # a larger number may be of another unit than degrees, and is no -9999 for nothing
+_WEB_MERCATOR_M = 20_048_966.2  # its largest coordinate, of latitude 85.06
+_COUNTED = {
     "numeric": "lat IS NOT NULL AND lon IS NOT NULL",
     "lat_like_lon": "abs(lat) > 90 AND abs(lat) <= 180 AND abs(lon) <= 90",
     "lon_beyond_90": "abs(lon) > 90",
+    "lon_beyond_180": "abs(lat) <= 90 AND lon > 180 AND lon <= 360",
+    "lon_negative": "lon < 0",
+    "far": f"abs(lat) > {_FAR} OR abs(lon) > {_FAR}",
+    "fractions": "lat % 1 != 0 OR lon % 1 != 0",
 }
-SWAP_COUNTS = [f"count_if({condition}) AS {name}" for name, condition in _SWAPPED.items()]
-"""Aggregates of parsed positions, as SQL, that tell swapped columns: see `refuse_swapped`."""
+COORDINATE_COUNTS = [
+    *(f"count_if({condition}) AS {name}" for name, condition in _COUNTED.items()),
+    "max(greatest(abs(lat), abs(lon))) AS largest",
+]
+"""Aggregates of parsed positions, as SQL, that tell other coordinates: see `refuse_other_coordinates`."""
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _DECIMAL_COMMA = r"^[+-]?[0-9]+,[0-9]+$"
-_UNKNOWN = ("nan", "null", "none", "na", "n/a")
 
-# An epoch of 9 or 10 digits counts seconds (1973 to 2286), one of 12 or 13 milliseconds (the same years).
+# An epoch of 9 or 10 digits counts seconds (1973 to 2286); 3, 6 or 9 digits more make milli-, micro- or nanoseconds.
 # A fraction is allowed: pandas writes an integer column with gaps as 1430000000000.0.
 _EPOCH_S, _EPOCH_MS = r"^[0-9]{9,10}(\.[0-9]*)?$", r"^[0-9]{12,13}(\.[0-9]*)?$"
+_EPOCH_US, _EPOCH_NS = r"^[0-9]{15,16}(\.[0-9]*)?$", r"^[0-9]{18,19}(\.[0-9]*)?$"
 _ISO = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T].*)?$"
 # The first photograph is of 1826. Years before 1582 would moreover stop Spark's Parquet writer.
 _YEARS = (1826, 2099)
+
+_NO_DEGREES = "not degrees; metres of a projection, or degrees times 10,000,000 (E7)?"
 
 _SHOWN = 60  # characters of a bad value in a message
 _LONGEST_MESSAGE = 500
 
 
-def check_rows(rows: DataFrame) -> DataFrame:
-    """The columns of `images` plus `error_class`, `message` (both null for a good row) and `input_uri`.
+def check_rows(rows: DataFrame, eastward: bool = False) -> DataFrame:
+    """The columns of `images` plus `error_class`, `message` (both null for a good row), `input_uri` and NOTHING.
 
     `rows`: TEXT_COLUMNS, MALFORMED and INPUT_URI as text. `lat` and `lon` hold the parsed numbers also in refused
-    rows. Repeated ids are another step: `repeated_ids` and `refuse_repeats`.
+    rows. `eastward`: longitudes are counted from 0 to 360. Repeated ids are another step: `repeated_ids` and
+    `refuse_repeats`.
     """
-    return _typed(parse_positions(rows))
+    return _typed(_without_words(parse_positions(rows, eastward)))
 
 
-def parse_positions(rows: DataFrame) -> DataFrame:
-    """`rows` with tidied texts, `lat` and `lon` as numbers, and `error`: struct(error_class, message), null if good."""
+def is_word_for_nothing(text: Column) -> Column:
+    """Whether a tidied text is one of WORDS_FOR_NOTHING; false for null."""
+    return F.coalesce(F.lower(text).isin(*WORDS_FOR_NOTHING), F.lit(False))
+
+
+def parse_positions(rows: DataFrame, eastward: bool = False) -> DataFrame:
+    """`rows` with tidied texts, `lat` and `lon` as numbers, and `error`: struct(error_class, message), null if good.
+
+    `rows` have image_id, lat, lon, MALFORMED, INPUT_URI and any other columns of text.
+    """
     texts = [name for name in rows.columns if name not in (MALFORMED, INPUT_URI)]
     tidy = rows.select(*(_tidy(F.col(name)).alias(name) for name in texts), MALFORMED, INPUT_URI)
     parsed = tidy.withColumns({"lat_text": F.col("lat"), "lon_text": F.col("lon")}).withColumns(
         {"lat": _number("lat"), "lon": _number("lon")}
     )
-    return parsed.withColumn("error", _error())
+    checked = parsed.withColumn("error", _error(eastward))
+    if eastward:
+        wrapped = F.when(F.col("lon") > 180, F.col("lon") - 360).otherwise(F.col("lon"))
+        checked = checked.withColumn("lon", F.when(F.col("error").isNull(), wrapped).otherwise(F.col("lon")))
+    return checked
 
 
 def rejects(checked: DataFrame, stage: str) -> DataFrame:
@@ -88,23 +120,45 @@ def repeated_ids(checked: DataFrame) -> DataFrame:
     return checked.where("error_class IS NULL").groupBy("image_id").count().where("count > 1").select("image_id")
 
 
-def refuse_swapped(outcomes: Iterable[Row], hint: str) -> None:
-    """InputError if latitudes and longitudes of a file are swapped.
+def refuse_other_coordinates(outcomes: Iterable[Row], swap_hint: str, eastward_hint: str) -> None:
+    """InputError if a file's numbers are plainly not latitudes and longitudes of -180 to 180 degrees, in this order.
 
-    `outcomes`: rows with `input_uri` and SWAP_COUNTS. `hint` tells what to change.
+    `outcomes`: rows with `input_uri` and COORDINATE_COUNTS. The hints tell what to do about swapped columns and about
+    longitudes of 0 to 360.
     """
     by_uri: dict[str, list[Row]] = {}
     for row in outcomes:
         by_uri.setdefault(row["input_uri"], []).append(row)
     for uri, mine in sorted(by_uri.items()):
-        numeric, suspect = sum(row["numeric"] for row in mine), sum(row["lat_like_lon"] for row in mine)
+        n = {name: sum(row[name] for row in mine) for name in _COUNTED}
+        numeric, suspect, far, beyond = n["numeric"], n["lat_like_lon"], n["far"], n["lon_beyond_180"]
+        if far and far * 2 >= numeric:
+            largest = max(row["largest"] for row in mine if row["largest"] is not None)
+            unit, hint = _other_unit(largest, n["fractions"] * 2 > numeric)
+            raise InputError(f"{far} of {numeric} positions are {unit}: up to {largest:,.15g}", where=uri, hint=hint)
         # A latitude never exceeds 90, so a swapped file has no "longitude" beyond it and many "latitudes".
-        if suspect >= 2 and suspect >= numeric / 20 and not any(row["lon_beyond_90"] for row in mine):
+        if suspect >= 2 and suspect >= numeric / 20 and not n["lon_beyond_90"]:
             raise InputError(
                 f"latitude and longitude are swapped: {suspect} of {numeric} latitudes exceed 90 and no longitude does",
                 where=uri,
-                hint=hint,
+                hint=swap_hint,
             )
+        # Where some longitudes are negative, those above 180 are mistakes of single rows.
+        if beyond >= 2 and beyond >= numeric / 20 and not n["lon_negative"]:
+            raise InputError(
+                f"longitudes of 0 to 360: {beyond} of {numeric} exceed 180 and none is negative",
+                where=uri,
+                hint=eastward_hint,
+            )
+
+
+def _other_unit(largest: float, has_fractions: bool) -> tuple[str, str]:
+    """What numbers that are no degrees may be, and what to do about them."""
+    if largest <= _WEB_MERCATOR_M:
+        return "metres of a projection, such as Web Mercator (EPSG:3857)", "transform them to EPSG:4326"
+    if largest <= 180e7 and not has_fractions:
+        return "integers of degrees times 10,000,000 (E7)", "divide them by 1e7"
+    return "no degrees", "give them in degrees, EPSG:4326"
 
 
 def refuse_repeats(checked: DataFrame, repeated: DataFrame) -> DataFrame:
@@ -134,10 +188,10 @@ def _number(name: str) -> Column:
     return F.when(F.col(name).rlike(_NUMBER), F.col(name).cast("double"))
 
 
-def _error() -> Column:
+def _error(eastward: bool) -> Column:
     """struct(error_class, message) of the first check that a row fails; null if it passes all."""
     lat, lon, lat_text, lon_text = (F.col(name) for name in ("lat", "lon", "lat_text", "lon_text"))
-    absent = [text.isNull() | F.lower(text).isin(*_UNKNOWN) for text in (lat_text, lon_text)]
+    absent = [text.isNull() | is_word_for_nothing(text) for text in (lat_text, lon_text)]
     commas = [text.rlike(_DECIMAL_COMMA) for text in (lat_text, lon_text)]
     checks = [
         (
@@ -153,17 +207,26 @@ def _error() -> Column:
         (
             F.abs(lat) > 90,
             "lat_out_of_range",
-            _quote("latitudes lie in [-90, 90]; are latitude and longitude swapped? latitude ", lat_text),
+            F.when(F.abs(lat) > _FAR, _position(f"{_NO_DEGREES}: ")).otherwise(
+                _quote("latitudes lie in [-90, 90]; are latitude and longitude swapped? latitude ", lat_text)
+            ),
         ),
-        (
-            (lon > 180) & (lon <= 360),
-            "lon_out_of_range",
-            _quote("longitudes lie in [-180, 180]; of 0..360 degrees subtract 360 above 180: longitude ", lon_text),
-        ),
-        (F.abs(lon) > 180, "lon_out_of_range", _quote("longitudes lie in [-180, 180]: longitude ", lon_text)),
+        (F.abs(lon) > _FAR, "lon_out_of_range", _position(f"{_NO_DEGREES}: ")),
+        *_longitude_checks(lon, lon_text, eastward),
         ((lat == 0) & (lon == 0), "null_island", F.lit("position (0, 0) stands for an unknown one")),
     ]
     return F.coalesce(*(F.when(fails, _fault(error_class, message)) for fails, error_class, message in checks))
+
+
+def _longitude_checks(lon: Column, text: Column, eastward: bool) -> list[tuple[Column, str, Column]]:
+    error_class = "lon_out_of_range"
+    if eastward:
+        return [((lon < 0) | (lon > 360), error_class, _quote("longitudes: 0..360, but there is longitude ", text))]
+    hint = "longitudes lie in [-180, 180]; of 0..360 degrees (source.longitudes) subtract 360 above 180: longitude "
+    return [
+        ((lon > 180) & (lon <= 360), error_class, _quote(hint, text)),
+        (F.abs(lon) > 180, error_class, _quote("longitudes lie in [-180, 180]: longitude ", text)),
+    ]
 
 
 def _fault(error_class: str, message: Column) -> Column:
@@ -176,6 +239,15 @@ def _quote(before: str, value: Column, shown: int = _SHOWN) -> Column:
 
 def _position(before: str) -> Column:
     return F.concat(_quote(before + "latitude ", F.col("lat_text")), _quote(", longitude ", F.col("lon_text")))
+
+
+def _without_words(rows: DataFrame) -> DataFrame:
+    """`rows` with null for a word for nothing in each optional column, and NOTHING."""
+    words = {name: is_word_for_nothing(F.col(name)) for name in OPTIONAL}
+    words["captured_at"] |= F.coalesce(F.col("captured_at").rlike(NO_DATE), F.lit(False))
+    nothing = F.array_compact(F.array(*(F.when(word, F.lit(name)) for name, word in words.items())))
+    cleaned = {name: F.when(~word, F.col(name)) for name, word in words.items()}
+    return rows.withColumns({**cleaned, NOTHING: nothing})
 
 
 def _typed(rows: DataFrame) -> DataFrame:
@@ -196,14 +268,17 @@ def _typed(rows: DataFrame) -> DataFrame:
         "message": F.col("error.message"),
     }
     return rows.withColumns(columns).select(
-        *(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI
+        *(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI, NOTHING
     )
 
 
 def _time(text: Column) -> Column:
+    whole = F.substring_index(text, ".", 1).cast("bigint")
     time = (
         F.when(text.rlike(_EPOCH_S), F.timestamp_seconds(text.cast("double")))
         .when(text.rlike(_EPOCH_MS), F.timestamp_seconds(text.cast("double") / 1000))
+        .when(text.rlike(_EPOCH_US), F.timestamp_micros(whole))
+        .when(text.rlike(_EPOCH_NS), F.timestamp_micros(F.floor(whole.cast("decimal(19,0)") / 1000).cast("bigint")))
         .when(text.rlike(_ISO), F.try_to_timestamp(text))
     )
     return F.when(F.year(time).between(*_YEARS), time)
@@ -215,6 +290,7 @@ def _pixels(text: Column) -> Column:
 
 
 def _doubt(parsed: Column, code: str, name: str) -> Column:
-    given = F.col(name).isNotNull() & ~F.lower(F.col(name)).isin(*_UNKNOWN)
     message = _quote(f"{name} is not usable: ", F.col(name))
-    return F.when(given & parsed.isNull(), F.struct(F.lit(code).alias("code"), message.alias("message")))
+    return F.when(
+        F.col(name).isNotNull() & parsed.isNull(), F.struct(F.lit(code).alias("code"), message.alias("message"))
+    )

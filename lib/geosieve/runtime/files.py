@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from geosieve.runtime.errors import InputError, RetryableError
 
@@ -15,12 +18,22 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-@dataclass(frozen=True)
+_URI = re.compile(r"([^:/]+):(?://([^/]*))?(.*)", re.DOTALL)  # scheme, authority, path
+_UNUSED = (  # fields of Hadoop's FileStatus
+    *("block_replication", "blocksize", "modification_time", "access_time"),
+    *("permission", "owner", "group", "symlink", "attr"),
+)
+
+
+@dataclass(frozen=True, slots=True)
 class FileInfo:
     uri: str
-    name: str
     size: int
     is_folder: bool
+
+    @property
+    def name(self) -> str:
+        return self.uri.rpartition("/")[2]
 
 
 class Files:
@@ -43,12 +56,47 @@ class Files:
         store, path = self._at(uri)
         if not store.exists(path):
             return []
-        return sorted((_info(status) for status in store.listStatus(path)), key=lambda entry: entry.name)
+        return sorted(self._infos(store.listStatus(path)), key=lambda entry: entry.name)
 
     def glob(self, pattern: str) -> Sequence[FileInfo]:
         """Entries that match a Hadoop glob, in the order of their URIs."""
         store, path = self._at(pattern)
-        return sorted((_info(s) for s in store.globStatus(path) or ()), key=lambda entry: entry.uri)
+        return sorted(self._infos(store.globStatus(path)), key=lambda entry: entry.uri)
+
+    def named(self, uri: str) -> Sequence[FileInfo]:
+        """What is there under this very name, as one entry, or else what matches it as a glob."""
+        store, path = self._at(uri)
+        if not store.exists(path):
+            return self.glob(uri)
+        status = store.getFileStatus(path)
+        return [FileInfo(str(status.getPath().toString()), int(status.getLen()), bool(status.isDirectory()))]
+
+    def _infos(self, statuses: Any) -> Sequence[FileInfo]:
+        """A Java array of FileStatus. It is fetched in one call: by getters, an entry takes a millisecond."""
+        if statuses is None:
+            return []
+        return [
+            FileInfo(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"])
+            for entry in json.loads(self._writer.writeValueAsString(statuses))
+        ]
+
+    @cached_property
+    def _writer(self) -> Any:
+        """Java's writer of an array of FileStatus as JSON, by fields: the getter of a local file's owner runs `ls`."""
+        jackson, lang = self._jvm.com.fasterxml.jackson, self._jvm.java.lang
+        status = self._jvm.org.apache.hadoop.fs.FileStatus().getClass()
+        visible, accessor = (
+            getattr(jackson.annotation, "JsonAutoDetect$Visibility"),
+            jackson.annotation.PropertyAccessor,
+        )
+        mapper = jackson.databind.ObjectMapper()
+        mapper.setVisibility(accessor.ALL, visible.NONE)
+        mapper.setVisibility(accessor.FIELD, visible.ANY)
+        # Fields of FileStatus only, whatever the store's own kind of it is.
+        mapper.configure(jackson.databind.MapperFeature.USE_STATIC_TYPING, True)
+        ignored = getattr(jackson.annotation, "JsonIgnoreProperties$Value").forIgnoredProperties(set(_UNUSED))
+        mapper.configOverride(status).setIgnorals(ignored)
+        return mapper.writerFor(lang.reflect.Array.newInstance(status, 0).getClass())
 
     def walk(self, uri: str) -> Sequence[FileInfo]:
         """Every file below a folder, in the order of their URIs. Hidden ones (`.x`, `_x`) are left out."""
@@ -107,9 +155,15 @@ def literal(uri: str) -> str:
     return re.sub(r"([\[\]{}*?\\])", r"\\\1", uri)
 
 
-def _info(status: Any) -> FileInfo:
-    path = status.getPath()
-    return FileInfo(str(path.toString()), str(path.getName()), int(status.getLen()), bool(status.isDirectory()))
+def _readable(uri: str) -> str:
+    """A java.net.URI's text as Hadoop writes a path: nothing is encoded, and an empty authority is left out."""
+    if "%" not in uri and not uri.startswith("file:"):
+        return uri
+    match = _URI.fullmatch(uri)
+    if match is None:
+        return unquote(uri)
+    scheme, authority, path = match.groups()
+    return f"{scheme}:{f'//{authority}' if authority else ''}{unquote(path)}"
 
 
 def _write(store: Any, path: Any, text: str) -> None:
