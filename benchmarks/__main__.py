@@ -21,6 +21,7 @@ NAMES = (
     "evaluate_job",
     "overlay_rank",
     "reached_memory",
+    "list_photos",
 )
 
 
