@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import shapely
+from fabricated_rasters import cataloged, write_raster
 from given_tables import GivenTables
+from rasterio.transform import from_origin
 
 from geosieve.partitions.base import parse_definition, region_table
 from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, VORONOI, Built
@@ -96,3 +99,59 @@ def test_what_was_published_is_checked_when_it_is_used() -> None:
     other = replace(published, regions=region_table(["09", "0d"], n_images=[1, 2]))
     with pytest.raises(InputError, match="the cells of partition 'x' are no longer those"):
         definition.build(GivenTables(built={"x": other}))
+
+
+class TestRasters:
+    values = np.array([[1, 2, 3, 4], [5, 6, 7, 8]], np.uint8)
+    merge = ({"name": "wood", "values": [3, 1]}, {"name": "field", "values": [2]})
+    # WGS-84 in numbers: EPSG 7030 (ellipsoid), 8901 (prime meridian); a degree is pi / 180.
+    crs = (
+        '{"datum":"worldgeodeticsystem1984","inverse_flattening":298.257223563,"method":null,"parameters":{},'
+        '"prime_meridian":0,"semi_major_m":6378137,"to_wgs84":[],"units":[0.0174532925199,0.0174532925199]}'
+    )
+
+    def of(self, path: Path, **definition: Any) -> str:
+        classes = {"kind": "classes", "collection": "c", "classes": self.merge}
+        given = GivenTables([cataloged(path)])
+        return parse_definition({"name": "p", **(definition or classes)}, "test").build(given).digest
+
+    def raster(self, path: Path, values: Any = values, x: float = 10.0, **options: Any) -> Path:
+        return write_raster(path, values, from_origin(x, 50, 0.1, 0.1), **options)
+
+    def facts(self, path: Path) -> str:
+        pixels = cataloged(path).file.content_sha256
+        size = '"size":[2,4],"transform":[0.1,0,10,0,-0.1,50]'
+        return f'[{{"crs":{self.crs},"pixels":"{pixels}",{size}}}]'
+
+    def test_classes_and_buckets(self, tmp_path: Path) -> None:
+        path = self.raster(tmp_path / "a.tif")
+        assert self.of(path) == sha(f'["classes",1,{{"map":{self.facts(path)},"values":[[1,3],[2]]}}]')
+        buckets = {"kind": "density", "collection": "c", "names": ["a", "b"], "edges": [3.5]}
+        assert self.of(path, **buckets) == sha(f'["density",1,{{"edges":[3.5],"map":{self.facts(path)}}}]')
+        nearly = {**buckets, "edges": [math.nextafter(3.5, 4)], "names": ["x", "y"], "title": "t"}
+        assert self.of(path, **nearly) == self.of(path, **buckets)
+
+    def test_how_and_where_the_pixels_are_stored_does_not_count(self, tmp_path: Path) -> None:
+        one = self.of(self.raster(tmp_path / "a.tif"))
+        (tmp_path / "elsewhere").mkdir()
+        assert self.of(self.raster(tmp_path / "elsewhere" / "b.tif", compress="lzw")) == one
+        assert self.of(self.raster(tmp_path / "tiles.tif", tiled=True, blockxsize=16, blockysize=16)) == one
+        assert self.of(self.raster(tmp_path / "x.tif", x=math.nextafter(10, 11))) == one
+        assert self.of(self.raster(tmp_path / "crs84.tif", crs="OGC:CRS84")) == one
+
+    def test_every_pixel_and_its_place_count(self, tmp_path: Path) -> None:
+        changed = self.values.copy()
+        changed[1, 2] = 9
+        every = [self.of(self.raster(tmp_path / "a.tif")), self.of(self.raster(tmp_path / "b.tif", changed))]
+        every += [self.of(self.raster(tmp_path / "c.tif", x=10.1)), self.of(self.raster(tmp_path / "d.tif", nodata=8))]
+        every += [self.of(self.raster(tmp_path / "e.tif", crs="EPSG:4258"))]
+        assert len(set(every)) == len(every)
+
+    def test_scale_and_offset_count_where_they_are_applied(self, tmp_path: Path) -> None:
+        plain, scaled = self.raster(tmp_path / "a.tif"), self.raster(tmp_path / "b.tif")
+        with rasterio.open(scaled, "r+") as raster:
+            raster.scales, raster.offsets = (0.5,), (1.0,)
+        buckets = {"kind": "density", "collection": "c", "names": ["a", "b"], "edges": [3.0]}
+        assert self.of(scaled, **buckets) != self.of(plain, **buckets)
+        assert self.of(scaled, **buckets, units="stored") == self.of(plain, **buckets)
+        assert self.of(scaled) == self.of(plain)  # classes are stored values
