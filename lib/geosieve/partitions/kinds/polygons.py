@@ -257,7 +257,8 @@ class Features:
         self.refuse(
             beyond,
             f"shapes reach beyond {furthest:.0f} degrees of longitude or 90 of latitude",
-            "cut them at the antimeridian; the order of coordinates is longitude, latitude",
+            "cut them at the antimeridian, or set edges: shortest, which takes longitudes to 360 too; the order of "
+            "coordinates is longitude, latitude",
         )
 
 
