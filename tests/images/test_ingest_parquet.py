@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import struct
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,13 @@ def test_nanoseconds_before_1970_and_1900_are_times(ingest: Ingest, tmp_path: Pa
     assert [row.captured_at.timestamp() for _, row in sorted(ingest.images().items())] == [t.timestamp() for t in known]
     code, report = ingest(path, format="parquet", columns={**COLUMNS, "captured_at": "hour"}, run_id="r2")
     assert (code, "cannot be read" in report["error"]) == (EXIT_BAD_INPUT, True)
+
+
+def test_texts_of_parquet_that_are_not_utf8_are_refused(ingest: Ingest, tmp_path: Path) -> None:
+    # Arrow's offsets 0, 3, 6 into the bytes of \u00cele and \u00c2le in Windows-1252
+    offsets, letters = pa.py_buffer(struct.pack("<3i", 0, 3, 6)), pa.py_buffer(b"\xcele\xc2le")
+    ids = pa.Array.from_buffers(pa.string(), 2, [None, offsets, letters])
+    path = save(tmp_path / "list.parquet", id=ids, latitude=[1.0, 2.0], longitude=[1.0, 2.0])
+    columns = {name: theirs for name, theirs in COLUMNS.items() if name != "captured_at"}
+    code, report = ingest(path, format="parquet", columns=columns)
+    assert (code, "'id' holds text that is not UTF-8" in report["error"]) == (EXIT_BAD_INPUT, True), report["error"]

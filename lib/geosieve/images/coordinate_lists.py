@@ -167,6 +167,7 @@ def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo],
                     hint="ingest the files as separate sources",
                 )
     frame = spark.read.schema(schema).parquet(*(literal(file.uri) for file in files))
+    _refuse_broken_texts(frame)
     texts = {
         ours: _as_text(ours, theirs, schema[theirs].dataType, theirs in nanoseconds) for ours, theirs in mapped.items()
     }
@@ -439,6 +440,26 @@ def _refuse_replaced(frame: DataFrame, encoding: str, key: str) -> None:
         )
 
 
+def _refuse_broken_texts(frame: DataFrame) -> None:
+    """InputError if a text of a Parquet file is not UTF-8, which its format demands and nobody checks."""
+    texts = [field.name for field in frame.schema if isinstance(field.dataType, StringType)]
+    alien = [_is_alien(F.col(_quoted(name)), "UTF-8") for name in texts]
+    if not alien:
+        return
+    columns = F.array_compact(F.array(*(F.when(bad, F.lit(name)) for bad, name in zip(alien, texts, strict=True))))
+    first = frame.select(columns.alias("found"), _input_uri().alias("uri")).where("size(found) > 0").first()
+    if first is not None:
+        raise InputError(
+            f"column {first['found'][0]!r} holds text that is not UTF-8",
+            where=first["uri"],
+            hint="write the file again with its texts decoded by their encoding",
+        )
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
 def _refuse_long_fields(read: Callable[[], T], files: Sequence[FileInfo]) -> T:
     """The result of `read`; InputError if Spark's reader finds a field longer than it may hold."""
     try:
@@ -546,7 +567,7 @@ def _has_fraction(kind: DataType) -> bool:
 
 
 def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Column:
-    name = "`" + theirs.replace("`", "``") + "`"
+    name = _quoted(theirs)
     column = F.col(name)
     if is_nanoseconds:
         column = F.expr(f"timestamp_micros({name} div 1000)")
