@@ -90,6 +90,7 @@ class Tables:
         ]
         boxes.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         cover = {"name": "cover", "kind": "polygons", "uri": str(boxes), "name_column": "name"}
+        cover["repeated_names"] = "merge"
         inputs = {"images": {"root": str(self.tables), **images}, "rasters": {"root": str(self.tables)}}
         assert self.run("label_attributes", {**inputs, "partitions": [cover]}, run_id=run_id) == 0
 

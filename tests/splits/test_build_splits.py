@@ -169,7 +169,7 @@ def test_every_bucket_has_the_same_number(split: Splitting, facts: pd.DataFrame,
 
 
 def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame, tmp_path: Any) -> None:
-    """The west of the Earth is two regions, both of them urban."""
+    """The west of the Earth is two polygons of one name."""
     named = [("urban", (-180, -60)), ("urban", (-60, 40)), ("crops", (40, 90)), ("trees", (90, 121))]
     cover = facts["cover"].replace({"water": "urban", "ice": "trees"})
     labelled = Tables(tmp_path)
