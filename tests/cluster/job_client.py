@@ -59,7 +59,8 @@ class JobServer:
                 **inherited,
                 "PYSPARK_SUBMIT_ARGS": " ".join([*options, "pyspark-shell"]),
                 "SPARK_HOME": str(_spark_home(folder)),
-                "PYTHONPATH": str(HERE),  # workers import held_partition
+                # Workers import held_partition.
+                "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
                 **(environment or {}),
             },
         )

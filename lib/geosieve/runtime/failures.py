@@ -104,10 +104,11 @@ def explain(failure: BaseException) -> tuple[str, int]:
         return ours[2], getattr(errors, ours[1]).exit_code
     told = _FRAMES.sub("", text)
     root = told[_root(told) :]
+    # The first exception names the place, the last one the reason.
+    said = told[:2000] if root[:1000] in told[:2000] else f"{told[:1000]} … {root[:1000]}"
     for found, code, advice in _kinds(failure, told, root):
         if found:
-            return errors.redact(f"{advice} | {root[:2000]}"), code
-    said = told[:3000] if root[:1000] in told[:3000] else f"{told[:3000]} … {root[:1000]}"
+            return errors.redact(f"{advice} | {said}"), code
     return errors.redact(f"{type(failure).__name__}: {said}"), errors.EXIT_INTERNAL
 
 
