@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import geosieve.partitions.kinds
 from geosieve.runtime.session import spark_session
@@ -23,13 +24,13 @@ JOBS = HERE.parents[1] / "jobs"
 
 
 def _die_at_mark(number: int) -> None:
-    mark, marks = Publication._mark, []
+    mark, marks = Publication._mark, list[str]()
 
-    def counted(self: Publication, name: str, uri: str) -> None:
-        marks.append(name)
+    def counted(self: Publication, uri: str, manifest: dict[str, Any]) -> None:
+        marks.append(uri)
         if len(marks) == number:
             os.kill(os.getpid(), signal.SIGKILL)
-        mark(self, name, uri)
+        mark(self, uri, manifest)
 
     Publication._mark = counted  # type: ignore[method-assign]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,29 @@ def test_deleting_takes_whole_folders_and_does_not_mind_missing_ones(files: File
     files.delete(str(tmp_path / "x"))
     files.delete(str(tmp_path / "x"))
     assert not files.exists(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    "name", ["a; isDirectory=true; length=7;", "x{path=y", "}, FileStatus{path=file:z", "two\nlines", "é 5%"]
+)
+def test_a_listing_takes_every_name_as_it_is(files: Files, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("123")
+    (tmp_path / "plain").write_text("12")
+    (tmp_path / "folder").mkdir()
+    found = {(entry.name, entry.size, entry.is_folder) for entry in files.list(str(tmp_path))}
+    assert found == {(name, 3, False), ("plain", 2, False), ("folder", 0, True)}
+    assert files.read_text(next(entry.uri for entry in files.list(str(tmp_path)) if entry.name == name)) == "123"
+
+
+def test_of_many_who_write_a_new_file_one_succeeds(files: Files, tmp_path: Path) -> None:
+    for k in range(20):
+        uri = str(tmp_path / f"folder/{k}")
+        with ThreadPoolExecutor(8) as pool:
+            won = [
+                text
+                for text, done in pool.map(lambda n, uri=uri: (f"{n}", files.create_new(uri, f"{n}")), range(8))
+                if done
+            ]
+        assert len(won) == 1
+        assert files.read_text(uri) == won[0]
+    assert len(list((tmp_path / "folder").iterdir())) == 20

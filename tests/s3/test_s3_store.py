@@ -210,7 +210,8 @@ def test_a_committed_leaf_holds_what_its_manifest_lists_and_nothing_is_left_over
         names = {key.removeprefix(f"{leaf}/") for key in store.keys(f"{leaf}/")}
         data = {name for name in names if not name.startswith("_")}
         assert data == {entry["name"] for entry in store.manifest(leaf)["files"]}
-        assert names - data <= {"_SUCCESS", "_claim", "_config.json", "_report.json"}
+        attempt = {"_attempts/000001.claim", "_attempts/000001.commit"}
+        assert names - data <= {"_SUCCESS", "_config.json", "_report.json"} | attempt
     assert not [key for key in store.keys("tables/") if "__magic" in key or "_temporary" in key]
     assert not store.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -37,10 +38,16 @@ def rejects(spark: SparkSession) -> DataFrame:
     )
 
 
-def publication(spark: SparkSession, root: Path | str, run_id: str = "r1", digest: str = DIGEST) -> Publication:
+def publication(
+    spark: SparkSession,
+    root: Path | str,
+    run_id: str = "r1",
+    digest: str = DIGEST,
+    warn: Callable[[str], None] | None = None,
+) -> Publication:
     """A publication of the two tables, not begun."""
     leaves = [Leaf(REJECTS, {"job": "measure", "part": "all"}), Leaf(MEASURED, {"source": "lab"})]
-    return Publication(spark, str(root), run_id, CONFIG, digest, leaves)
+    return Publication(spark, str(root), run_id, CONFIG, digest, leaves, warn)
 
 
 def publish(spark: SparkSession, root: Path | str, run_id: str = "r1") -> bool:

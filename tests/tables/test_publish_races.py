@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import DataFrame, SparkSession
@@ -99,9 +104,9 @@ def test_what_a_loser_writes_beside_a_committed_run_is_removed(
     assert earlier.begin()
     save = earlier._save
 
-    def overtaken(table: Table, frame: DataFrame) -> None:
+    def overtaken(table: Table, frame: DataFrame, folder: str) -> None:
         publish(spark, tmp_path)  # the later attempt does its whole work just before our files appear
-        save(table, frame)
+        save(table, frame, folder)
 
     monkeypatch.setattr(earlier, "_save", overtaken)
     with pytest.raises(RetryableError, match="another attempt"):
@@ -111,24 +116,40 @@ def test_what_a_loser_writes_beside_a_committed_run_is_removed(
     assert pq.read_table(folder, partitioning=None).num_rows == ROWS  # as SQL engines read it: every file
 
 
-def test_two_attempts_that_write_at_once_are_told_apart(
-    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attempt = publication(spark, tmp_path)
-    assert attempt.begin()
-    save = attempt._save
+def test_of_two_attempts_whose_tasks_write_at_once_one_wins(spark: SparkSession, tmp_path: Path) -> None:
+    # Spark's committers of one folder remove each other's temporary files.
+    hold, inside = tmp_path / "hold", tmp_path / "inside"
+    hold.touch()
 
-    def crowded(table: Table, frame: DataFrame) -> None:
-        save(table, frame)  # files of a slower attempt that land while we write
-        save(table, frame)
+    def waiting(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            inside.touch()
+            end = time.monotonic() + 60
+            while hold.exists() and time.monotonic() < end:
+                time.sleep(0.02)
+            yield batch
 
-    monkeypatch.setattr(attempt, "_save", crowded)
-    with pytest.raises(RetryableError, match="writing too"):
-        attempt.write(MEASURED, measured(spark))
+    frame = measured(spark).coalesce(1)
+    earlier = publication(spark, tmp_path / "tables")
+    assert earlier.begin()
+    with ThreadPoolExecutor() as pool:
+        losing = pool.submit(earlier.write, MEASURED, frame.mapInPandas(waiting, frame.schema))
+        end = time.monotonic() + 60
+        while not inside.exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        later = publication(spark, tmp_path / "tables")
+        assert later.begin()
+        assert later.write(MEASURED, frame) == ROWS
+        hold.unlink()
+        with pytest.raises(RetryableError, match="another attempt"):
+            losing.result()
+    later.write(REJECTS, rejects(spark))
+    later.commit(ROWS + REJECTED, "{}")
+    assert _rows(spark, tmp_path / "tables") == ROWS
 
 
 def test_files_that_appear_after_writing_are_not_committed(spark: SparkSession, tmp_path: Path) -> None:
-    # The last task of an attempt that lost its claim may still be moving its file into the leaf.
+    # An attempt that has lost may move its files into the leaf before it finds out.
     attempt = publication(spark, tmp_path)
     attempt.begin()
     attempt.write(MEASURED, measured(spark))
@@ -136,10 +157,8 @@ def test_files_that_appear_after_writing_are_not_committed(spark: SparkSession, 
     leaf = leaves(tmp_path)["measured"]
     stray = leaf / "part-00000-stray-c000.zstd.parquet"
     stray.write_bytes(next(leaf.glob("part-*.parquet")).read_bytes())
-    with pytest.raises(RetryableError, match="another attempt"):
-        attempt.commit(ROWS + REJECTED, "{}")
-    assert readable(spark, tmp_path) == {}
-    assert publish(spark, tmp_path)
+    attempt.commit(ROWS + REJECTED, "{}")
+    assert _rows(spark, tmp_path) == ROWS
     assert not stray.exists()
 
 
@@ -191,6 +210,52 @@ def test_a_missing_file_of_a_committed_run_stops_the_reader(spark: SparkSession,
     assert str(leaves(tmp_path)["measured"]) in caught.value.where
 
 
+@pytest.mark.parametrize("name", ["rejects", "measured"])
+@pytest.mark.parametrize("fault", ["gone", "cut short"])
+def test_a_marker_over_missing_files_is_no_commit(spark: SparkSession, tmp_path: Path, name: str, fault: str) -> None:
+    publish(spark, tmp_path)
+    file = next(leaves(tmp_path)[name].glob("part-*.parquet"))
+    if fault == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    warnings: list[str] = []
+    attempt = publication(spark, tmp_path, warn=warnings.append)
+    assert attempt.begin()
+    assert readable(spark, tmp_path) == {}
+    assert len(warnings) == 1
+    assert f"1 files (e.g. {file.name}) of {name} are missing" in warnings[0]
+    attempt.write(MEASURED, measured(spark))
+    attempt.write(REJECTS, rejects(spark))
+    attempt.commit(ROWS + REJECTED, "{}")
+    assert _rows(spark, tmp_path) == ROWS
+    assert publish(spark, tmp_path) is False
+
+
+def test_marks_are_taken_back_where_the_slot_was_closed_while_they_were_written(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On S3 a request that takes very long may close an earlier attempt's slot after its commit."""
+    earlier, later = publication(spark, tmp_path), publication(spark, tmp_path)
+    earlier.begin()
+    earlier.write(MEASURED, measured(spark))
+    earlier.write(REJECTS, rejects(spark))
+    mark = earlier._mark
+
+    def late(uri: str, manifest: Mapping[str, Any]) -> None:
+        later._attempts.take()
+        (leaves(tmp_path)["measured"] / "_attempts/000001.commit").unlink(missing_ok=True)
+        later._attempts.close_earlier()
+        mark(uri, manifest)
+
+    monkeypatch.setattr(earlier, "_mark", late)
+    with pytest.raises(RetryableError, match="another attempt"):
+        earlier.commit(ROWS + REJECTED, "{}")
+    assert readable(spark, tmp_path) == {}
+    assert publish(spark, tmp_path)
+    assert _rows(spark, tmp_path) == ROWS
+
+
 def test_a_file_that_no_manifest_lists_is_not_read(spark: SparkSession, tmp_path: Path) -> None:
     publish(spark, tmp_path)
     leaf = leaves(tmp_path)["measured"]
@@ -200,11 +265,11 @@ def test_a_file_that_no_manifest_lists_is_not_read(spark: SparkSession, tmp_path
 
 def test_runs_come_in_the_order_of_their_commits(spark: SparkSession, tmp_path: Path) -> None:
     # Run ids say nothing about time: a backfill may be named after a day long past.
-    for run_id, time in (("b", "2024-01-02T00:00:00+00:00"), ("a", "2024-01-03T00:00:00+00:00")):
+    for run_id, moment in (("b", "2024-01-02T00:00:00+00:00"), ("a", "2024-01-03T00:00:00+00:00")):
         publish(spark, tmp_path, run_id)
         marker = leaves(tmp_path, run_id)["measured"] / "_SUCCESS"
-        marker.write_text(json.dumps({**json.loads(marker.read_text()), "committed_at": time}))
-        (marker.parent / "._SUCCESS.crc").unlink()
+        marker.write_text(json.dumps({**json.loads(marker.read_text()), "committed_at": moment}))
+        (marker.parent / "._SUCCESS.crc").unlink(missing_ok=True)
     runs = committed_runs(spark, str(tmp_path), MEASURED)
     assert [run.run_id for run in runs] == ["b", "a"]
     assert [run.values for run in runs] == [{"source": "lab", "run_id": "b"}, {"source": "lab", "run_id": "a"}]

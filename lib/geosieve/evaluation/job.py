@@ -25,7 +25,6 @@ from geosieve.images import row_checks
 from geosieve.images.row_checks import COORDINATE_COUNTS
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
-from geosieve.runtime.files import Files
 from geosieve.runtime.job import Context
 from geosieve.runtime.names import did_you_mean
 from geosieve.tables.publish import Leaf
@@ -126,9 +125,8 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
         rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
         written = publication.write(EVALUATIONS, rows)
         notes = _notes(config, report.details, report.rejected)
-        files, leaf = Files(spark), publication.uris[-1]
-        files.write_text(f"{leaf}/_summary.md", markdown(figures, notes))
-        files.write_text(f"{leaf}/_summary.html", html(figures, notes))
+        publication.attach(EVALUATIONS, "_summary.md", markdown(figures, notes))
+        publication.attach(EVALUATIONS, "_summary.html", html(figures, notes))
     # The publication counts rows of tables; images and predictions were balanced above.
     publication.commit(written + rejected, report.to_json(status="done"))
 

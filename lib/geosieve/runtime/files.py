@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,7 +79,7 @@ class Files:
         if statuses is None:
             return []
         return [
-            FileInfo(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"])
+            FileInfo(_readable(entry["path"]["uri"]), 0 if entry["isdir"] else entry["length"], entry["isdir"])
             for entry in json.loads(self._writer.writeValueAsString(statuses))
         ]
 
@@ -136,12 +139,76 @@ class Files:
         if path.toUri().getScheme() == "s3a":  # an object appears when its upload ends; a rename would copy it
             _write(store, path, text)
             return
-        part = self._jvm.org.apache.hadoop.fs.Path(path.getParent(), f".{path.getName()}.part")
+        part = self._part(path)
         _write(store, part, text)
+        _replace(store, part, path)
+
+    def _part(self, path: Any) -> Any:
+        """Where a file is written before it is renamed; nobody else writes there."""
+        return self._jvm.org.apache.hadoop.fs.Path(path.getParent(), f".{path.getName()}.{uuid.uuid4().hex}.part")
+
+    def create_new(self, uri: str, text: str) -> bool:
+        """Write a whole file unless one is there; whether it was written. Of several who try, one succeeds.
+
+        S3A cannot look and write in one request. There the last of several who write at once stays, and each looks
+        again when the others' requests must have ended.
+        """
+        store, path = self._at(uri)
+        scheme = str(store.getScheme())
         if store.exists(path):
-            store.delete(path, False)
-        if not store.rename(part, path):
-            raise RetryableError("could not be renamed into place", where=uri)
+            return False
+        if scheme == "s3a":
+            _write(store, path, text)
+            time.sleep(_SLOWEST_REQUEST_S)
+            return self.read_text(uri) == text
+        part = self._part(path)
+        _write(store, part, text)
+        try:
+            if scheme != "file":
+                return bool(store.rename(part, path))  # HDFS does not rename onto a file
+            # Hadoop's rename on a local disk replaces, a link does not.
+            os.link(str(part.toUri().getPath()), str(path.toUri().getPath()))
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            store.delete(part, False)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename a file to where none is."""
+        store, path = self._at(target)
+        if not store.rename(self._jvm.org.apache.hadoop.fs.Path(source), path):
+            raise RetryableError("could not be renamed into place", where=target)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file within a store, replacing one that is there; it appears at once, complete."""
+        store, path = self._at(target)
+        at_once = str(store.getScheme()) == "s3a"
+        part = path if at_once else self._part(path)
+        origin = self._jvm.org.apache.hadoop.fs.Path(source)
+        self._jvm.org.apache.hadoop.fs.FileUtil.copy(store, origin, store, part, False, True, self._conf)
+        if not at_once:
+            _replace(store, part, path)
+
+    def upload(self, local: str, uri: str) -> None:
+        """Copy a file of this machine to a store, replacing one that is there."""
+        store, path = self._at(uri)
+        store.copyFromLocalFile(
+            False, True, self._jvm.org.apache.hadoop.fs.Path(f"file:{os.path.abspath(local)}"), path
+        )
+
+    def pending_uploads(self, uri: str) -> Sequence[Any]:
+        """Uploads to below a folder of S3 that nobody has completed; they are invisible and cost money for ever."""
+        store, path = self._at(uri)
+        if str(store.getScheme()) != "s3a":
+            return []
+        return list(store.listMultipartUploads(f"{str(path.toUri().getPath()).lstrip('/')}/"))
+
+    def abort_uploads(self, uri: str, uploads: Sequence[Any]) -> None:
+        """Give up what `pending_uploads` found."""
+        store, _ = self._at(uri)
+        for upload in uploads:
+            store.getWriteOperationHelper().abortMultipartUpload(upload)
 
     def delete(self, uri: str) -> None:
         """Delete a file or a folder with all in it; a missing one is no error."""
@@ -164,6 +231,17 @@ def _readable(uri: str) -> str:
         return unquote(uri)
     scheme, authority, path = match.groups()
     return f"{scheme}:{f'//{authority}' if authority else ''}{unquote(path)}"
+
+
+_SLOWEST_REQUEST_S = 2.0  # from the look whether a small object is there to the end of its upload
+
+
+def _replace(store: Any, part: Any, path: Any) -> None:
+    for _ in range(3):  # another one may put its own there meanwhile, and HDFS does not rename onto a file
+        store.delete(path, False)
+        if store.rename(part, path):
+            return
+    raise RetryableError("could not be renamed into place", where=str(path.toString()))
 
 
 def _write(store: Any, path: Any, text: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -39,6 +39,7 @@ class Context(Generic[C]):
     report: JobReport
     dry_run: bool
     verbose: bool = False
+    publications: list[Publication] = field(default_factory=list)
 
     def publication(self, root: str, leaves: list[Leaf]) -> Publication:
         """A publication of this run's tables, main table last. ConfigError if nothing can be written to `root`."""
@@ -50,9 +51,26 @@ class Context(Generic[C]):
             errors.redact(self.config.model_dump_json(indent=1)),
             self.config.digest(),
             leaves,
+            self.report.warn,
         )
+        self.publications.append(publication)
         self.report.outputs = publication.uris
         return publication
+
+    @contextmanager
+    def told_apart(self) -> Iterator[None]:
+        """RetryableError in place of what fails because another attempt has taken over the run and its folders."""
+        try:
+            yield
+        except (errors.ConfigError, errors.InputError):
+            raise
+        except Exception as failure:
+            for publication in self.publications:
+                try:
+                    publication.check()
+                except errors.RetryableError as lost:
+                    raise lost from failure
+            raise
 
     def show_plan(self, inputs: dict[str, Any], frames: dict[str, DataFrame]) -> None:
         """For a dry run: print configuration and inputs, what fits on a screen; all, and Spark's plans, if `verbose`.
@@ -107,7 +125,9 @@ def _run(job: str, model: type[C], run: Run[C], options: argparse.Namespace) -> 
             with report.stage("session"):
                 spark = stack.enter_context(spark_session(f"geosieve {job}", options.local))
             stack.enter_context(progress_bar(spark, job))
-            run(Context(spark, config, report, options.dry_run, options.verbose))
+            context = Context(spark, config, report, options.dry_run, options.verbose)
+            stack.enter_context(context.told_apart())
+            run(context)
         report.status = "done" if report.status == "failed" else report.status
         code = errors.EXIT_NOTHING_TO_DO if report.status == "nothing_to_do" else errors.EXIT_DONE
     except Exception as failure:  # noqa: BLE001 - the one place where failures become reports and exit codes

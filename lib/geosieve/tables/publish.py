@@ -1,34 +1,49 @@
 """Writing tables so that readers see whole runs or nothing.
 
 A run writes one leaf folder `…/run_id=X` a table. `_SUCCESS`, written last by us and not by Spark's committer,
-commits a leaf: it lists the files and rows that make it up. The job's main table is committed last, so its `_SUCCESS`
-commits the run. Two attempts at one run id are fenced by `_claim`: the later one takes over, the earlier one finds
-that out before it commits. Whatever the moment at which a driver dies, the next attempt starts the leaf anew.
+commits a leaf: it lists the files and rows that make it up. The job's main table is marked last, so its `_SUCCESS`
+commits the run.
+
+Of several attempts at one run id one wins, see `attempts`: a later one deletes only what no earlier one can commit any
+more, and the commit is one file that lists all; marks are copies of parts of it. Whatever the moment at which a driver
+dies, the next attempt finishes its commit, or starts anew with the shards that are committed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.runtime import jars
-from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
-from geosieve.runtime.files import FileInfo, Files, literal
+from geosieve.runtime.errors import ConfigError, InputError, IntegrityError, RetryableError
+from geosieve.runtime.files import FileInfo, Files
+from geosieve.runtime.logs import logger
+from geosieve.tables import attempts
+from geosieve.tables.attempts import Attempts
+from geosieve.tables.parquet import read_files
 from geosieve.tables.schema import Table
 
-SUCCESS, CLAIM, CONFIG, REPORT = "_SUCCESS", "_claim", "_config.json", "_report.json"
+SUCCESS, CONFIG, REPORT, SHARDS = "_SUCCESS", "_config.json", "_report.json", "_shards"
+_STAGING = "_staging-"
+_MAGIC_FOLDER = "__magic"
+_TRIES = 3
 
 _MAGIC = {
     "spark.sql.sources.commitProtocolClass": "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
     "spark.sql.parquet.output.committer.class": ("org.apache.spark.internal.io.cloud.BindingParquetOutputCommitter"),
 }
+
+Listing = Mapping[str, int]
+"""Bytes of files by name."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +70,55 @@ def read_manifest(files: Files, leaf_uri: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and "files" in content else None
 
 
+class Shard:
+    """A part of a run: all its tables, written and committed together."""
+
+    def __init__(self, publication: Publication, index: int) -> None:
+        self._publication, self.index = publication, index
+        self._written: dict[str, _Part] = {}
+
+    def write(self, table: Table, frame: DataFrame) -> int:
+        """Write this shard's rows of a table (not committed yet) and return their number, counted from the files.
+
+        RetryableError if another attempt has taken the run id meanwhile.
+        """
+        self._written[table.name] = self._publication._write(table, frame)
+        return self._written[table.name].rows
+
+    def commit(self, rows_in: int) -> None:
+        """Check rows in = rows out + rejects and write the shard's manifest: the next attempt keeps its files.
+
+        IntegrityError or RetryableError leave it uncommitted.
+        """
+        self._publication._commit_shard(self.index, rows_in, self._written)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a shard holds of a table."""
+
+    rows: int
+    files: Listing
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows, "files": _entries(self.files)}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> _Part:
+        return cls(int(content["rows"]), _listing(content["files"]))
+
+
+@dataclass(frozen=True)
+class _Committed:
+    """A shard that is committed."""
+
+    rows_in: int
+    plan: str
+    parts: Mapping[str, _Part]
+
+
 class Publication:
-    """The writing of one run: `begin`, then `write` each table, then `commit`."""
+    """The writing of one run: `begin`, then `write` each table, then `commit`; in parts with `shards`."""
 
     def __init__(
         self,
@@ -66,16 +128,21 @@ class Publication:
         config_json: str,
         config_digest: str,
         leaves: list[Leaf],
+        warn: Callable[[str], None] | None = None,
     ) -> None:
-        """`leaves`: every table that the run writes; the main one last."""
-        self._spark, self._files = spark, Files(spark)
+        """`leaves`: every table that the run writes; the main one last. `warn` takes warnings; the log without it."""
+        self._spark, self._files, self._warn = spark, Files(spark), warn or logger().warning
         self._run_id, self._config_json, self._config_digest = run_id, config_json, config_digest
         self._uris = {leaf.table.name: leaf.uri(root, run_id) for leaf in leaves}
         self._tables = {leaf.table.name: leaf.table for leaf in leaves}
         self._main = leaves[-1].table.name
         self._attempt = uuid.uuid4().hex
-        self._rows: dict[str, int] = {}
-        self._data: dict[str, list[FileInfo]] = {}
+        self._attempts = Attempts(self._files, self._uris[self._main], self._attempt)
+        self._own: dict[str, set[str]] = {name: set() for name in self._uris}
+        self._shards: dict[int, _Committed] = {}
+        self._plan: list[str] | None = None
+        self._whole = Shard(self, 0)
+        self._attached: dict[str, list[dict[str, Any]]] = {name: [] for name in self._uris}
 
     @property
     def uris(self) -> list[str]:
@@ -85,24 +152,29 @@ class Publication:
     def begin(self) -> bool:
         """Take the run id. False if the run is committed already: there is nothing to do.
 
-        ConfigError if it was committed with another configuration, or if another run has committed one of its leaves.
+        ConfigError if it was committed, or shards of it, with another configuration, or if another run has committed
+        one of its leaves. A commit whose files are missing is none: the run starts anew with a warning.
         """
         main = self._uris[self._main]
-        manifests = {uri: read_manifest(self._files, uri) for uri in self._uris.values()}
-        for uri, manifest in manifests.items():
-            if manifest is not None and manifest["config_sha256"] != self._config_digest:
-                raise ConfigError(
-                    f"run {self._run_id} was committed with another configuration",
-                    where=uri,
-                    hint="choose another --run-id",
-                )
-        if manifests[main] is not None:
-            return False
+        manifests = {name: read_manifest(self._files, uri) for name, uri in self._uris.items()}
+        for name, manifest in manifests.items():
+            self._refuse_other_configuration(manifest, self._uris[name])
+        if manifests[self._main] is not None:
+            lost = self._missing({name: manifest for name, manifest in manifests.items() if manifest is not None})
+            if not lost:
+                return False
+            self._warn(f"{lost} of the committed run {self._run_id} at {main}; it starts anew")
         if main.startswith("s3a:"):
             jars.check(self._spark, jars.S3)
-        self._take_claim()
-        for uri in self._uris.values():
-            self._clear(uri)
+        self._attempts.take()
+        commit = self._attempts.close_earlier()
+        if commit is not None:
+            same = commit["manifests"].keys() == self._uris.keys()
+            if same and not self._missing(commit["manifests"], staged=commit["attempt"]):
+                self._settle(commit)  # that attempt died, or is about to do the same
+                return False
+            self._attempts.withdraw_earlier(commit)
+        self._clear()
         return True
 
     def write(self, table: Table, frame: DataFrame) -> int:
@@ -110,33 +182,144 @@ class Publication:
 
         RetryableError if another attempt has taken the run id meanwhile.
         """
-        self._check_claim()  # an attempt that lost it must not write among the winner's files
-        try:
-            self._save(table, frame)
-        except Exception:
-            self._check_claim()  # the winner clears the leaf: what failed under that is a lost race
-            raise
-        try:
-            self._check_claim()
-        except RetryableError:
-            self._remove_strays(table.name)
-            raise
-        self._data[table.name] = self._list_data(table.name)
-        # part-00000-<id of the write>-c000…: a second id is an attempt that wrote at the same time.
-        if len({f.name.split("-", 2)[2][:36] for f in self._data[table.name]}) > 1:
-            raise RetryableError(
-                "another attempt of this run is writing too",
-                where=self._uris[table.name],
-                hint="nothing was committed; run again when no other attempt runs",
-            )
-        self._rows[table.name] = self.written(table).count()
-        return self._rows[table.name]
+        return self._whole.write(table, frame)
 
-    def _save(self, table: Table, frame: DataFrame) -> None:
-        uri = self._uris[table.name]
+    def shards(self, plan: Sequence[str]) -> Iterator[Shard]:
+        """The shards that no attempt has committed yet, in order; write and commit each before the next.
+
+        `plan`: what each shard of the run holds, as a text that is the same in every attempt (a digest of its inputs).
+        InputError if shards are committed and the plan was another then.
+        """
+        self._plan = [hashlib.sha256(f"{len(plan)} {k} {what}".encode()).hexdigest() for k, what in enumerate(plan)]
+        for k, shard in sorted(self._shards.items()):
+            if k >= len(plan) or shard.plan != self._plan[k]:
+                raise InputError(
+                    f"shard {k} of run {self._run_id} was committed with other inputs or as one of another number",
+                    where=self._uris[self._main],
+                    hint="the inputs have changed since the run began; choose another --run-id",
+                )
+        for k in range(len(plan)):
+            if k not in self._shards:
+                yield Shard(self, k)
+
+    @property
+    def rows_in(self) -> int:
+        """The rows that came into all committed shards."""
+        return sum(shard.rows_in for shard in self._shards.values())
+
+    def attach(self, table: Table, name: str, content: str | Path) -> None:
+        """Publish a file beside a table's rows: a text, or a file of this machine.
+
+        It appears in the leaf under its name when the run is committed, and the manifest has its bytes and SHA-256.
+        ValueError unless the name begins with `_`: engines take all others for rows.
+        """
+        if not name.startswith("_") or "/" in name or name in (SUCCESS, SHARDS, attempts.FOLDER):
+            raise ValueError(f"{name!r}: the name of a file beside a table begins with `_` and has no `/`")
+        staged = f"{self._staging(table.name)}/{name}"
+        if isinstance(content, str):
+            size, digest = len(content.encode()), hashlib.sha256(content.encode()).hexdigest()
+            self._files.write_text(staged, content)
+        else:
+            with content.open("rb") as file:
+                size, digest = content.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()
+            self._files.upload(str(content), staged)
+        entry = {"name": name, "bytes": size, "sha256": digest}
+        others = [other for other in self._attached[table.name] if other["name"] != name]
+        self._attached[table.name] = [*others, entry]
+
+    def written(self, table: Table) -> DataFrame:
+        """What this run wrote to a table, before the commit. A geometry is WKB."""
+        name = table.name
+        parts = [shard.parts[name] for shard in self._shards.values() if name in shard.parts]
+        parts += [self._whole._written[name]] if name in self._whole._written else []
+        return self._read(name, [file for part in parts for file in part.files])
+
+    def commit(self, rows_in: int, report_json: str) -> None:
+        """Check rows in = rows out + rejects and that no later attempt runs; commit, and mark every leaf, main last.
+
+        IntegrityError or RetryableError leave everything uncommitted.
+        """
+        if self._plan is None:
+            self._shards = {0: _Committed(rows_in, "", self._whole._written)}
+        elif len(self._shards) < len(self._plan):
+            missing = len(self._plan) - len(self._shards)
+            raise IntegrityError(f"{missing} shards of {len(self._plan)} are not committed", where=self.uris[-1])
+        parts = {name: self._parts(name) for name in self._uris}
+        rows = {name: sum(part.rows for part in of) for name, of in parts.items()}
+        self._balance(rows_in, rows[self._main], rows.get("rejects", 0))
+        self.attach(self._tables[self._main], CONFIG, self._config_json)
+        self.attach(self._tables[self._main], REPORT, report_json)
+        manifests = {name: self._manifest(name, parts[name]) for name in self._uris}
+        self.check()
+        lost = self._missing(manifests, staged=self._attempt)
+        if lost:
+            raise RetryableError(f"{lost}, which this run wrote", where=self.uris[-1], hint="run again")
+        try:
+            commit = self._attempts.commit(manifests)
+        except RetryableError:
+            self._discard()
+            raise
+        self._settle(commit)
+        if not self._attempts.committed():
+            self._take_back()
+
+    def check(self) -> None:
+        """RetryableError if another attempt has taken the run id: whatever failed after that is a lost race."""
+        try:
+            self._attempts.check()
+        except RetryableError:
+            self._discard()
+            raise
+
+    def _write(self, table: Table, frame: DataFrame) -> _Part:
+        self.check()
+        try:
+            names = self._save_alone(table, frame)
+            self.check()
+            rows = self._count(table.name, names)
+        except Exception:
+            self.check()  # the winner clears the leaf: what failed under that is a lost race
+            raise
+        sizes = {entry.name: entry.size for entry in self._files.list(self._uris[table.name])}
+        if not names <= sizes.keys():
+            self.check()
+            raise RetryableError(
+                "files that were just written are gone", where=self._uris[table.name], hint="run again"
+            )
+        return _Part(rows, {name: sizes[name] for name in sorted(names)})
+
+    def _save_alone(self, table: Table, frame: DataFrame) -> set[str]:
+        """Write the rows into the leaf; names of the files. Other attempts may be writing at the same time."""
+        name = table.name
+        own, uri = self._own[name], self._uris[name]
+        if not uri.startswith("s3a:"):
+            folder = f"{self._staging(name)}/rows-{uuid.uuid4().hex}"
+            self._save(table, frame, folder)
+            self.check()
+            names = {file.name for file in self._files.list(folder) if _is_data(file)}
+            own |= names  # whatever happens: `_discard` finds them
+            for file in sorted(names):
+                self._files.move(f"{folder}/{file}", f"{uri}/{file}")
+            self._files.delete(folder)
+            return names
+        for _ in range(_TRIES):
+            # The magic committer completes uploads to above the first `__magic`; what it cleans up is below the second.
+            self._save(table, frame, f"{uri}/{_MAGIC_FOLDER}/{self._attempt}")
+            known = {file for part in self._parts(name) for file in part.files} | own
+            names = {file.name for file in self._files.list(uri) if _is_data(file)} - known
+            # part-00000-<id of the write>-c000…: a second id is an attempt that has lost, and wrote at the same time.
+            if len({file.split("-", 2)[2][:36] for file in names}) == 1:
+                own |= names
+                return names
+            self.check()
+            for file in names:
+                self._files.delete(f"{uri}/{file}")
+        raise RetryableError("another attempt of this run keeps writing", where=uri, hint="run again when it has ended")
+
+    def _save(self, table: Table, frame: DataFrame, folder: str) -> None:
         writer = (
             table.conform(frame)
-            .write.mode("append")  # the folder exists: it holds the claim
+            .write.mode("append")
             .option("compression", "zstd")
             .option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
         )
@@ -149,86 +332,209 @@ class Publication:
             )
         else:
             writer = writer.format("parquet")
-        if uri.startswith("s3a:"):
+        if folder.startswith("s3a:"):
             with _settings(self._spark, _MAGIC):
-                writer.option("fs.s3a.committer.name", "magic").save(uri)
+                writer.option("fs.s3a.committer.name", "magic").save(folder)
         else:
-            writer.save(uri)
+            writer.save(folder)
 
-    def written(self, table: Table) -> DataFrame:
-        """What this run wrote to a table, before the commit. A geometry is WKB."""
-        return self._spark.read.schema(self._tables[table.name].spark_schema()).parquet(literal(self._uris[table.name]))
+    def _read(self, name: str, files: Sequence[str]) -> DataFrame:
+        return read_files(self._spark, self._tables[name].spark_schema(), {self._uris[name]: files})
 
-    def commit(self, rows_in: int, report_json: str) -> None:
-        """Check rows in = rows out + rejects and that the claim is still ours, then mark every leaf, main last.
+    def _count(self, name: str, files: set[str]) -> int:
+        return self._read(name, sorted(files)).count()
 
-        IntegrityError or RetryableError leave everything uncommitted.
-        """
-        rows_out, rejected = self._rows[self._main], self._rows.get("rejects", 0)
+    def _commit_shard(self, index: int, rows_in: int, written: Mapping[str, _Part]) -> None:
+        assert self._plan is not None
+        rejected = written["rejects"].rows if "rejects" in written else 0
+        self._balance(rows_in, written[self._main].rows, rejected)
+        shard = _Committed(rows_in, self._plan[index], dict(written))
+        content = {
+            "shard": index,
+            "shards": len(self._plan),
+            "plan": shard.plan,
+            "attempt": self._attempt,
+            "config_sha256": self._config_digest,
+            "committed_at": _now(),
+            "rows_in": rows_in,
+            "tables": {name: part.to_dict() for name, part in shard.parts.items()},
+        }
+        self.check()
+        uri = f"{self._uris[self._main]}/{SHARDS}/{index:06d}-{self._attempt}.json"
+        self._files.write_text(uri, json.dumps(content))
+        self._shards[index] = shard
+        for name, part in written.items():
+            self._own[name] -= part.files.keys()
+
+    def _balance(self, rows_in: int, rows_out: int, rejected: int) -> None:
         if rows_in != rows_out + rejected:
             raise IntegrityError(
                 f"{rows_in} rows came in but {rows_out} went out and {rejected} were rejected",
                 where=self._uris[self._main],
                 hint="nothing was committed; please report this",
             )
-        main = self._uris[self._main]
-        self._files.write_text(f"{main}/{CONFIG}", self._config_json)
-        self._files.write_text(f"{main}/{REPORT}", report_json)
-        self._check_claim()
-        for name, uri in self._uris.items():
-            if self._list_data(name) != self._data[name]:
-                raise RetryableError(
-                    "files came or went since they were written: another attempt of this run is still writing",
-                    where=uri,
-                    hint="nothing was committed; run again when no other attempt runs",
-                )
-        for name, uri in self._uris.items():
-            self._mark(name, uri)
 
-    def _remove_strays(self, name: str) -> None:
-        """Where the winner has committed already, remove what we wrote beside it: SQL engines read whole folders."""
-        manifest = read_manifest(self._files, self._uris[name])
-        if manifest is not None:
-            listed = {entry["name"] for entry in manifest["files"]}
-            for stray in self._list_data(name):
-                if stray.name not in listed:
-                    self._files.delete(stray.uri)
+    def _parts(self, name: str) -> list[_Part]:
+        return [shard.parts[name] for _, shard in sorted(self._shards.items()) if name in shard.parts]
 
-    def _list_data(self, name: str) -> list[FileInfo]:
-        return [f for f in self._files.list(self._uris[name]) if not f.name.startswith(("_", "."))]
-
-    def _mark(self, name: str, uri: str) -> None:
-        manifest = {
+    def _manifest(self, name: str, parts: list[_Part]) -> dict[str, Any]:
+        manifest: dict[str, Any] = {
             "table": name,
             "run_id": self._run_id,
             "attempt": self._attempt,
             "config_sha256": self._config_digest,
-            "committed_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "rows": self._rows[name],
-            "files": [{"name": f.name, "bytes": f.size} for f in self._data[name]],
+            "committed_at": _now(),
+            "rows": sum(part.rows for part in parts),
+            "files": [entry for part in parts for entry in _entries(part.files)],
+            "attachments": self._attached[name],
         }
-        self._files.write_text(f"{uri}/{SUCCESS}", json.dumps(manifest, indent=1))
+        if self._plan is not None:  # the files stand in the order of the shards
+            manifest["shards"] = [{"rows": part.rows, "files": len(part.files)} for part in parts]
+        return manifest
 
-    def _take_claim(self) -> None:
-        claim = json.dumps({"attempt": self._attempt, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-        self._files.write_text(f"{self._uris[self._main]}/{CLAIM}", claim)
+    def _missing(self, manifests: Mapping[str, Mapping[str, Any]], staged: str | None = None) -> str:
+        """What is missing of manifests' files by their names and bytes, in words; empty if nothing is.
 
-    def _check_claim(self) -> None:
-        claim = f"{self._uris[self._main]}/{CLAIM}"
-        holder = json.loads(self._files.read_text(claim))["attempt"] if self._files.exists(claim) else None
-        if holder != self._attempt:
-            raise RetryableError(
-                f"another attempt has taken over run {self._run_id}",
-                where=self._uris[self._main],
-                hint="let it finish; this one committed nothing",
+        `staged`: an attempt in whose folder files beside tables may lie instead.
+        """
+        for name, manifest in manifests.items():
+            # Staged files first: whoever makes the commit visible puts them in place before it removes them there.
+            beside = {} if staged is None else self._staged(name, staged)
+            found = {entry.name: entry.size for entry in self._files.list(self._uris[name])}
+            wanted = [*_listing(manifest["files"]).items()]
+            attached = [*_listing(manifest.get("attachments", [])).items()]
+            lost = [file for file, size in wanted if found.get(file) != size]
+            lost += [file for file, size in attached if found.get(file) != size and beside.get(file) != size]
+            if lost:
+                return f"{len(lost)} files (e.g. {lost[0]}) of {name} are missing or have other bytes"
+        return ""
+
+    def _staged(self, name: str, attempt: str) -> Listing:
+        return {entry.name: entry.size for entry in self._files.list(self._staging(name, attempt))}
+
+    def _staging(self, name: str, attempt: str | None = None) -> str:
+        return f"{self._uris[name]}/{_STAGING}{attempt or self._attempt}"
+
+    def _settle(self, commit: Mapping[str, Any]) -> None:
+        """Make a commit visible: remove what it does not list, put files beside tables in place, mark, main last.
+
+        Whoever does it, and how often, the result is the same.
+        """
+        for name, uri in self._uris.items():
+            manifest, attempt = commit["manifests"][name], commit["attempt"]
+            kept = {SUCCESS, SHARDS, attempts.FOLDER, f"{_STAGING}{attempt}"}
+            kept |= {entry["name"] for entry in [*manifest["files"], *manifest["attachments"]]}
+            for entry in self._files.list(uri):
+                if entry.name not in kept:
+                    self._files.delete(entry.uri)
+            self._files.abort_uploads(uri, self._files.pending_uploads(uri))
+            staged = self._staged(name, attempt)
+            for file in manifest["attachments"]:
+                if file["name"] in staged:
+                    self._place(f"{self._staging(name, attempt)}/{file['name']}", f"{uri}/{file['name']}")
+            marked = read_manifest(self._files, uri)
+            if marked is None or marked["attempt"] != attempt:
+                self._mark(uri, manifest)
+            self._files.delete(self._staging(name, attempt))
+
+    def _mark(self, uri: str, manifest: Mapping[str, Any]) -> None:
+        self._files.write_text(f"{uri}/{SUCCESS}", json.dumps(manifest))
+
+    def _place(self, source: str, target: str) -> None:
+        try:
+            self._files.copy(source, target)
+        except Exception:
+            if self._files.exists(source):
+                raise
+            # Another one made the same commit visible and has cleared up: it is in place.
+
+    def _take_back(self) -> None:
+        """Remove our marks: a later attempt closed our slot while we wrote to it (S3 only). RetryableError, always."""
+        for uri in self._uris.values():
+            manifest = read_manifest(self._files, uri)
+            if manifest is not None and manifest["attempt"] == self._attempt:
+                self._files.delete(f"{uri}/{SUCCESS}")
+        later = self._attempts.later_commit()
+        if later is not None:  # its marks may have come between our look and our hand
+            self._settle(later)
+        raise self._attempts.lost()
+
+    def _discard(self) -> None:
+        """Remove what we wrote and did not commit: SQL engines read whole folders."""
+        for name, uri in self._uris.items():
+            for file in self._own[name]:
+                self._files.delete(f"{uri}/{file}")
+            self._files.delete(self._staging(name))
+
+    def _clear(self) -> None:
+        """Remove what earlier attempts left, but for the shards that they committed.
+
+        What is deleted was there before a check found no later attempt: nothing of a later attempt's is among it.
+        """
+        found = {name: list(self._contents(uri)) for name, uri in self._uris.items()}
+        uploads = {uri: self._files.pending_uploads(uri) for uri in self._uris.values()}
+        self._shards, manifests = self._committed_shards(found)
+        kept = {name: {file for part in self._parts(name) for file in part.files} for name in self._uris}
+        self._attempts.check()
+        for name in reversed(self._uris):  # the main marker first, so that nobody reads a part
+            marks = [entry for entry in found[name] if entry.name == SUCCESS]
+            for entry in [*marks, *found[name]]:
+                if entry.name not in kept[name] and entry.uri not in manifests:
+                    self._files.delete(entry.uri)
+        for uri, pending in uploads.items():
+            self._files.abort_uploads(uri, pending)
+
+    def _contents(self, uri: str) -> Iterator[FileInfo]:
+        """What may be deleted in a leaf; of folders that attempts share, what is in them."""
+        for entry in self._files.list(uri):
+            if entry.name in (_MAGIC_FOLDER, SHARDS):
+                yield from self._files.list(entry.uri)
+            # Files beside tables are put in place by a commit, under names that a later attempt uses again.
+            elif entry.name != attempts.FOLDER and (entry.is_folder or _is_data(entry) or entry.name == SUCCESS):
+                yield entry
+
+    def _committed_shards(self, found: Mapping[str, list[FileInfo]]) -> tuple[dict[int, _Committed], set[str]]:
+        """Shards whose files are there, and their manifests' URIs. ConfigError for those of another configuration."""
+        sizes = {name: {entry.name: entry.size for entry in entries} for name, entries in found.items()}
+        shards: dict[int, _Committed] = {}
+        manifests: set[str] = set()
+        for entry in found[self._main]:
+            if f"/{SHARDS}/" not in entry.uri or not entry.name.endswith(".json"):
+                continue
+            content = json.loads(self._files.read_text(entry.uri))
+            self._refuse_other_configuration(content, entry.uri)
+            parts = {name: _Part.of(part) for name, part in content["tables"].items()}
+            whole = all(
+                sizes[name].get(file) == size for name, part in parts.items() for file, size in part.files.items()
+            )
+            if whole and content["shard"] not in shards:
+                shards[content["shard"]] = _Committed(int(content["rows_in"]), content["plan"], parts)
+                manifests.add(entry.uri)
+        return shards, manifests
+
+    def _refuse_other_configuration(self, manifest: Mapping[str, Any] | None, where: str) -> None:
+        if manifest is not None and manifest["config_sha256"] != self._config_digest:
+            raise ConfigError(
+                f"run {self._run_id} was committed with another configuration",
+                where=where,
+                hint="choose another --run-id",
             )
 
-    def _clear(self, uri: str) -> None:
-        """Remove what an earlier, uncommitted attempt left; the marker first, so that nobody reads a part."""
-        self._files.delete(f"{uri}/{SUCCESS}")
-        for entry in self._files.list(uri):
-            if entry.name != CLAIM:
-                self._files.delete(entry.uri)
+
+def _entries(files: Listing) -> list[dict[str, Any]]:
+    return [{"name": name, "bytes": size} for name, size in files.items()]
+
+
+def _listing(entries: Sequence[Mapping[str, Any]]) -> Listing:
+    return {entry["name"]: entry["bytes"] for entry in entries}
+
+
+def _is_data(file: FileInfo) -> bool:
+    return not file.name.startswith(("_", "."))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import file_digest
+from pathlib import Path
 from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.runtime.errors import InputError, RetryableError
-from geosieve.runtime.files import Files, literal
+from geosieve.runtime.files import Files
 from geosieve.runtime.names import did_you_mean
+from geosieve.tables.parquet import read_files
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
 
 
 @dataclass(frozen=True)
+class Attachment:
+    """A file beside a table's rows, as the manifest has it."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Run:
-    """A committed run of a table: its leaf, partition values, rows and time."""
+    """A committed run of a table: its leaf, partition values, rows and time, and its files by their names."""
 
     uri: str
     values: dict[str, str]
     rows: int
     committed_at: str
     files: tuple[str, ...]
+    attachments: tuple[Attachment, ...] = ()
 
     @property
     def run_id(self) -> str:
@@ -48,7 +63,8 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
         manifest = read_manifest(files, uri)
         if manifest is not None:
             names = tuple(entry["name"] for entry in manifest["files"])
-            runs.append(Run(uri, known, int(manifest["rows"]), str(manifest["committed_at"]), names))
+            attached = tuple(Attachment(**entry) for entry in manifest.get("attachments", ()))
+            runs.append(Run(uri, known, int(manifest["rows"]), str(manifest["committed_at"]), names, attached))
     return sorted(runs, key=lambda run: (run.committed_at, run.run_id))
 
 
@@ -80,11 +96,29 @@ def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> 
             raise RetryableError(f"{len(missing)} files of a committed run are missing", where=run.uri)
     partitions = [StructField(column.name, StringType()) for column in table.partition_columns]
     schema = StructType([*table.spark_schema().fields, *partitions])
-    paths = [literal(f"{run.uri}/{name}") for run in runs for name in run.files]
-    base = f"{root.rstrip('/')}/{table.name}"
-    return spark.read.schema(schema).option("basePath", base).parquet(*paths)
+    return read_files(spark, schema, {run.uri: run.files for run in runs}, base=f"{root.rstrip('/')}/{table.name}")
 
 
 def read_committed(spark: SparkSession, root: str, table: Table, **values: str) -> DataFrame:
     """The rows of all committed runs of these partition values, as `read_runs` gives them. InputError if none is."""
     return read_runs(spark, root, table, committed_runs(spark, root, table, **values))
+
+
+@contextmanager
+def attachment(spark: SparkSession, run: Run, name: str) -> Iterator[Path]:
+    """A file beside a run's rows as a path on this machine; a copy is gone afterwards.
+
+    InputError if the run's manifest does not list it, RetryableError if it is not what the manifest says.
+    """
+    listed = {attached.name: attached for attached in run.attachments}
+    if name not in listed:
+        known = ", ".join(sorted(listed)) or "none"
+        raise InputError(f"the run has no file {name!r} beside its rows; it has {known}", where=run.uri)
+    with Files(spark).local_copy(f"{run.uri}/{name}") as local:
+        with open(local, "rb") as file:
+            digest = file_digest(file, "sha256").hexdigest()
+        if digest != listed[name].sha256:
+            raise RetryableError(
+                f"{name} is not the file that the run published: it has another SHA-256", where=run.uri
+            )
+        yield Path(local)
