@@ -57,7 +57,7 @@ def test_deleting_takes_whole_folders_and_does_not_mind_missing_ones(files: File
 
 
 @pytest.mark.parametrize(
-    "name", ["a; isDirectory=true; length=7;", "x{path=y", "}, FileStatus{path=file:z", "two\nlines", "é 5%"]
+    "name", ["a; isDirectory=true; length=7;", "x{path=y", "}, FileStatus{path=z", "two\nlines", "é 5%"]
 )
 def test_a_listing_takes_every_name_as_it_is(files: Files, tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("123")

@@ -218,3 +218,17 @@ def test_results_do_not_depend_on_the_session_s_settings(run: Runner, spark: Spa
     zones = []
     run(lambda context: zones.append(context.spark.conf.get("spark.sql.session.timeZone")))
     assert zones == ["UTC"]
+
+
+def test_what_fails_after_another_attempt_took_over_may_be_tried_again(run: Runner, tmp_path: Path) -> None:
+    """Its files are gone, which looks like a missing input."""
+
+    def overtaken(context: Context[Any]) -> None:
+        leaves = [Leaf(REJECTS, {"job": "x", "part": "all"})]
+        assert context.publication(str(tmp_path), leaves).begin()
+        assert context.publication(str(tmp_path), leaves).begin()
+        raise FileNotFoundError("404 Not Found: part-00000")
+
+    code, report = run(overtaken)[:2]
+    assert code == errors.EXIT_RETRYABLE
+    assert "another attempt" in report["error"]

@@ -68,12 +68,9 @@ class Store:
         keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
         self.client: Any = boto3.client("s3", endpoint_url=url, **keys)
         self.client.create_bucket(Bucket=BUCKET)
-        self.driver = JobServer(
-            root / "server",
-            "local[2]",
-            {"spark.hadoop.fs.s3a.endpoint": url, **SETTINGS},
-            {"AWS_S3_ENDPOINT": self.server.endpoint, **ENVIRONMENT},
-        )
+        self.settings = {"spark.hadoop.fs.s3a.endpoint": url, **SETTINGS}
+        self.environment = {"AWS_S3_ENDPOINT": self.server.endpoint, **ENVIRONMENT}
+        self.driver = JobServer(root / "server", "local[2]", self.settings, self.environment)
         make_files(root / "files", IMAGES)
         for path in (root / "files").rglob("*.*"):
             self.client.upload_file(str(path), BUCKET, f"files/{path.relative_to(root / 'files')}")
@@ -166,7 +163,9 @@ def test_geoparquet_is_read_through_the_store_of_the_tables(store: Store, on_s3:
     store.client.put_object(Bucket=BUCKET, Key=key, Body=file.getvalue())
     partition = {"kind": "polygons", "name": "country", "uri": f"s3a://{BUCKET}/{key}", "name_column": "name"}
     mark = len(store.server.requests)
-    outcome = store.driver.run("label_attributes", label_config(TABLES, TABLES, [partition]), "geoparquet")
+    outcome = store.driver.run(
+        "label_attributes", label_config(TABLES, f"s3a://{BUCKET}/geoparquet", [partition]), "geoparquet"
+    )
     assert outcome.exit_code == 0, outcome.report["error"]
     of_geojson = on_s3[0].report["details"]["partitions"]["country"]
     assert outcome.report["details"]["partitions"]["country"] == of_geojson
@@ -378,3 +377,34 @@ def test_no_secret_is_printed_logged_or_stored(store: Store, on_s3: tuple[Outcom
     for text in texts:
         for secret in (SECRET, "deadbeef0123", "AKIA123"):
             assert secret not in text
+
+
+def test_of_two_attempts_on_s3_one_wins_and_the_other_may_be_tried_again(
+    store: Store, on_s3: tuple[Outcome, list[Request]], tmp_path: Path
+) -> None:
+    """The earlier one's tasks wait while the later one does its whole work in the same folders."""
+    held = {"kind": "held", "name": "hemisphere", "uri": str(tmp_path)}
+    config = label_config(TABLES, TABLES, [*PARTITIONS, held])
+    other = JobServer(tmp_path / "server", "local[2]", store.settings, store.environment)
+    try:
+        (tmp_path / "hold").touch()
+        other.start("label_attributes", config, "race")
+        end = time.monotonic() + 120
+        while not list(tmp_path.glob("entered-*")) and time.monotonic() < end:
+            time.sleep(0.05)
+        for entered in tmp_path.glob("entered-*"):
+            entered.unlink()
+        store.driver.start("label_attributes", config, "race")
+        while not list(tmp_path.glob("entered-*")) and time.monotonic() < end:
+            time.sleep(0.05)
+        (tmp_path / "hold").unlink()  # both write now
+        later, earlier = store.driver.finish(), other.finish()
+    finally:
+        other.close()
+    assert (later.exit_code, earlier.exit_code) == (0, 75), (later.report["error"], earlier.report["error"])
+    assert store.label_rows("race")
+    leaf = "tables/labels/run_id=race"
+    data = {key.removeprefix(f"{leaf}/") for key in store.keys(f"{leaf}/") if "/part-" in key}
+    assert data == {entry["name"] for entry in store.manifest(leaf)["files"]}
+    assert not [key for key in store.keys(leaf) if "__magic" in key]
+    assert not store.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads")
