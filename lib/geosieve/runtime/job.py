@@ -128,6 +128,11 @@ def _run(job: str, model: type[C], run: Run[C], options: argparse.Namespace) -> 
             context = Context(spark, config, report, options.dry_run, options.verbose)
             stack.enter_context(context.told_apart())
             run(context)
+        if any(publication.finished for publication in context.publications):
+            report.status = "done"
+            report.warn(
+                "an earlier attempt had committed this run and ended before its tables could be read; now they can"
+            )
         report.status = "done" if report.status == "failed" else report.status
         code = errors.EXIT_NOTHING_TO_DO if report.status == "nothing_to_do" else errors.EXIT_DONE
     except Exception as failure:  # noqa: BLE001 - the one place where failures become reports and exit codes

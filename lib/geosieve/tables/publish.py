@@ -142,6 +142,8 @@ class Publication:
         self._shards: dict[int, _Committed] = {}
         self._plan: list[str] | None = None
         self._whole = Shard(self, 0)
+        self.finished = False
+        """Whether `begin` made a run visible that an earlier attempt had committed."""
         self._attached: dict[str, list[dict[str, Any]]] = {name: [] for name in self._uris}
 
     @property
@@ -172,6 +174,7 @@ class Publication:
             same = commit["manifests"].keys() == self._uris.keys()
             if same and not self._missing(commit["manifests"], staged=commit["attempt"]):
                 self._settle(commit)  # that attempt died, or is about to do the same
+                self.finished = True
                 return False
             self._attempts.withdraw_earlier(commit)
         self._clear()
