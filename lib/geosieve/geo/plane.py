@@ -7,6 +7,7 @@ import shapely
 from numpy.typing import NDArray
 
 from geosieve.geo.outlines import unit_vectors
+from geosieve.geo.ranges import ranges
 from geosieve.geo.sphere import EARTH_RADIUS_KM, Floats
 
 Ints = NDArray[np.int64]
@@ -52,7 +53,7 @@ def points_inside(shapes: NDArray[np.object_], spacing_deg: float) -> tuple[Ints
     west, south, east, north = shapely.bounds(shapes).T
     lines = np.clip(np.ceil((north - south) / spacing_deg), _LEAST, _MOST).astype(np.int64)
     of = np.repeat(np.arange(shapes.size), lines)
-    number = np.arange(of.size) - np.repeat(np.cumsum(lines) - lines, lines)
+    number = ranges(0, lines)
     lat = south[of] + (number + 0.5) / lines[of] * (north - south)[of]
     across = shapely.linestrings(np.stack([np.stack([west[of], east[of]], -1), np.stack([lat, lat], -1)], -1))
     parts, line = shapely.get_parts(shapely.intersection(shapes[of], across), return_index=True)
@@ -62,7 +63,7 @@ def points_inside(shapes: NDArray[np.object_], spacing_deg: float) -> tuple[Ints
     step = np.minimum(spacing_deg, (east - west)[of[line]] / _LEAST)
     points = np.clip(np.ceil((end - begin) / step), 1, _MOST).astype(np.int64)
     part = np.repeat(np.arange(parts.size), points)
-    number = np.arange(part.size) - np.repeat(np.cumsum(points) - points, points)
+    number = ranges(0, points)
     lon = begin[part] + (number + 0.5) / points[part] * (end - begin)[part]
     shape, lat = of[line[part]], lat[line[part]]
     weight = (end - begin)[part] / points[part] * np.cos(np.radians(lat)) / lines[shape]

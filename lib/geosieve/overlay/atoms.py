@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.ranges import ranges
 from geosieve.overlay.runs import unique_rows
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
@@ -95,7 +96,7 @@ class Overlay:
         first, last = (np.searchsorted(ordered, wanted[:, k], side=side) for side in ("left", "right"))
         counts = last - first
         of = np.repeat(np.arange(len(wanted)), counts)
-        atom = order[np.arange(of.size) - np.repeat(np.cumsum(counts) - counts - first, counts)]
+        atom = order[ranges(first, counts)]
         agree = (self.labels[atom] == wanted[of]).sum(axis=1)
         best = np.lexsort((atom, -self.area_km2[atom], -agree, of))
         found = np.full(len(wanted), -1, dtype=np.int64)

@@ -10,6 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.ranges import ranges
 from geosieve.overlay.atoms import AtomGrid
 from geosieve.overlay.ranking import Ranking
 from geosieve.overlay.runs import Runs, describe, sum_up
@@ -84,7 +85,7 @@ def _components(grid: EqualAngleGrid, runs: Runs) -> I8:
     high = np.searchsorted(start, end + grid.cols, side="left")
     n = np.maximum(high - low, 0)
     above = np.repeat(np.arange(len(runs)), n)
-    below = np.repeat(low - (np.cumsum(n) - n), n) + np.arange(above.size)
+    below = ranges(low, n)
     beside = np.flatnonzero((end[:-1] == start[1:]) & (runs.row[:-1] == runs.row[1:]))
     same = np.flatnonzero(start[:-1] == start[1:])  # parts of a mixed pixel
     # A row ends where it began.

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from geosieve.geo.ranges import ranges
+
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
@@ -84,8 +86,7 @@ class Structure:
         pairs = np.flatnonzero(partly)  # indices of flat arrays are taken several times as fast
         image, cell = np.divmod(pairs, s.shape[1])
         n = self.first[cell + 1] - self.first[cell]
-        image, start = np.repeat(image, n), np.repeat(self.first[cell] - (np.cumsum(n) - n), n)
-        atom = self.order[start + np.arange(start.size)]
+        image, atom = np.repeat(image, n), self.order[ranges(self.first[cell], n)]
         score = np.repeat(s.ravel()[pairs], n) + v[image, self.profile[atom]]
         counted = passes(score, limit[image])
         return Above(whole, image[counted], atom[counted])

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from geosieve.geo.ranges import ranges
+
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
 
@@ -67,8 +69,7 @@ class CellIndex:
         at = np.minimum(np.searchsorted(self.keys, cell), self.keys.size - 1)
         counts = np.where(self.keys[at] == cell, self.offsets[at + 1] - self.offsets[at], 0)
         point = np.repeat(np.arange(lat.size), counts)
-        within = np.arange(point.size) - np.repeat(np.cumsum(counts) - counts, counts)
-        item = self.items[np.repeat(self.offsets[at], counts) + within]
+        item = self.items[ranges(self.offsets[at], counts)]
         order = np.argsort(item, kind="stable")
         return Nearby(item[order], point[order])
 
