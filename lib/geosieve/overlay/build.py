@@ -162,7 +162,7 @@ def exact_areas(grid: EqualAngleGrid, partitions: list[Partition], labels: I8, a
 
     IntegrityError if a region with an exact area has no atom.
     """
-    sphere = float(grid.row_areas_km2().sum() * grid.cols)
+    sphere = _sphere_km2(grid)
     groups, targets, warnings, of = [], [], [], []
     for partition, label in zip(partitions, labels.T, strict=True):
         exact = partition.areas_km2()
@@ -281,8 +281,12 @@ def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, arrays.Facts]:
     return arrays.merge(partial[labels].to_numpy(np.int64), {name: partial[name].to_numpy() for name in facts})
 
 
+def _sphere_km2(grid: EqualAngleGrid) -> float:
+    return float(grid.row_areas_km2().sum() * grid.cols)
+
+
 def _check_whole(grid: EqualAngleGrid, atoms: arrays.Facts) -> None:
-    area, sphere = float(atoms["area"].sum()), float(grid.row_areas_km2().sum() * grid.cols)
+    area, sphere = float(atoms["area"].sum()), _sphere_km2(grid)
     if abs(area - sphere) > TOLERANCE * sphere:
         raise IntegrityError(
             f"the atoms hold {area} km2, the grid {sphere} km2", hint="nothing was committed; please report this"
@@ -292,6 +296,7 @@ def _check_whole(grid: EqualAngleGrid, atoms: arrays.Facts) -> None:
 def _with_atoms(runs: DataFrame, labels: I8, digest: str, has_land: bool) -> DataFrame:
     """`overlay_runs`: the runs with the number of the atom whose labels they have."""
     shared = runs.sparkSession.sparkContext.broadcast(labels)
+    names = [column.name for column in OVERLAY_RUNS.columns]
 
     def number(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
@@ -299,9 +304,6 @@ def _with_atoms(runs: DataFrame, labels: I8, digest: str, has_land: bool) -> Dat
             columns = {name: chunk[name] for name in ("row", "column", "length", "share")}
             columns["land"] = chunk["land"] if has_land else pa.nulls(chunk.num_rows, pa.bool_())
             columns |= {"atom": pa.array(atom), "overlay_hash": pa.repeat(digest, chunk.num_rows)}
-            yield from pa.table([columns[name] for name in OVERLAY_NAMES], names=OVERLAY_NAMES).to_batches()
+            yield from pa.table([columns[name] for name in names], names=names).to_batches()
 
     return runs.mapInArrow(number, OVERLAY_RUNS.spark_schema())
-
-
-OVERLAY_NAMES = [column.name for column in OVERLAY_RUNS.columns]

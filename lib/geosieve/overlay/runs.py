@@ -153,7 +153,7 @@ def _moments(grid: EqualAngleGrid, runs: Runs, area: F8) -> dict[str, F8]:
 def describe(grid: EqualAngleGrid, facts: Facts) -> Facts:
     """Columns of `overlay_atoms` from summed facts: pixels, area, centroid, bounding box, land share."""
     lat, lon = lat_lon(np.stack([facts[name].astype(np.float64) for name in "xyz"], axis=-1))
-    # To a tenth of a millimetre: the last digit of a sine depends on where an array happens to lie in memory.
+    # To a tenth of a millimetre: two builds of one overlay differed in the last digit of a centroid.
     lat, lon = lat.round(_DECIMALS), lon.round(_DECIMALS)
     edges = grid.row_edges()
     plain = facts["east"] - facts["west"]

@@ -109,7 +109,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     )
     with report.stage("list"):
         uris = _list(Files(context.spark), source)
-    described = _describe_all(context.spark, uris, source).persist(StorageLevel.MEMORY_AND_DISK)
+    described = _describe_all(context.spark, uris, source)
     read = _read_all(described, source)
     _tell_sidecars(context, uris)
     if context.dry_run:
@@ -119,6 +119,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     if not publication.begin():
         report.status = "nothing_to_do"
         return
+    described.persist(StorageLevel.MEMORY_AND_DISK)
     read.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with report.stage("describe"):
@@ -213,8 +214,8 @@ def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
     def read_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with gdal_environment():
             for batch in batches:
-                for row in batch.to_pylist():
-                    yield pa.RecordBatch.from_pylist([_read_or_refuse(row, source)], schema=part_arrow)
+                rows = [_read_or_refuse(row, source) for row in batch.to_pylist()]
+                yield pa.RecordBatch.from_pylist(rows, schema=part_arrow)
 
     def combine_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

@@ -26,6 +26,7 @@ _UNUSED = (  # fields of Hadoop's FileStatus
     *("block_replication", "blocksize", "modification_time", "access_time"),
     *("permission", "owner", "group", "symlink", "attr"),
 )
+_SLOWEST_REQUEST_S = 2.0  # from the look whether a small object is there to the end of its upload
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,14 @@ class Files:
         if not store.exists(path):
             return self.glob(uri)
         status = store.getFileStatus(path)
-        return [FileInfo(str(status.getPath().toString()), int(status.getLen()), bool(status.isDirectory()))]
+        return [_info(str(status.getPath().toString()), int(status.getLen()), bool(status.isDirectory()))]
 
     def _infos(self, statuses: Any) -> Sequence[FileInfo]:
         """A Java array of FileStatus. It is fetched in one call: by getters, an entry takes a millisecond."""
         if statuses is None:
             return []
         return [
-            FileInfo(_readable(entry["path"]["uri"]), 0 if entry["isdir"] else entry["length"], entry["isdir"])
+            _info(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"])
             for entry in json.loads(self._writer.writeValueAsString(statuses))
         ]
 
@@ -233,7 +234,8 @@ def _readable(uri: str) -> str:
     return f"{scheme}:{f'//{authority}' if authority else ''}{unquote(path)}"
 
 
-_SLOWEST_REQUEST_S = 2.0  # from the look whether a small object is there to the end of its upload
+def _info(uri: str, length: int, is_folder: bool) -> FileInfo:
+    return FileInfo(uri, 0 if is_folder else length, is_folder)  # a local folder has a length of its own
 
 
 def _replace(store: Any, part: Any, path: Any) -> None:
