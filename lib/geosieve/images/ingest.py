@@ -15,7 +15,7 @@ from geosieve.images import photos, row_checks
 from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet, with_row_numbers
 from geosieve.images.nothing import NOTHING
 from geosieve.images.row_checks import OPTIONAL
-from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource
+from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource, Source
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf, Publication
@@ -79,7 +79,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
         with report.stage("check"):
             # Most sources have no id twice; then no row needs to be shuffled.
             settled = row_checks.refuse_repeats(checked, repeated) if repeated.count() else checked
-            outcomes = _outcomes(settled)
+            outcomes = _outcomes(ctx.config.source, settled)
         _refuse_unusable(ctx.config, outcomes)
         with report.stage("write"):
             publication.write(REJECTS, row_checks.rejects(settled, opened.stage))
@@ -116,10 +116,12 @@ def _images(checked: DataFrame) -> DataFrame:
     return checked.where("error_class IS NULL").select([column.name for column in IMAGES.columns])
 
 
-def _outcomes(checked: DataFrame) -> list[Any]:
-    """Per input file and error class: rows, an example message, and the counts that tell other coordinates."""
+def _outcomes(source: Source, checked: DataFrame) -> list[Any]:
+    """Per list (photos: of the folder) and error class: rows, an example message, and counts that tell coordinates."""
+    # A photo is a file of its own: by file, the driver would hold a row of each.
+    uri = F.lit(source.uri) if isinstance(source, PhotoSource) else F.col("input_uri")
     return (
-        checked.groupBy("input_uri", "error_class")
+        checked.groupBy(uri.alias("input_uri"), "error_class")
         .agg(
             F.count("*").alias("rows"),
             F.min("message").alias("example"),

@@ -23,13 +23,23 @@ Counts = dict[str, tuple[I8, I8]]
 """For each partition's name the labels that images have, ascending, and how many images have each."""
 
 
-class _Lists(AccumulatorParam[list[Any]]):
-    def zero(self, value: list[Any]) -> list[Any]:
-        return []
+class _Sums(AccumulatorParam[Counts]):
+    """Adds counts up as they arrive: what is held grows with the regions, not with the tasks."""
 
-    def addInPlace(self, value1: list[Any], value2: list[Any]) -> list[Any]:
-        value1 += value2
+    def zero(self, value: Counts) -> Counts:
+        return {}
+
+    def addInPlace(self, value1: Counts, value2: Counts) -> Counts:
+        for name, counts in value2.items():
+            value1[name] = _sum(value1[name], counts) if name in value1 else counts
         return value1
+
+
+def _sum(first: tuple[I8, I8], second: tuple[I8, I8]) -> tuple[I8, I8]:
+    labels, at = np.unique(np.concatenate([first[0], second[0]]), return_inverse=True)
+    images = np.zeros(labels.size, dtype=np.int64)
+    np.add.at(images, at, np.concatenate([first[1], second[1]]))
+    return labels, images
 
 
 class LabelCounter:
@@ -40,29 +50,26 @@ class LabelCounter:
 
     def __init__(self, spark: SparkSession, names: list[str]) -> None:
         self._names = names
-        self._found = spark.sparkContext.accumulator([], _Lists())
+        self._found = spark.sparkContext.accumulator({}, _Sums())
 
     def add(self, labels: pa.Table) -> None:
         """In a task: labels that are about to be written."""
+        found: Counts = {}
         for name in self._names:
-            counts = labels[name].value_counts()
-            self._found.add([(name, counts.field("values").to_numpy(), counts.field("counts").to_numpy())])
+            found[name] = np.unique(labels[name].to_numpy(), return_counts=True)
+        self._found.add(found)
 
     def counts(self, rows: int) -> Counts:
         """On the driver, after `rows` labels were written. IntegrityError if another number was counted."""
-        summed: Counts = {}
-        for name in self._names:
-            none = np.empty(0, dtype=np.int64)
-            found = [(none, none), *((labels, images) for of, labels, images in self._found.value if of == name)]
-            labels, at = np.unique(np.concatenate([labels for labels, _ in found]), return_inverse=True)
-            images = np.bincount(at, np.concatenate([images for _, images in found])).astype(np.int64)
+        none = np.empty(0, dtype=np.int64)
+        found = {name: self._found.value.get(name, (none, none)) for name in self._names}
+        for name, (_, images) in found.items():
             if images.sum() != rows:
                 raise IntegrityError(
                     f"{images.sum()} labels of {name} were counted, {rows} were written",
                     hint="nothing was committed; run again",
                 )
-            summed[name] = (labels, images)
-        return summed
+        return found
 
 
 def publish_partitions(
