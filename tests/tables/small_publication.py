@@ -25,9 +25,9 @@ ROWS, REJECTED = 40, 3
 CONFIG, DIGEST = '{"answer": 42}', "0" * 64
 
 
-def measured(spark: SparkSession, rows: int = ROWS) -> DataFrame:
+def measured(spark: SparkSession, rows: int = ROWS, files: int = 2) -> DataFrame:
     """Two files' worth of rows, the same ones every time."""
-    return spark.range(0, rows, 1, 2).select("id", (F.col("id") * 1.5).alias("value"))
+    return spark.range(0, rows, 1, files).select("id", (F.col("id") * 1.5).alias("value"))
 
 
 def rejects(spark: SparkSession) -> DataFrame:
