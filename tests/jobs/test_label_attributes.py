@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -270,6 +271,27 @@ def test_a_collection_that_was_not_catalogued_is_told_with_those_that_were(
     workspace.catalog("here", world(tmp_path / "w.tif", 10))
     code, report = workspace.label([classes("p", "there", range(3))])
     assert code == 65 and "catalogued: here" in report["error"]
+
+
+def test_the_readmes_query_counts_an_image_once_whatever_runs_there_are(workspace: Workspace) -> None:
+    """Two committed runs, the later one of the lesser name and with more images, and one that is not committed."""
+    query = re.search(r"```sql\n(.*?)```", (Path(__file__).parents[2] / "README.md").read_text("utf-8"), re.DOTALL)
+    assert query is not None
+    cells = [{"name": "koppen", "kind": "s2", "level": 0}]
+    workspace.ingest(np.array([1.0]), np.array([1.0]))
+    assert workspace.label(cells, run_id="b")[0] == 0
+    workspace.run("ingest_images", {"source": {
+        "name": "others", "uri": str(workspace.root / "points.csv"), "format": "csv",
+        "columns": {"image_id": "id", "lat": "lat", "lon": "lon"}}})  # fmt: skip
+    assert workspace.label(cells, run_id="a")[0] == 0
+    committed = json.loads((workspace.tables / "labels/run_id=b/_SUCCESS").read_text())
+    (workspace.tables / "labels/run_id=b/_SUCCESS").write_text(
+        json.dumps({**committed, "committed_at": "2026-01-01T00:00:00+00:00"})
+    )
+    assert workspace.label(cells, run_id="c")[0] == 0
+    (workspace.tables / "labels/run_id=c/_SUCCESS").unlink()
+    found = duckdb.sql(query[1].replace("build/tables", str(workspace.tables))).fetchall()
+    assert found == [("1", 2)]  # both are in face 0, whose token is 1
 
 
 def test_images_of_all_runs_are_labelled_once_each(workspace: Workspace) -> None:
