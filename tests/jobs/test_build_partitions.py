@@ -423,3 +423,22 @@ def test_images_without_a_position_are_counted(workspace: Workspace, tmp_path: P
     code, report = workspace.run("build_partitions", {"images": images, "build": method})
     assert code == 0, report["error"]
     assert report["details"]["images_without_position"] == 1
+
+
+def test_a_class_that_can_never_occur_is_told_by_both_jobs(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.ingest(np.array([5.5]), np.array([0.5]))
+    raster = write_raster(tmp_path / "c.tif", np.array([[0, 5]], np.uint8), from_origin(0, 6, 1, 1), nodata=0)
+    assert workspace.run("catalog_rasters", {"rasters": {"collection": "cover", "uri": str(raster)}})[0] == 0
+    named = [{"name": "water", "values": [0]}, {"name": "land", "values": [5]}]
+    cover = {"name": "cover", "kind": "classes", "collection": "cover", "classes": named}
+    root = {"root": str(workspace.tables)}
+    method = {"method": "definitions", "rasters": root, "partitions": [cover]}
+    configs = {
+        "build_partitions": {"build": method},
+        "label_attributes": {"images": root, "rasters": root, "partitions": [cover]},
+    }
+    for job, config in configs.items():
+        code, report = workspace.run(job, config)
+        assert code == 0, report["error"]
+        told = [warning for warning in report["warnings"] if "'water' can never have the value 0" in warning]
+        assert len(told) == 1 and "'cover'" in told[0], (job, report["warnings"])

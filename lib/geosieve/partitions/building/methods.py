@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 from geosieve.geo import s2
 from geosieve.geo.morton import Box
 from geosieve.geo.outlines import areas_km2, lat_lon, merged, unit_vectors
-from geosieve.partitions.base import OUTSIDE, Published, region_table
+from geosieve.partitions.base import OUTSIDE, Partition, Published, doubts, region_table
 from geosieve.partitions.building import adaptive_s2, counting, foreign, geocells, quadtree
 from geosieve.partitions.building.cell_tree import refine
 from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, VORONOI, Built, QuadtreeCells, S2Family, Together
@@ -245,7 +245,8 @@ class Definitions(PartitionsConfig):
 
     def make(self, inputs: Inputs) -> Made:
         tables = CommittedTables(inputs.spark, self.rasters.root, self.rasters.run)
-        made = []
+        made: list[Built] = []
+        partitions: list[Partition] = []
         for definition in self.partitions:
             fitted = definition.fitted(tables)
             partition = fitted.build(tables)
@@ -257,7 +258,8 @@ class Definitions(PartitionsConfig):
                 )
             published = Published(definition.kind, partition.digest, fitted.model_dump(mode="json"), regions)
             made.append(Built(definition.name, published))
-        return Made(made, {})
+            partitions.append(partition)
+        return Made(made, {}, doubts(partitions))
 
 
 class File(Config):
