@@ -49,6 +49,15 @@ RIGHT_ANGLES = [(170, -10), (180, -10), (-180, -10), (-170, -10), (-170, -20), (
         [(170, -10), (180, -10), (-170, -10), (-170, -20), (-180, -20), (170, -20)],
         [(170, -10), (180, -10), (-179.9, -10.001), (-170, -11), (-170, -20), (180, -20)],
         [(177, -16), (180, -16.1), (-180, -16.1), (-180, -16.5), (180, -16.5)],  # as Fiji in world-atlas
+        # with a vertex every degree, along the meridian as well
+        [
+            *((170 + k, -10) for k in range(11)),
+            *((-180 + k, -10) for k in range(11)),
+            *((-170 - k, -20) for k in range(11)),
+            *((180, y) for y in range(-20, -14)),
+            *((180, y) for y in range(-15, -21, -1)),
+            *((180 - k, -20) for k in range(11)),
+        ],
     ],
 )
 def test_a_jump_over_180_away_from_a_pole_is_a_crossing(ring: list[tuple[float, float]]) -> None:

@@ -204,6 +204,53 @@ class TestPolygons:
         partition = build([], kind="polygons", uri=str(tmp_path / "a [1] {b}.parquet"), name_column="name")
         assert assign(partition, [51, 51, 49], [9, 11, 9]) == [0, OUTSIDE, OUTSIDE]
 
+    def geoparquet(self, tmp_path: Path, shape: shapely.Geometry, **facts: Any) -> str:
+        geo = {"version": "1.1.0", "primary_column": "shape", "columns": {"shape": {"encoding": "WKB", **facts}}}
+        table = pa.table({"name": ["a"], "shape": [shapely.to_wkb(shape)]})
+        pq.write_table(table.replace_schema_metadata({"geo": json.dumps(geo)}), tmp_path / "a.parquet")
+        return str(tmp_path / "a.parquet")
+
+    @pytest.mark.parametrize(
+        ("facts", "says"),
+        [
+            # Between (50, 0) and (50, 60) a great circle reaches latitude atan(tan 50 / cos 30) = 54.0.
+            ({"edges": "spherical"}, "its edges are declared spherical.*more vertices"),
+            ({"edges": "andoyer"}, "its edges are declared andoyer"),
+            ({"crs": None}, "its crs is null.*OGC:CRS84"),
+            ({"crs": {"type": "Nonsense"}}, "cannot be read"),
+        ],
+    )
+    def test_geoparquet_that_declares_other_shapes_than_are_read_is_refused(
+        self, tmp_path: Path, facts: dict[str, Any], says: str
+    ) -> None:
+        with pytest.raises(InputError, match=says):
+            build([], kind="polygons", uri=self.geoparquet(tmp_path, shapely.box(0, 40, 60, 50), **facts),
+                  name_column="name")  # fmt: skip
+
+    @pytest.mark.parametrize("orientation", [None, "counterclockwise"])
+    @pytest.mark.parametrize("crs", [None, "EPSG:4326", "OGC:CRS84"])
+    def test_geoparquet_is_longitude_latitude_whatever_the_order_of_its_crss_axes_and_of_its_vertices(
+        self, tmp_path: Path, crs: str | None, orientation: str | None
+    ) -> None:
+        facts: dict[str, Any] = {"edges": "planar"}
+        facts |= {"crs": json.loads(CRS.from_user_input(crs).to_json())} if crs else {}
+        facts |= {"orientation": orientation} if orientation else {}
+        for ccw in (True, False):
+            uri = self.geoparquet(tmp_path, shapely.box(0, 40, 60, 50, ccw=ccw), **facts)
+            partition = build([], kind="polygons", uri=uri, name_column="name")
+            # (50.5, 30) is within great circles between the corners, and outside in longitude and latitude.
+            assert assign(partition, [45, 50.5, 30], [30, 30, 45]) == [0, OUTSIDE, OUTSIDE]
+
+    def test_a_geoparquet_of_another_datum_is_transformed(self, tmp_path: Path) -> None:
+        # Tokyo's datum: by pyproj 4301 -> 4326, (35.678, 139.770) is (35.681, 139.767)
+        lat, lon = Transformer.from_crs(4301, 4326).transform(35.67783, 139.77033)
+        assert (lat, lon) == (pytest.approx(35.68107, abs=1e-5), pytest.approx(139.76710, abs=1e-5))
+        shape = shapely.box(139.77033, 35.67783, 139.80, 35.70)
+        uri = self.geoparquet(tmp_path, shape, crs=json.loads(CRS.from_epsg(4301).to_json()))
+        partition = build([], kind="polygons", uri=uri, name_column="name")
+        inside, outside = (lat + 1e-4, lon + 1e-4), (lat - 1e-4, lon + 1e-4)
+        assert assign(partition, *zip(inside, outside, strict=True)) == [0, OUTSIDE]
+
     def test_a_parquet_file_without_geometry_is_refused(self, tmp_path: Path) -> None:
         pq.write_table(pa.table({"name": ["x"]}), tmp_path / "a.parquet")
         with pytest.raises(InputError, match="no GeoParquet"):
@@ -221,6 +268,50 @@ class TestPolygons:
         assert assign(partition, [5, 5, 5], [175, -175, 0]) == [0, 0, OUTSIDE]
         with pytest.raises(InputError, match="edges: shortest"):
             build([], kind="polygons", uri=uri, name_column="name")
+
+    @pytest.mark.parametrize("edges", ["planar", "shortest"])
+    def test_a_ring_with_vertices_the_long_way_around_is_what_they_say_and_told(
+        self, tmp_path: Path, edges: str
+    ) -> None:
+        lon = np.linspace(170, -170, 69)  # every 5 degrees, through longitude 0
+        long_way = shapely.Polygon([*((x, 0) for x in lon), *((x, 10) for x in lon[::-1])])
+        to_180 = shapely.Polygon([*((x, 0) for x in lon), (-180, 5), *((x, 10) for x in lon[::-1])])
+        band, cut = shapely.box(-180, 20, 180, 30), shapely.box(170, 40, 180, 50) | shapely.box(-180, 40, -170, 50)
+        wide = shapely.segmentize(shapely.box(-25, 60, 180, 70), 50)
+        shapes = {"long": long_way, "end": to_180, "band": band, "cut": cut, "wide": wide}
+        uri = self.file(tmp_path, shapes)
+        partition = build([], kind="polygons", uri=uri, name_column="name", edges=edges)
+        assert assign(partition, [5, 5, 5], [0, 165, 175]) == [0, 0, OUTSIDE]
+        (doubt,) = doubts([partition])
+        assert "partition p: 2 regions run by way of longitude 0" in doubt and doubt.endswith(": long, end")
+
+    def test_a_ring_with_one_edge_the_long_way_around_is_refused_or_told(self, tmp_path: Path) -> None:
+        lon = np.linspace(170, -170, 69)
+        uri = self.file(tmp_path, {"half": shapely.Polygon([*((x, -17) for x in lon), (-170, -10), (170, -10)])})
+        with pytest.raises(InputError, match="edges of more than 180 degrees: half"):
+            build([], kind="polygons", uri=uri, name_column="name")
+        partition = build([], kind="polygons", uri=uri, name_column="name", edges="shortest")
+        assert assign(partition, [-89, -18, -15, -15], [0, 0, 175, 0]) == [0, 0, 0, OUTSIDE]  # once around the south
+        (doubt,) = doubts([partition])
+        assert "hold a pole, though no vertex" in doubt and "half (feature 1)" in doubt
+
+    def test_more_than_half_of_the_earth_and_a_ring_that_crosses_itself_are_told(self, tmp_path: Path) -> None:
+        bow = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+        outside = shapely.box(-180, -90, 180, 90) - shapely.box(0, 0, 10, 10)
+        uri = self.file(tmp_path, {"bow": bow, "rest": outside})
+        partition = build([], kind="polygons", uri=uri, name_column="name")
+        assert assign(partition, [5, 5, 9, -5], [2, 8, 5, 5]) == [0, 0, OUTSIDE, 1]
+        crossed, half = doubts([partition])
+        assert "1 shapes cross or overlap themselves" in crossed and "bow (feature 1)" in crossed
+        assert "1 regions cover more than half of the Earth" in half and half.endswith(": rest")
+
+    @pytest.mark.parametrize("lon", [[0, 100, 200, 300, 400], [0, 100, -160, -60, 40]], ids=["beyond", "wrapped"])
+    def test_a_ring_that_goes_around_the_earth_and_overlaps_itself_is_refused(
+        self, tmp_path: Path, lon: list[float]
+    ) -> None:
+        uri = self.file(tmp_path, {"spiral": shapely.Polygon([*((x, 0) for x in lon), *((x, 9) for x in lon[::-1])])})
+        with pytest.raises(InputError, match=r"spiral \(feature 1\): a ring goes around the Earth and overlaps itself"):
+            build([], kind="polygons", uri=uri, name_column="name", edges="shortest")
 
     def test_a_ring_with_vertices_at_both_180s_is_cut_or_refused(self) -> None:
         uri = Path(__file__).parents[3] / "shared" / "data" / "cases" / "am180.geojson"

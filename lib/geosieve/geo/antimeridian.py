@@ -118,7 +118,7 @@ def _even_odd(polygon: Polygon) -> BaseGeometry:
 def _held(ring: Floats) -> BaseGeometry:
     """What one ring holds, in the plane."""
     if not _crosses(ring):
-        return wrapped(shapely.make_valid(Polygon(ring)))
+        return _wrapped_once(shapely.make_valid(Polygon(ring)))
     closed = np.vstack([ring, ring[:1]])
     steps = np.abs(normalize_lon(np.diff(closed[:, 0])))
     if ((steps == 180.0) & (np.abs(closed[:-1, 1]) < 90.0) & (np.abs(closed[1:, 1]) < 90.0)).any():
@@ -131,4 +131,12 @@ def _held(ring: Floats) -> BaseGeometry:
         if abs(mean) < _ROUNDING:
             raise ValueError("a ring along the equator may hold either half of the Earth")
         line = over_pole(line, float(np.copysign(90.0, mean)))
-    return wrapped(shapely.make_valid(Polygon(line)))
+    return _wrapped_once(shapely.make_valid(Polygon(line)))
+
+
+def _wrapped_once(shape: BaseGeometry) -> BaseGeometry:
+    """`wrapped`. ValueError if parts of the shape come to lie on each other: it goes around the Earth and on."""
+    found = wrapped(shape)
+    if found.area < shape.area * (1 - _ROUNDING):
+        raise ValueError("a ring goes around the Earth and overlaps itself")
+    return found

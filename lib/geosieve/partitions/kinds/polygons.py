@@ -21,6 +21,7 @@ from pyproj.exceptions import ProjError
 
 from geosieve.geo import plane
 from geosieve.geo.antimeridian import areas_of, crosses, shortest_edges
+from geosieve.geo.sphere import EARTH_RADIUS_KM
 from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.pieces import Pieces
@@ -36,7 +37,10 @@ I8 = NDArray[np.int64]
 _FORMATS = (
     "GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf", "GML", "KML", "LIBKML", "OpenFileGDB",
 )  # fmt: skip
+_SPHERE_KM2 = 4 * np.pi * EARTH_RADIUS_KM**2
 _ROUNDING = 1e-6  # degrees
+_POLAR = 60.0  # degrees of latitude
+_HALF, _MOST = 180.0, 270.0  # degrees of longitude that a shape rarely is wide, and one that ends at ±180 rarely is
 
 
 class Definition(PartitionDefinition):
@@ -88,11 +92,11 @@ class Definition(PartitionDefinition):
             "shapes have coordinates that are not numbers",
         )
         features.refuse_beyond_the_earth(shapes, 180.0 if self.edges == "planar" else 540.0)
-        shapes = self._in_the_plane(shapes, features)
+        shapes, told = self._in_the_plane(shapes, features)
         features.refuse(shapely.area(shapes) == 0, "shapes have no area")
         names, shapes = self._one_region_each(features, shapes)
         outlines = tuple(shapely.to_wkb(shapes).tolist())
-        return PolygonPartition(self.name, names, outlines, self.content_digest(outline_facts(outlines)))
+        return PolygonPartition(self.name, names, outlines, self.content_digest(outline_facts(outlines)), told)
 
     def _read(self) -> tuple[Any, dict[str, Any], str | None]:
         """WKB, the other columns and the CRS of a file that GDAL reads."""
@@ -140,6 +144,21 @@ class Definition(PartitionDefinition):
                 encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
                 if encoding != "WKB":
                     raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=self.uri)
+                # A shape that is declared to be another one than we would read. (`orientation` changes no shape here.)
+                if facts.get("edges", "planar") != "planar":
+                    raise InputError(
+                        f"its edges are declared {facts['edges']}: they are curves in longitude and latitude, and here "
+                        "edges are straight lines there",
+                        where=self.uri,
+                        hint="write it with more vertices along its edges, as near as they must be right, and without "
+                        "`edges`",
+                    )
+                if "crs" in facts and crs is None:
+                    raise InputError(
+                        "its crs is null: nobody knows what its coordinates mean",
+                        where=self.uri,
+                        hint="write the crs; without any, coordinates are longitude and latitude (OGC:CRS84)",
+                    )
                 columns: dict[str, Any] = dict.fromkeys(name for name in schema.names if name != main)
                 table = pq.read_table(path, columns=[main, *(c for c in columns if c == self.name_column)])
         except (OSError, pa.ArrowException, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -167,7 +186,10 @@ class Definition(PartitionDefinition):
             )
         return names
 
-    def _in_the_plane(self, shapes: NDArray[np.object_], features: Features) -> NDArray[np.object_]:
+    def _in_the_plane(
+        self, shapes: NDArray[np.object_], features: Features
+    ) -> tuple[NDArray[np.object_], tuple[str, ...]]:
+        """Shapes cut at ±180, valid, and what is doubtful about them."""
         plane = np.empty(len(shapes), dtype=object)
         crossing = np.zeros(len(shapes), dtype=bool)
         for number, shape in enumerate(shapes):
@@ -183,7 +205,19 @@ class Definition(PartitionDefinition):
                 "set edges: shortest if they cross the antimeridian, or cut them there; an edge that is meant to be "
                 "so long needs vertices between its ends",
             )
-        return plane
+        told = (
+            features.doubt(
+                ~crossing & ~shapely.is_valid(shapes),
+                "shapes cross or overlap themselves; taken is what their rings go around an odd number of times",
+            ),
+            features.doubt(
+                (np.abs(shapely.bounds(plane)[:, [1, 3]]) == 90.0).any(axis=1)
+                & (np.abs(shapely.bounds(shapes)[:, [1, 3]]).max(axis=1) < _POLAR),
+                f"shapes hold a pole, though no vertex of theirs is beyond {_POLAR:.0f} degrees of latitude: a ring "
+                "goes once around the Earth; if it is to cross ±180 only, some of its edges run the long way around",
+            ),
+        )
+        return plane, tuple(doubt for doubt in told if doubt)
 
     def _one_region_each(
         self, features: Features, shapes: NDArray[np.object_]
@@ -234,6 +268,11 @@ class Features:
         if wrong.any():
             found = _first(self.called(int(number)) for number in np.flatnonzero(wrong))
             raise InputError(f"{wrong.sum()} {what}: {found}", where=self.uri, hint=hint)
+
+    def doubt(self, doubtful: NDArray[np.bool_], what: str) -> str:
+        """A warning that names the first of the features that are doubtful; empty if none is."""
+        found = _first(self.called(int(number)) for number in np.flatnonzero(doubtful))
+        return f"{doubtful.sum()} {what}: {found}" if found else ""
 
     def from_wkb(self, wkb: Any) -> NDArray[np.object_]:
         """Geometries. InputError names the first that cannot be read."""
@@ -295,10 +334,32 @@ class PolygonPartition:
     names: tuple[str, ...]
     shapes: tuple[bytes, ...]
     digest: str
+    told: tuple[str, ...] = ()  # what was doubtful when they were read
 
     @property
     def n_regions(self) -> int:
         return len(self.names)
+
+    def doubts(self) -> list[str]:
+        shapes = shapely.from_wkb(np.array(self.shapes, dtype=object))
+        parts, number = shapely.get_parts(shapes, return_index=True)
+        west, _, east, _ = shapely.bounds(parts).T
+        ends = (west <= -180 + _ROUNDING).astype(int) + (east >= 180 - _ROUNDING)
+        # What spans the world ends at both; what crosses ±180 was cut there, and its parts are narrow.
+        wide = (east - west > np.where(ends == 0, _HALF, _MOST)) & (ends < 2)
+        large = plane.areas_km2(shapes) > _SPHERE_KM2 / 2
+        told = [
+            *self.told,
+            self._named(np.unique(number[wide]), "run by way of longitude 0 almost around the Earth; if they are to "
+                        "cross ±180, their edges have vertices the long way around: cut them at ±180 instead"),
+            self._named(np.flatnonzero(large), "cover more than half of the Earth; if that is not meant, a ring runs "
+                        "the long way around, or what is outside was written as inside"),
+        ]  # fmt: skip
+        return [f"partition {self.name}: {doubt}" for doubt in told if doubt]
+
+    def _named(self, numbers: I8, what: str) -> str:
+        found = _first(self.names[number] for number in numbers.tolist())
+        return f"{numbers.size} regions {what}: {found}" if found else ""
 
     def regions(self, observed: I8) -> pa.Table:
         return region_table(self.names, wkb=self.shapes)
