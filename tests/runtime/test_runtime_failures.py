@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 from py4j.protocol import Py4JError, Py4JNetworkError
@@ -160,6 +161,48 @@ def test_what_a_cluster_loses_may_be_tried_again_and_is_no_missing_file(text: st
 def test_a_dead_jvm_may_be_tried_again(failure: Exception) -> None:
     message, code = explain(failure)
     assert (code, "JVM has ended" in message) == (75, True)
+
+
+_HEAP = "java.lang.OutOfMemoryError: Java heap space"
+# Shortened from what is reported publicly of Spark: in a task, in a whole executor, in a task that runs in the driver,
+# in the driver.
+OUT_OF_MEMORY = {
+    "task": (_trace(f"{_LOST_TASK}{_HEAP}", _HEAP), "spark.executor.memory"),
+    "exchange": (
+        _trace(f"{_LOST_TASK}org.apache.spark.memory.SparkOutOfMemoryError: Unable to acquire 65536 bytes of memory"),
+        "spark.executor.memory",
+    ),
+    "executor": (
+        _trace(
+            f"{_LOST_TASK}ExecutorLostFailure (executor 5 exited caused by one of the running tasks) Reason: Container "
+            "marked as failed: container_01 on host: node-7. Exit status: 52. Diagnostics: Exception from container."
+        ),
+        "spark.executor.memory",
+    ),
+    "local": (
+        _trace(f"{_STAGE}Lost task 3.0 in stage 1.0 (TID 7) (laptop executor driver): {_HEAP}", _HEAP),
+        "spark.driver.memory",
+    ),
+    "driver": (
+        "An error occurred while calling o6.collect.\n: java.lang.OutOfMemoryError: GC overhead limit exceeded",
+        "spark.driver.memory",
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "option"), OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY.keys())
+def test_a_heap_that_is_too_small_is_configuration_and_the_option_is_named(text: str, option: str) -> None:
+    message, code = explain(RuntimeError(text))
+    assert code == errors.EXIT_BAD_CONFIG  # tried again with the same memory, it fails again
+    assert f"raise {option}" in message
+
+
+def test_javas_own_error_of_a_full_heap_is_told(spark: SparkSession) -> None:
+    jvm: Any = spark._jvm
+    with pytest.raises(Exception, match="OutOfMemoryError") as caught:
+        jvm.java.lang.reflect.Array.newInstance(jvm.java.lang.Long.TYPE, 2**31 - 8)  # 16 GiB
+    message, code = explain(caught.value)
+    assert (code, "spark.driver.memory" in message) == (78, True)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from geosieve.runtime.config import Config
 from geosieve.runtime.job import Context, main
 from geosieve.runtime.logs import JsonLines, logger
 from geosieve.tables.publish import Leaf
-from geosieve.tables.schemas import REJECTS
+from geosieve.tables.schemas import PARTITIONS, REJECTS
 
 
 class Count(Config):
@@ -159,6 +159,31 @@ def test_an_output_that_cannot_be_made_is_refused_before_the_work(run: Runner) -
     assert "nothing can be written there" in report["error"] and "/proc/geosieve" in report["error"]
 
 
+def test_an_output_that_is_there_and_cannot_be_written_to_is_a_bad_configuration(run: Runner, tmp_path: Path) -> None:
+    # /proc is a folder in which nobody can make anything, root neither. First as the output, then as the run's leaf.
+    def job(context: Context[Count]) -> None:
+        leaves = [Leaf(PARTITIONS, {"job": "count"}), Leaf(REJECTS, {"job": "count", "part": "all"})]
+        publication = context.publication(roots[-1], leaves)
+        assert publication.begin()
+        publication.write(PARTITIONS, context.spark.createDataFrame([], PARTITIONS.spark_schema()))
+
+    roots = ["/proc"]
+    found = [(*run(job)[:2], "/proc/rejects/job=count")]
+    for leaf in ("rejects/job=count/part=all/run_id=r1", "partitions/job=count"):  # at the claim; later, at a table
+        roots.append(str(tmp_path / leaf.partition("/")[0]))
+        link = Path(roots[-1]) / leaf
+        link.parent.mkdir(parents=True)
+        link.symlink_to("/proc")
+        found.append((*run(job)[:2], str(link)))
+    for code, report, where in found:
+        assert code == 78, report["error"]
+        assert "output: nothing can be written there" in report["error"] and f"at {where}" in report["error"]
+        assert "set output to a folder that this user may write to" in report["error"]
+    # An input that may not be read stays one.
+    code, _, _ = run(_raise(RuntimeError("java.io.FileNotFoundException: /tables/images/a (Permission denied)")))
+    assert code == 65
+
+
 def test_an_output_that_can_be_made_is_and_a_dry_run_makes_none(run: Runner, tmp_path: Path) -> None:
     assert run(lambda context: check(context, str(tmp_path / "a/b")), "--dry-run")[0] == 0
     assert not (tmp_path / "a").exists()
@@ -168,6 +193,28 @@ def test_an_output_that_can_be_made_is_and_a_dry_run_makes_none(run: Runner, tmp
 
 def check(context: Context[Count], root: str) -> None:
     context.publication(root, [Leaf(REJECTS, {"job": "count", "part": "all"})])
+
+
+def test_a_dry_run_says_that_a_committed_run_would_do_nothing(run: Runner, tmp_path: Path) -> None:
+    def job(context: Context[Count]) -> None:
+        publication = context.publication(str(tmp_path), [Leaf(REJECTS, {"job": "count", "part": "all"})])
+        if context.dry_run:
+            return context.show_plan({}, {})
+        assert publication.begin()
+        publication.write(REJECTS, context.spark.createDataFrame([], REJECTS.spark_schema()))
+        return publication.commit(0, "{}")
+
+    assert run(job, "--dry-run")[1]["warnings"] == []
+    assert run(job)[0] == 0
+    code, report, _ = run(job, "--dry-run")
+    assert code == 0 and "r1 is committed already" in report["warnings"][0] and "do nothing" in report["warnings"][0]
+    code, report, _ = run(job, "--dry-run", "--set", "to=4")
+    assert code == 78 and "another configuration" in report["error"]
+
+
+def test_a_verbose_dry_run_without_a_plan_says_so(run: Runner) -> None:
+    code, _, printed = run(lambda context: context.show_plan({}, {}), "--dry-run", "--verbose")
+    assert code == 0 and "no plan: " in printed
 
 
 def test_a_dry_run_fits_on_a_screen_whatever_it_finds(run: Runner) -> None:

@@ -25,6 +25,14 @@ _GONE = re.compile(
     r"Answer from Java side is empty|while trying to connect to the Java server|Error while (?:sending|receiving)\b|"
     r"SparkContext was shut down|stopped SparkContext|SparkContext has been shutdown"
 )
+# Java's heap was too small for the work: a rerun with the same memory ends in the same way, so a scheduler must not try
+# again. Spark ends an executor that met it with exit code 52. A container that was killed (137) is none of these: what
+# else ran there counts, too.
+_OUT_OF_MEMORY = re.compile(
+    r"OutOfMemoryError: (?:Java heap space|GC overhead limit exceeded|Requested array size exceeds VM limit)|"
+    r"SparkOutOfMemoryError|(?i:exit (?:status|code)(?: is)?:? ?52\b)"
+)
+_IN_EXECUTOR = re.compile(r"\(TID \d+\) \(\S+ executor (?!driver\b)\S+\)|ExecutorLostFailure|\(executor \d+ exited")
 _LOST = re.compile(
     # executors and machines
     r"ExecutorLostFailure|ExecutorDeadException|(?i:(?:slave|worker|executor|node|host) (?:was )?lost)|"
@@ -112,6 +120,14 @@ def explain(failure: BaseException) -> tuple[str, int]:
     return errors.redact(f"{type(failure).__name__}: {said}"), errors.EXIT_INTERNAL
 
 
+def barred(failure: BaseException) -> str:
+    """The root cause of a failure where a file system does not let a path be read or written; else empty."""
+    told = _FRAMES.sub("", str(failure))
+    root = told[_root(told) :]
+    pattern = next(pattern for kind, pattern, _, _ in _STORE if kind == _BARRED)
+    return root.strip() if explain(failure)[1] == errors.EXIT_BAD_INPUT and re.search(pattern, root) else ""
+
+
 def _root(told: str) -> int:
     """Where the deepest cause of a chain starts; 0 where it has no causes."""
     return max((match.end() for match in re.finditer(r"^Caused by: ", told, re.MULTILINE)), default=0)
@@ -119,6 +135,14 @@ def _root(told: str) -> int:
 
 def _kinds(failure: BaseException, told: str, root: str) -> Iterator[tuple[bool, int, str]]:
     """Whether the failure is of a kind, the kind's exit code and what to do, kind by kind."""
+    place = "spark.executor.memory (--executor-memory), or give each executor fewer spark.executor.cores"
+    if not _IN_EXECUTOR.search(told):  # with --local, tasks run in the driver, too
+        place = "spark.driver.memory (--driver-memory)"
+    yield (
+        bool(_OUT_OF_MEMORY.search(told)),
+        errors.EXIT_BAD_CONFIG,
+        f"Java ran out of memory, and a rerun with the same memory would, too; raise {place}",
+    )
     yield (
         _lost_driver(failure) or bool(_GONE.search(told)),
         errors.EXIT_RETRYABLE,

@@ -47,29 +47,30 @@ class Files:
         self._jvm: Any = spark._jvm
         self._conf = spark._jsc.hadoopConfiguration()
 
-    def _at(self, uri: str) -> tuple[Any, Any]:
+    def at(self, uri: str) -> tuple[Any, Any]:
+        """Hadoop's file system and path of a URI."""
         path = self._jvm.org.apache.hadoop.fs.Path(uri)
         return path.getFileSystem(self._conf), path
 
     def exists(self, uri: str) -> bool:
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         return bool(store.exists(path))
 
     def list(self, uri: str) -> Sequence[FileInfo]:
         """Entries of a folder in the order of their names; empty when there is no such folder."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if not store.exists(path):
             return []
         return sorted(self._infos(store.listStatus(path)), key=lambda entry: entry.name)
 
     def glob(self, pattern: str) -> Sequence[FileInfo]:
         """Entries that match a Hadoop glob, in the order of their URIs."""
-        store, path = self._at(pattern)
+        store, path = self.at(pattern)
         return sorted(self._infos(store.globStatus(path)), key=lambda entry: entry.uri)
 
     def named(self, uri: str) -> Sequence[FileInfo]:
         """What is there under this very name, as one entry, or else what matches it as a glob."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if not store.exists(path):
             return self.glob(uri)
         status = store.getFileStatus(path)
@@ -109,7 +110,7 @@ class Files:
         return sorted(found, key=lambda file: file.uri)
 
     def read_text(self, uri: str) -> str:
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         stream = store.open(path)
         try:
             return str(self._jvm.org.apache.commons.io.IOUtils.toString(stream, "UTF-8"))
@@ -122,7 +123,7 @@ class Files:
 
         InputError if there is none.
         """
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if not store.exists(path):
             raise InputError("there is no such file", where=uri)
         if store.getScheme() == "file":
@@ -136,7 +137,7 @@ class Files:
 
     def write_text(self, uri: str, text: str) -> None:
         """Write a whole file, replacing one that is there; it appears at once, complete."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if path.toUri().getScheme() == "s3a":  # an object appears when its upload ends; a rename would copy it
             _write(store, path, text)
             return
@@ -154,7 +155,7 @@ class Files:
         S3A cannot look and write in one request. There the last of several who write at once stays, and each looks
         again when the others' requests must have ended.
         """
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         scheme = str(store.getScheme())
         if store.exists(path):
             return False
@@ -177,13 +178,13 @@ class Files:
 
     def move(self, source: str, target: str) -> None:
         """Rename a file to where none is."""
-        store, path = self._at(target)
+        store, path = self.at(target)
         if not store.rename(self._jvm.org.apache.hadoop.fs.Path(source), path):
             raise RetryableError("could not be renamed into place", where=target)
 
     def copy(self, source: str, target: str) -> None:
         """Copy a file within a store, replacing one that is there; it appears at once, complete."""
-        store, path = self._at(target)
+        store, path = self.at(target)
         at_once = str(store.getScheme()) == "s3a"
         part = path if at_once else self._part(path)
         origin = self._jvm.org.apache.hadoop.fs.Path(source)
@@ -193,27 +194,27 @@ class Files:
 
     def upload(self, local: str, uri: str) -> None:
         """Copy a file of this machine to a store, replacing one that is there."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         store.copyFromLocalFile(
             False, True, self._jvm.org.apache.hadoop.fs.Path(f"file:{os.path.abspath(local)}"), path
         )
 
     def pending_uploads(self, uri: str) -> Sequence[Any]:
         """Uploads to below a folder of S3 that nobody has completed; they are invisible and cost money for ever."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if str(store.getScheme()) != "s3a":
             return []
         return list(store.listMultipartUploads(f"{str(path.toUri().getPath()).lstrip('/')}/"))
 
     def abort_uploads(self, uri: str, uploads: Sequence[Any]) -> None:
         """Give up what `pending_uploads` found."""
-        store, _ = self._at(uri)
+        store, _ = self.at(uri)
         for upload in uploads:
             store.getWriteOperationHelper().abortMultipartUpload(upload)
 
     def delete(self, uri: str) -> None:
         """Delete a file or a folder with all in it; a missing one is no error."""
-        store, path = self._at(uri)
+        store, path = self.at(uri)
         if not store.delete(path, True) and store.exists(path):
             raise RetryableError("could not be deleted", where=uri)
 

@@ -18,7 +18,7 @@ from geosieve.runtime.config import Config, load
 from geosieve.runtime.failures import explain
 from geosieve.runtime.files import Files
 from geosieve.runtime.logs import RUN, logger
-from geosieve.runtime.output import check_output
+from geosieve.runtime.output import check_output, refused_to_write
 from geosieve.runtime.progress import progress_bar
 from geosieve.runtime.report import JobReport
 from geosieve.runtime.session import spark_session
@@ -59,7 +59,10 @@ class Context(Generic[C]):
 
     @contextmanager
     def told_apart(self) -> Iterator[None]:
-        """RetryableError in place of what fails because another attempt has taken over the run and its folders."""
+        """RetryableError in place of what fails because another attempt has taken over the run and its folders.
+
+        ConfigError in place of a file system's refusal to write to them.
+        """
         try:
             yield
         except (errors.ConfigError, errors.InputError):
@@ -70,12 +73,16 @@ class Context(Generic[C]):
                     publication.check()
                 except errors.RetryableError as lost:
                     raise lost from failure
+            refused = refused_to_write(failure, [uri for publication in self.publications for uri in publication.uris])
+            if refused is not None:
+                raise refused from failure
             raise
 
     def show_plan(self, inputs: dict[str, Any], frames: dict[str, DataFrame]) -> None:
         """For a dry run: print configuration and inputs, what fits on a screen; all, and Spark's plans, if `verbose`.
 
-        The inputs are in the report, too. Nothing is written, and nothing of `frames` is run.
+        The inputs are in the report, too. Nothing is written, and nothing of `frames` is run. A run that is committed
+        already, which would do nothing, is a warning.
         """
         print(errors.redact(_shown(self.config.model_dump_json(indent=1).splitlines(), self.verbose)))
         found = [f"input {name}: {value}" for name, value in inputs.items()]
@@ -85,6 +92,10 @@ class Context(Generic[C]):
             for name, frame in frames.items():
                 plan = jvm.PythonSQLUtils.explainString(frame._jdf.queryExecution(), "formatted")
                 print(errors.redact(f"plan of {name}:\n{plan}"))
+            if not frames:
+                print("no plan: this job has no frames before it has computed what they depend on")
+        if any(publication.committed() for publication in self.publications):
+            self.report.warn(f"run {self.report.run_id} is committed already: without --dry-run it would do nothing")
         self.report.details["inputs"] = inputs if self.verbose else _shown_values(inputs)
         self.report.status = "dry_run"
 

@@ -1,23 +1,28 @@
-"""The check of a job's output before its work: a folder, or one that can be made."""
+"""A job's output must be a folder that can be written to, or one that can be made."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Sequence
 
 from py4j.protocol import Py4JJavaError
 
 from geosieve.runtime import errors
-from geosieve.runtime.failures import explain
+from geosieve.runtime.failures import barred, explain
 from geosieve.runtime.files import Files
+
+_HINT = "set output to a folder that this user may write to, on a file system that is not read-only"
 
 
 def check_output(files: Files, root: str, make: bool) -> None:
     """ConfigError if `root` is a file or below one, or, if it is to be made, cannot be made.
 
     What may pass (a full disk) is raised as it is. On S3 there are no folders to check. That a folder may be written
-    to is known when a publication takes its claim, which comes next.
+    to is known when something is written (`Context.told_apart`).
     """
     if root.startswith("s3a:"):
         return
-    store, path = files._at(root)
+    store, path = files.at(root)
     above = path
     try:
         while above.getParent() is not None and not store.exists(above):
@@ -32,4 +37,25 @@ def check_output(files: Files, root: str, make: bool) -> None:
             raise
         made = False
     if not made:
-        raise errors.ConfigError(f"output: nothing can be written there: {message[:500]}", where=root)
+        raise _unwritable(message, root)
+
+
+def refused_to_write(failure: BaseException, leaves: Sequence[str]) -> errors.ConfigError | None:
+    """The error to raise where a file system refused to write to one of the run's `leaves`, and no input is at fault.
+
+    Refusals of S3 are none of them: they depend on credentials, which may be the input's as well.
+    """
+    cause = barred(failure)
+    for leaf in leaves:
+        # HDFS names the folder above that it refuses, and says for what.
+        if "access=WRITE" in cause or _path(leaf) in cause:
+            return _unwritable(cause, leaf) if cause else None
+    return None
+
+
+def _path(uri: str) -> str:
+    return re.sub(r"^[a-z0-9]+:(//[^/]*)?", "", uri)
+
+
+def _unwritable(why: str, where: str) -> errors.ConfigError:
+    return errors.ConfigError(f"output: nothing can be written there: {why[:500]}", where=where, hint=_HINT)

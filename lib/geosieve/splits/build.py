@@ -51,7 +51,8 @@ def build_splits(context: Context[SplitConfig]) -> None:
     if context.dry_run:
         found = chosen.found()
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
-        context.show_plan(found, {"drawn": _drawn(config, images, classes)})
+        # Without the groups: to find them, links among images are joined.
+        context.show_plan(found, {"drawn": _drawn(config.model_copy(update={"groups": []}), images, classes)})
         return
     with ExitStack() as kept:
         splitter = _Splitter(config, classes, kept, tasks_for(spark, report.rows_in))

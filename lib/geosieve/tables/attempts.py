@@ -32,9 +32,10 @@ class Attempts:
     def take(self) -> None:
         """Take the next number. From now on every earlier attempt ends at its next check."""
         claim = json.dumps({"attempt": self._name, "at": datetime.now(UTC).isoformat(timespec="seconds")})
-        self._number = max(self._numbers(), default=0) + 1
-        while not self._files.create_new(self._uri(self._number, "claim"), claim):
-            self._number += 1
+        number = max(self._numbers(), default=0) + 1
+        while not self._files.create_new(self._uri(number, "claim"), claim):
+            number += 1
+        self._number = number  # not before: a claim that cannot be written is none
 
     def close_earlier(self) -> dict[str, Any] | None:
         """See to it that no earlier attempt can commit any more; the commit of one that has."""

@@ -158,13 +158,10 @@ class Publication:
         one of its leaves. A commit whose files are missing is none: the run starts anew with a warning.
         """
         main = self._uris[self._main]
-        manifests = {name: read_manifest(self._files, uri) for name, uri in self._uris.items()}
-        for name, manifest in manifests.items():
-            self._refuse_other_configuration(manifest, self._uris[name])
-        if manifests[self._main] is not None:
-            lost = self._missing({name: manifest for name, manifest in manifests.items() if manifest is not None})
-            if not lost:
-                return False
+        committed, lost = self._look()
+        if committed:
+            return False
+        if lost:
             self._warn(f"{lost} of the committed run {self._run_id} at {main}; it starts anew")
         if main.startswith("s3a:"):
             jars.check(self._spark, jars.S3)
@@ -179,6 +176,20 @@ class Publication:
             self._attempts.withdraw_earlier(commit)
         self._clear()
         return True
+
+    def committed(self) -> bool:
+        """Whether the run is committed, so that there is nothing to do. ConfigError as `begin`; nothing is written."""
+        return self._look()[0]
+
+    def _look(self) -> tuple[bool, str]:
+        """Whether the run is committed with all its files, and if only its marks are there, what is missing."""
+        manifests = {name: read_manifest(self._files, uri) for name, uri in self._uris.items()}
+        for name, manifest in manifests.items():
+            self._refuse_other_configuration(manifest, self._uris[name])
+        if manifests[self._main] is None:
+            return False, ""
+        lost = self._missing({name: manifest for name, manifest in manifests.items() if manifest is not None})
+        return not lost, lost
 
     def write(self, table: Table, frame: DataFrame) -> int:
         """Write one table's leaf (not committed yet) and return its rows, counted from the written files.
