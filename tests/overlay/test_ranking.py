@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
 from geosieve.overlay.patches import patches
 from geosieve.overlay.ranking import Ranking, coarse_regions, coarsen, rank
 from geosieve.reporting.regions import draw_regions
+from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * math.pi * 6371.0088**2
 SEEDS = st.integers(0, 2**32 - 1)
@@ -186,6 +188,20 @@ def test_a_coarse_answer_has_the_probability_and_area_of_its_atoms(seed: int, le
         assert np.exp(coarse.log_density[i]) == pytest.approx(expected[coarse.atom[i]] / area[coarse.atom[i]])
     if least == 1e8:
         assert coarse.within_area(1e7).tolist() == [0, 0]
+
+
+def test_a_coarse_overlay_has_a_hash_of_its_own_and_no_pixels_of_its_atoms() -> None:
+    ranking, grid, *_ = a_ranking(3)
+    region = coarse_regions(ranking.overlay, 2e7)
+    coarse = coarsen(ranking, region)
+    swapped = np.where(region < 2, 1 - region, region)  # the same regions, numbered otherwise
+    other = replace(ranking, overlay=replace(ranking.overlay, digest="of another overlay"))
+    made = [coarse, coarsen(ranking, coarse_regions(ranking.overlay, 1e8)), coarsen(ranking, swapped)]
+    made.append(coarsen(other, region))
+    assert len({one.overlay.digest for one in (ranking, *made)}) == 5
+    assert coarsen(ranking, region).overlay.digest == coarse.overlay.digest
+    with pytest.raises(InputError, match="atoms mean something only in their own overlay"):
+        patches(coarse, grid, 0, 1)
 
 
 def labelled_on_the_sphere(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.ensemble import Ensemble, Predictions
 from geosieve.overlay.structure import TIE, merge_ties
+from geosieve.runtime.identity import content_digest
 
 F8 = NDArray[np.float64]
 I8 = NDArray[np.int64]
@@ -162,14 +163,16 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
 def coarsen(ranking: Ranking, region: I8) -> Ranking:
     """The ranking of regions, made of atoms as `coarse_regions` groups them: the least that an answer may tell.
 
-    Its overlay has the regions for atoms, and no partition. A region has the probability of its atoms.
+    Its overlay has the regions for atoms, and no partition; its hash is that of its atoms' overlay and of which atom is
+    in which region. A region has the probability of its atoms.
     """
     n, of = int(region.max()) + 1, ranking.overlay
     area = np.bincount(region, of.area_km2, n).astype(np.float64)
     moments = unit_vectors(of.lat, of.lon) * of.area_km2[:, None]
     lat, lon = lat_lon(np.stack([np.bincount(region, part, n) for part in moments.T], axis=-1))
     land = np.bincount(region, of.land_share * of.area_km2, n) / area
-    overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land)
+    digest = content_digest("coarse_overlay", 1, {"overlay": of.digest, "regions": region.astype("<i8").tobytes()})
+    overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land, digest)
     probability = np.stack(
         [np.bincount(region[a], p, n) for a, p in zip(ranking.atom, ranking.probability, strict=True)]
     ).astype(np.float64)
