@@ -3,8 +3,9 @@
 Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors
 (Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
 
-Densities that are equal may differ in the last digits of their logarithms (p_j / area(m_j) of a prior that is even over
-regions of all sizes does). So scores within structure.TIE are one score, wherever scores are compared or ranked.
+A mask prior has one density on all of its regions by construction. Other densities that are equal may differ in the
+last digits of their logarithms: quotients p_j / area(m_j), and sums of the same terms in another order. So scores
+within structure.TIE are one score, wherever scores are compared or ranked.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Predictor:
     """A predictor of an ensemble: the partition that it tells apart, and how much it counts.
 
     Its probabilities p become p^(1/temperature), normalised, and its densities are raised to `weight`. A prior is a
-    predictor with `fixed` probabilities, the same for every image.
+    predictor with `fixed` probabilities, the same for every image; `density` are its densities, per km², where they are
+    known by themselves: quotients of probabilities and areas round.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Predictor:
     weight: float = 1.0
     temperature: float = 1.0
     fixed: tuple[float, ...] | None = None
+    density: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and self.temperature > 0):
@@ -246,6 +249,9 @@ def _factor(predictor: Predictor, values: F8, area: F8, floor: float, first: int
         top = log_p.max(axis=1, keepdims=True)
         log_p -= top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True))
     density = np.subtract(log_p, np.log(np.where(area > 0, area, 1.0)), out=found[:, 1:])
+    if predictor.density is not None and predictor.temperature == 1 and not floor:
+        with np.errstate(divide="ignore"):
+            density[:] = np.log(predictor.density)
     if predictor.weight != 1:
         density *= predictor.weight
     density[:, np.flatnonzero(area <= 0)] = -np.inf
@@ -277,7 +283,10 @@ def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) 
     area, chosen = overlay.region_areas_km2[overlay.column(partition)], np.asarray(regions, dtype=np.int64)
     if (chosen < 0).any() or (chosen >= area.size).any():
         raise ValueError(f"prior {name}: regions of {partition} are 0 to {area.size - 1}")
-    return prior(name, partition, np.where(np.isin(np.arange(area.size), chosen), area, 0.0))
+    inside = np.isin(np.arange(area.size), chosen)
+    mask = prior(name, partition, np.where(inside, area, 0.0))
+    even = np.where(inside & (area > 0), 1 / area[inside].sum(), 0.0)
+    return replace(mask, density=tuple(even.tolist()))
 
 
 def prior(name: str, partition: str, weights: ArrayLike) -> Predictor:
