@@ -12,11 +12,12 @@ import rasterio
 from fabricated_rasters import cataloged, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rasterio.errors import RasterioIOError
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from geosieve.rasters.catalog import RasterSource, _Refused, describe
-from geosieve.rasters.sampling import gdal_path, gdal_text, is_valid, read_pixels
+from geosieve.rasters.sampling import gdal_path, gdal_text, is_valid, open_raster, read_pixels
 from geosieve.runtime.errors import InputError
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
@@ -62,7 +63,73 @@ def test_a_vrt_is_refused_before_any_of_its_sources_is_asked(tmp_path: Path, nam
         opened = path if name.endswith(".msk") else tmp_path / name
         with pytest.raises(_Refused) as refused:
             describe(str(opened), RasterSource(collection="c", uri=str(opened)))
-        assert "is a VRT" in refused.value.args[1]
+        assert name in refused.value.args[1] and "other files" in refused.value.args[1]
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def _names_a_host(kind: str, port: int) -> str:
+    url = f"http://127.0.0.1:{port}"
+    if kind == "wms":
+        return (
+            f'<GDAL_WMS><Service name="TMS"><ServerUrl>{url}/${{z}}/${{x}}/${{y}}.png</ServerUrl></Service><DataWindow>'
+            "<UpperLeftX>0</UpperLeftX><UpperLeftY>10</UpperLeftY><LowerRightX>4</LowerRightX><LowerRightY>6"
+            "</LowerRightY><TileLevel>0</TileLevel><SizeX>4</SizeX><SizeY>4</SizeY></DataWindow><BlockSizeX>4"
+            "</BlockSizeX><BlockSizeY>4</BlockSizeY><BandsCount>1</BandsCount></GDAL_WMS>"
+        )
+    vrt = (
+        '<VRTDataset rasterXSize="4" rasterYSize="4"><Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata>'
+        '<Metadata domain="HFA"><MDI key="HFA_DEPENDENT_FILE">a.tif</MDI></Metadata><VRTRasterBand dataType="Byte" '
+        f'band="1"><SimpleSource><SourceFilename>/vsicurl/{url}/a.tif</SourceFilename></SimpleSource></VRTRasterBand>'
+        "</VRTDataset>"
+    )
+    aux = {
+        "overviews": f'<Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">/vsicurl/{url}/a.tif</MDI></Metadata>',
+        "srs": f"<SRS>{url}/srs</SRS>",
+        "srs in a file": f"<SRS>/vsicurl/{url}/srs</SRS>",
+        "gcps": f'<GCPList Projection="{url}/srs"><GCP Id="" Pixel="0" Line="0" X="1" Y="2"/></GCPList>',
+        "entity": "<SRS>&x;</SRS>",
+    }
+    if kind in aux:
+        return f'<!DOCTYPE a [<!ENTITY x SYSTEM "{url}/x">]><PAMDataset>{aux[kind]}</PAMDataset>'
+    return f"EHFA_HEADER_TAG{vrt}" if kind == "aux" else vrt
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "refused"),
+    [
+        *(("a.tif.msk", "vrt", True), ("a.tif.MSK", "vrt", True), ("a.tif.msk", "wms", True)),
+        *(("a.tif.ovr", "vrt", False), ("a.tif.ovr", "wms", False), ("a.aux", "aux", False)),
+        *(("a.tif.aux.xml", kind, False) for kind in ("overviews", "srs", "srs in a file", "gcps", "entity")),
+    ],
+)
+def test_nothing_beside_a_raster_leads_to_another_host(tmp_path: Path, name: str, kind: str, refused: bool) -> None:
+    path = write_raster(tmp_path / "a.tif", np.full((4, 4), 7, np.uint8), ORIGIN)
+    with socket.create_server(("127.0.0.1", 0)) as listener, rasterio.Env(GDAL_HTTP_TIMEOUT=1):
+        listener.settimeout(0.1)
+        (tmp_path / name).write_text(_names_a_host(kind, listener.getsockname()[1]))
+        (tmp_path / "a.tif.msk.aux.xml").write_text(  # makes a mask that cannot say so itself count as one
+            '<PAMDataset><Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata></PAMDataset>'
+        )
+        if refused:
+            with pytest.raises(_Refused, match="not_a_raster") as refusal:
+                cataloged(path)
+            assert name in refusal.value.args[1]
+        else:
+            zero = np.array([0])
+            source = {"crs": "EPSG:4326"} if kind in ("srs", "srs in a file", "gcps") else {}
+            assert read_pixels(cataloged(path, **source).file, zero, zero)[0].tolist() == [7]
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_while_a_raster_is_open_nothing_else_of_the_network_is(tmp_path: Path) -> None:
+    """HDF5's virtual datasets name files, /vsicurl/… among them, that GDAL opens when pixels are read."""
+    path = write_raster(tmp_path / "a.tif", np.ones((4, 4), np.uint8), ORIGIN)
+    with socket.create_server(("127.0.0.1", 0)) as listener, open_raster(str(path)), rasterio.Env(GDAL_HTTP_TIMEOUT=1):
+        listener.settimeout(0.1)
+        with pytest.raises(RasterioIOError):
+            rasterio.open(f"/vsicurl/http://127.0.0.1:{listener.getsockname()[1]}/a.tif")
         with pytest.raises(TimeoutError):
             listener.accept()
 

@@ -44,6 +44,7 @@ DRIVERS = (
     *("GRIB", "SRTMHGT", "DTED", "GSAG", "GSBG", "GS7BG"),
 )
 _INDIRECT = b"<VRTDataset"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,11 @@ def open_raster(uri: str) -> Iterator[Any]:
     """
     path = gdal_path(uri)
     local = not path.startswith("/vsi")
-    beside = {} if "GDAL_DISABLE_READDIR_ON_OPEN" in os.environ or not local else {_READDIR: "TRUE"}
-    with store_failures(uri), rasterio.Env(**beside):
+    # HDF5's links and virtual datasets may name /vsicurl/…: of the network, nothing but the raster itself is opened.
+    options = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none" if local else path}
+    if local and "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ:
+        options["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
+    with store_failures(uri), rasterio.Env(**options):
         if local:
             _refuse_indirect(path)
         with DatasetReader(path, driver=list(DRIVERS)) as dataset:  # rasterio.open takes one driver only
@@ -139,15 +143,22 @@ def open_raster(uri: str) -> Iterator[Any]:
 
 
 def _refuse_indirect(path: str) -> None:
-    """RasterioError where a file or its mask only names other files: GDAL would open them, on any host."""
-    for name in (path, f"{path}.msk"):
-        if os.path.isfile(name):
-            with open(name, "rb") as file:
-                if _INDIRECT in file.read(4096):
-                    raise RasterioIOError(f"{name} is a VRT, which names other files: copy it with gdal_translate")
+    """RasterioIOError where a file or its mask only names other files: GDAL would open them, on any host.
+
+    A mask is what GDAL opens beside a raster by any driver. Nothing else beside it leads elsewhere: an .aux is opened
+    but not read, an .ovr or the overviews that metadata name only where overviews are read, and a CRS in an .aux.xml
+    may name no file and no host.
+    """
+    if os.path.isfile(path) and _INDIRECT in _start(path):
+        raise RasterioIOError(f"{path} is a VRT, which names other files: copy it with gdal_translate")
+    for mask in (f"{path}.msk", f"{path}.MSK"):
+        if os.path.isfile(mask) and not _start(mask).startswith(_TIFF):
+            raise RasterioIOError(f"{mask} is no TIFF, as GDAL writes masks: other formats may name other files")
 
 
-_READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
+def _start(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(4096)
 
 
 def header_digest(dataset: Any, band: int) -> str:
