@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 
 from benchmarks.fabricate import FOLDER
 from benchmarks.timing import bar, interleaved, one_core
-from geosieve.partitions.base import CatalogedFile
+from geosieve.partitions.base import CatalogedFile, file_table
 from geosieve.partitions.nearby import CellIndex, every_cell, join_outlines
 from geosieve.partitions.rastermap import RasterMap
 from geosieve.rasters.catalog import RasterSource, catalog_file
@@ -62,7 +62,7 @@ def collection(near: list[CatalogedFile], n: int) -> RasterMap:
         file = replace(first.file, uri=f"s3a://bucket/v1/{name}", transform=place, content_sha256=checksum)
         outline = shapely.to_wkb(shapely.box(west, south, west + SIDE_DEG, south + SIDE_DEG))
         files.append(CatalogedFile(file, outline, None, None))
-    return RasterMap.of(files)
+    return RasterMap.of(file_table(files))
 
 
 def chunk(rasters: RasterMap, index: CellIndex, lat: F8, lon: F8) -> F8:

@@ -19,7 +19,7 @@ from rasterio.transform import from_origin
 from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.maps import cataloged
 from benchmarks.timing import bar, interleaved
-from geosieve.partitions.base import CatalogedFile
+from geosieve.partitions.base import CatalogedFile, file_table
 from geosieve.partitions.nearby import NOTHING
 from geosieve.partitions.rastermap import RasterMap
 from geosieve.runtime.session import spark_session
@@ -53,7 +53,7 @@ def sedona(spark: SparkSession, path: Path, points: DataFrame) -> DataFrame:
 
 def ours(path: Path, points: DataFrame) -> DataFrame:
     """The way of labelling: every batch asks the map."""
-    rasters = RasterMap.of([CatalogedFile(cataloged(path), b"", None, None)])
+    rasters = RasterMap.of(file_table([CatalogedFile(cataloged(path), b"", None, None)]))
 
     def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:

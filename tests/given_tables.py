@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from geosieve.partitions.base import CatalogedFile, Published
+import pyarrow as pa
+
+from geosieve.partitions.base import CatalogedFile, Published, file_table
 
 
 @dataclass
@@ -15,8 +17,8 @@ class GivenTables:
     files: list[CatalogedFile] = field(default_factory=list)
     built: dict[str, Published] = field(default_factory=dict)
 
-    def catalog(self, collection: str) -> list[CatalogedFile]:
-        return self.files
+    def catalog(self, collection: str) -> pa.Table:
+        return file_table(self.files)
 
     def published(self, root: str, partition: str, run: str) -> Published:
         return self.built[partition]

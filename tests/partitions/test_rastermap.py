@@ -14,7 +14,7 @@ from pyproj import Transformer
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
-from geosieve.partitions.base import OUTSIDE, CatalogedFile
+from geosieve.partitions.base import OUTSIDE, CatalogedFile, file_table
 from geosieve.partitions.nearby import CellIndex, cell_keys, join_outlines, occupied_cells
 from geosieve.partitions.rastermap import VALID, PackedFiles, RasterMap
 
@@ -32,14 +32,17 @@ def many(tmp_path: Path) -> RasterMap:
         )
         for n in range(FAR)
     ]
-    return RasterMap.of([*others, tile])
+    return RasterMap.of(file_table([*others, tile]))
 
 
 def test_a_worker_holds_little_of_each_file(tmp_path: Path) -> None:
     rasters = many(tmp_path)
     assert len(pickle.dumps(rasters)) < 400 * FAR
     held = pickle.loads(pickle.dumps(rasters))
-    assert [held.packed[n] for n in (0, 1, FAR)] == [rasters.files[n].file for n in (0, 1, FAR)]
+    assert [held.packed[n] for n in (0, 1, FAR)] == [rasters.packed[n] for n in (0, 1, FAR)]
+    tile = rasters.packed[0]
+    assert (tile.uri, tile.transform) == (str(tmp_path / "a.tif"), (1, 0, 0, 0, -1, 10))
+    assert rasters.packed[FAR] == replace(tile, uri=f"s3a://bucket/collection/{FAR - 1:06d}.tif", priority=1)
 
 
 def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,7 @@ def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pyte
 def test_a_global_file_is_asked_in_its_turn_without_an_index(tmp_path: Path) -> None:
     tile = cataloged(write_raster(tmp_path / "a.tif", np.full((4, 4), 251, np.uint8), from_origin(0, 10, 1, 1)))
     everywhere = cataloged(world(tmp_path / "world.tif", 10), priorities=[{"pattern": "*", "priority": 1}])
-    rasters = RasterMap.of([everywhere, tile])
+    rasters = RasterMap.of(file_table([everywhere, tile]))
     lat, lon = np.array([9.5, -50.0]), np.array([0.5, 0.5])
     near = CellIndex.from_pairs(cell_keys(lat[:1], lon[:1]), np.array([0])).nearby(lat, lon)
     values, state = rasters.values(lat, lon, near)
@@ -94,7 +97,7 @@ def test_points_are_found_through_footprints_cells_and_pixels(spark: SparkSessio
             here = (row >= 0) & (row < 200) & (column >= 0) & (column < 200)
             expected[here] = (n * values.size + row * 200 + column)[here]
     points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
-    rasters = RasterMap.of(files)
+    rasters = RasterMap.of(file_table(files))
     index = join_outlines(spark, occupied_cells(points), {"map": rasters.outlines()})["map"]
     found, state = pickle.loads(pickle.dumps(rasters)).values(lat, lon, index.nearby(lat, lon))
     np.testing.assert_array_equal(found, expected)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.partitions.base import CatalogedFile, Partition, PartitionDefinition, Published, region_table
+from geosieve.partitions.base import Partition, PartitionDefinition, Published, region_table
 from geosieve.partitions.catalog import read_catalog
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
@@ -73,7 +73,7 @@ class CommittedTables:
     rasters_root: str
     rasters_run: str = "latest"
 
-    def catalog(self, collection: str) -> list[CatalogedFile]:
+    def catalog(self, collection: str) -> pa.Table:
         return read_catalog(self.spark, self.rasters_root, collection, self.rasters_run)
 
     def published(self, root: str, partition: str, run: str) -> Published:

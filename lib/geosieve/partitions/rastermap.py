@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from geosieve.partitions.base import NODATA, OUTSIDE, CatalogedFile
+from geosieve.partitions.base import FILE_COLUMNS, NODATA, OUTSIDE
 from geosieve.partitions.nearby import Nearby
 from geosieve.rasters.identity import file_facts
 from geosieve.rasters.sampling import RasterFile, gdal_environment, pixels, read_pixels
@@ -20,24 +21,30 @@ I8 = NDArray[np.int64]
 
 VALID = 0
 
+_SHARED = ("crs_wkt", "mask")  # texts that are the same in many files
+
 
 class PackedFiles:
-    """Files by number, in columns: about 300 bytes each, and each CRS once, however many files share it."""
+    """Files by number, in columns: about 220 bytes each, and each CRS once, however many files share it."""
 
-    def __init__(self, files: Sequence[RasterFile]) -> None:
-        names = [field.name for field in fields(RasterFile)]
-        columns = (pa.array([getattr(file, name) for file in files]) for name in names)
-        encoded = [column.dictionary_encode() if pa.types.is_string(column.type) else column for column in columns]
-        self._columns = pa.table(encoded, names=names)
-        self.everywhere = np.flatnonzero([file.is_global for file in files])
+    def __init__(self, files: pa.Table) -> None:
+        self._columns = files.select(FILE_COLUMNS.names)
+        self.everywhere = np.flatnonzero(files["is_global"].to_numpy())
         """Numbers of the files that cover the Earth, ascending."""
 
     def __len__(self) -> int:
         return int(self._columns.num_rows)
 
     def __getitem__(self, number: int) -> RasterFile:
-        facts: dict[str, Any] = {name: self._columns[name][number].as_py() for name in self._columns.column_names}
-        return RasterFile(**{**facts, "transform": tuple(facts["transform"])})
+        return _file({name: self._columns[name][number].as_py() for name in self._columns.column_names})
+
+    def __iter__(self) -> Iterator[RasterFile]:
+        for some in self._columns.to_batches(max_chunksize=1_000):
+            yield from map(_file, some.to_pylist())
+
+
+def _file(facts: dict[str, Any]) -> RasterFile:
+    return RasterFile(**{**facts, "transform": tuple(facts["transform"])})
 
 
 @dataclass(frozen=True)
@@ -47,28 +54,43 @@ class RasterMap:
     Workers are sent `packed`, which `values` needs, and not `files`, whose footprints only the driver needs.
     """
 
-    files: tuple[CatalogedFile, ...]
+    files: pa.Table
     packed: PackedFiles
 
     @classmethod
-    def of(cls, files: list[CatalogedFile]) -> RasterMap:
-        ordered = tuple(sorted(files, key=lambda f: (f.file.priority, f.file.uri)))
-        return cls(ordered, PackedFiles([f.file for f in ordered]))
+    def of(cls, files: pa.Table) -> RasterMap:
+        """The map of these files, a table of CATALOGED_COLUMNS in any order."""
+        ordered = files.sort_by([("priority", "ascending"), ("uri", "ascending")])
+        for name in _SHARED:
+            ordered = ordered.set_column(FILE_COLUMNS.names.index(name), name, ordered[name].dictionary_encode())
+        ordered = ordered.combine_chunks()
+        return cls(ordered, PackedFiles(ordered))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"files": (), "packed": self.packed}
+        return {"files": self.files.schema.empty_table(), "packed": self.packed}
 
-    def facts(self) -> list[dict[str, Any]]:
+    def facts(self) -> Iterator[dict[str, Any]]:
         """What identifies the data, in the order that decides between overlapping files."""
-        return [file_facts(f.file) for f in self.files]
+        return map(file_facts, self.packed)
 
-    def scalings(self) -> list[tuple[float, float]]:
-        """Scale and offset of each file."""
-        return [(f.file.scale, f.file.offset) for f in self.files]
+    def scalings(self) -> F8:
+        """Scale and offset of each file, (files, 2)."""
+        return np.column_stack([self.files[name].to_numpy() for name in ("scale", "offset")])
+
+    def nodata(self) -> set[float | None]:
+        """The values that stand for no data in files; None if a file has none, or a mask instead."""
+        declared = pc.if_else(pc.equal(self.files["mask"], "none"), self.files["nodata"], None)
+        return set(declared.unique().to_pylist())
+
+    def statistics(self) -> tuple[float, float] | None:
+        """The least positive value and the greatest value of all files; None where the catalogue does not know them."""
+        least, greatest = pc.min(self.files["positive_min"]).as_py(), pc.max(self.files["value_max"]).as_py()
+        return None if least is None or self.files["value_max"].null_count else (least, greatest)
 
     def outlines(self) -> dict[int, bytes]:
         """Footprints by the file's number; a file that covers the Earth needs none."""
-        return {i: f.footprint for i, f in enumerate(self.files) if not f.file.is_global}
+        near = np.flatnonzero(~self.files["is_global"].to_numpy())
+        return dict(zip(near.tolist(), self.files["footprint"].take(near).to_pylist(), strict=True))
 
     def values(self, lat: F8, lon: F8, nearby: Nearby, units: str = "stored") -> tuple[F8, I8]:
         """Value of each point's pixel and its state: VALID, NODATA (some file covers it) or OUTSIDE.

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,27 @@ def content_digest(kind: str, version: int, facts: Mapping[str, Any]) -> str:
     """SHA-256, hex, of what a thing is: its `kind`, the `version` of the list of facts, and the `facts` themselves.
 
     Facts are texts, numbers, booleans, None, bytes, arrays, and lists and mappings of these. The order of keys does not
-    matter, the order of lists does. TypeError for anything else.
+    matter, the order of lists does. A list of `facts` may come as an iterator, and is then never held as a whole.
+    TypeError for anything else.
     """
-    text = json.dumps([kind, version, _canonical(facts)], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    digest = hashlib.sha256(f"[{_json(kind)},{_json(version)},{{".encode())
+    for place, (key, value) in enumerate(
+        sorted(((str(key), value) for key, value in facts.items()), key=itemgetter(0))
+    ):
+        digest.update(f"{',' if place else ''}{_json(key)}:".encode())
+        if isinstance(value, Iterator):
+            digest.update(b"[")
+            for number, entry in enumerate(value):
+                digest.update(f"{',' if number else ''}{_json(_canonical(entry))}".encode())
+            digest.update(b"]")
+        else:
+            digest.update(_json(_canonical(value)).encode())
+    digest.update(b"}]")
+    return digest.hexdigest()
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
 
 
 def nanodegrees(degrees: ArrayLike) -> NDArray[np.int64]:

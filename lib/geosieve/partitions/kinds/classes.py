@@ -67,8 +67,7 @@ class ClassesPartition:
         return len(self.definition.classes)
 
     def doubts(self) -> list[str]:
-        files = [f.file for f in self.rasters.files]
-        never = {file.nodata if file.mask == "none" else None for file in files}
+        never = self.rasters.nodata()
         return [
             f"partition {self.name}: class {c.name!r} can never have the value {value}, which means no data in "
             f"collection {self.definition.collection!r}"

@@ -51,7 +51,7 @@ class Definition(PartitionDefinition):
         rasters = RasterMap.of(tables.catalog(self.collection))
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
         facts: dict[str, Any] = {"edges": edges, "map": rasters.facts()}
-        if self.units == "physical" and set(rasters.scalings()) - {_AS_STORED}:
+        if self.units == "physical" and (rasters.scalings() != _AS_STORED).any():
             facts["scalings"] = rasters.scalings()
         return DensityPartition(self, rasters, edges, self.content_digest(facts))
 
@@ -63,19 +63,18 @@ class Definition(PartitionDefinition):
         )
 
     def _equal_widths(self, rasters: RasterMap) -> tuple[float, ...]:
-        if self.units == "stored" and set(rasters.scalings()) - {_AS_STORED}:
+        if self.units == "stored" and (rasters.scalings() != _AS_STORED).any():
             raise ConfigError(
                 f"partition {self.name}: statistics of {self.collection!r} are in units, not in stored values",
                 hint="give edges, or leave out `units: stored`",
             )
-        lows = [f.positive_min for f in rasters.files if f.positive_min is not None]
-        highs = [f.value_max for f in rasters.files if f.value_max is not None]
-        if len(lows) == 0 or len(highs) < len(rasters.files) or min(lows) >= max(highs):
+        limits = rasters.statistics()
+        if limits is None or limits[0] >= limits[1]:
             raise ConfigError(
                 f"partition {self.name}: the catalogue of {self.collection!r} has no statistics to fit buckets to",
                 hint="run catalog_rasters with --set rasters.statistics=true, or give edges",
             )
-        edges = 10.0 ** np.linspace(np.log10(min(lows)), np.log10(max(highs)), len(self.names) + 1)
+        edges = 10.0 ** np.linspace(np.log10(limits[0]), np.log10(limits[1]), len(self.names) + 1)
         return tuple(edges[1:-1].tolist())
 
 
