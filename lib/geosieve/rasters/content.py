@@ -1,9 +1,9 @@
-"""What identifies a raster's pixels: SHA-256 of blocks of the grid, whatever the file's format, tiling and compression.
+"""What identifies a raster's pixels: digests of blocks of the grid, whatever the file's format, tiling and compression.
 
-The grid is cut into blocks of 1024 rows and 4096 columns that have nothing to do with the file's own. A block's bytes
-(rows from the top, little-endian) are taken in pieces of 64; a piece that equals the one above it is told by a bit and
-not hashed again. That loses nothing, and maps are full of such pieces: hashing them all would take longer than decoding
-them. The digest of a raster is that of its type, size, rule of validity and block digests, in the order of the grid.
+The grid is cut into blocks of 1024 rows and 8192 columns that have nothing to do with the file's own. A block's digest
+is BLAKE3 of its values, rows from the top, little-endian: 256 bits that are as hard to collide as those of SHA-256, at
+several times its speed, which is less than twice that of decoding. The digest of a raster is SHA-256 of its type, size,
+rule of validity and block digests, in the order of the grid.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
@@ -22,53 +23,10 @@ from geosieve.rasters.sampling import is_valid, representable
 
 Array = NDArray[Any]
 
-BLOCK_ROWS, BLOCK_COLUMNS = 1024, 4096
-_PIECE = 64  # bytes; eight words, whose comparisons are eight bytes: one word again
-_READ_PIXELS = 1 << 22
+BLOCK_ROWS, BLOCK_COLUMNS = 1024, 8192
+_READ_PIXELS = 1 << 21  # what is hashed was decoded just before and still lies in the processor's cache
 _PART_PIXELS = 1 << 26
 _SAMPLE_BLOCKS = 16
-
-
-class _Pieces:
-    """Digests of the blocks beside each other in one row of blocks, fed with rows from the top."""
-
-    def __init__(self, width: int) -> None:
-        columns = -(-width // BLOCK_COLUMNS)
-        self._hashes = [(hashlib.sha256(), hashlib.sha256()) for _ in range(columns)]
-        self._above: dict[int, Array] = {}  # the last row that was fed, by the first column of its window
-
-    def feed(self, left: int, values: Array) -> None:
-        """Add the next rows of some blocks: `values` (rows, columns) begins at a block's first column."""
-        words = _words(values)
-        changed = np.ones(words.shape, dtype=bool)
-        np.not_equal(words[1:], words[:-1], out=changed[1:])
-        if left in self._above:
-            np.not_equal(words[0], self._above[left], out=changed[0])
-        self._above[left] = words[-1].copy()
-        kept = changed.view(np.uint64) != 0
-        pieces = words.reshape(*kept.shape, -1)
-        step = BLOCK_COLUMNS * values.itemsize // _PIECE
-        for first in range(0, kept.shape[1], step):
-            here = kept[:, first : first + step]
-            which, what = self._hashes[left // BLOCK_COLUMNS + first // step]
-            which.update(np.packbits(here, axis=1).data)
-            block = pieces[:, first : first + step]
-            what.update((np.ascontiguousarray(block) if here.all() else block[here]).data)
-
-    def digests(self) -> list[bytes]:
-        return [which.digest() + what.digest() for which, what in self._hashes]
-
-
-def _words(values: Array) -> NDArray[np.uint64]:
-    """The bytes of each row, filled up with zeros to whole pieces, as words."""
-    rows, width = values.shape
-    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
-    if width * values.itemsize % _PIECE or not values.flags.c_contiguous:
-        per_piece = _PIECE // values.itemsize
-        whole = np.zeros((rows, -(-width // per_piece) * per_piece), values.dtype)
-        whole[:, :width] = values
-        values = whole
-    return values.view(np.uint64)
 
 
 def windows(
@@ -77,7 +35,7 @@ def windows(
     """Windows that cover whole rows from `first_row` up to `last_row` (not included), with the row where they end.
 
     They keep to the file's blocks from above and to whole BLOCK_COLUMNS from the left, so that a decoded block is used
-    once; they hold about four million pixels, or one row of blocks where that is more.
+    once; they hold about two million pixels, or one row of blocks where that is more.
     """
     width = shape[1]
     tall, wide = block_shape
@@ -94,37 +52,43 @@ def windows(
 class ContentReader:
     """Digests of the blocks in whole rows of blocks, from windows of values that are fed in their order."""
 
-    def __init__(self, width: int, masked: bool) -> None:
-        self._width, self._masked = width, masked
-        self._open: dict[int, list[_Pieces]] = {}
+    def __init__(self, masked: bool) -> None:
+        self._masked = masked
+        self._open: dict[tuple[int, int], list[blake3]] = {}  # by the block's row and column; values, then validity
         self._done: list[bytes] = []
 
     def feed(self, window: Window, values: Array, valid: NDArray[np.bool_] | None) -> None:
         """Add the values of a window; `valid` where validity does not follow from the value alone."""
-        layers = [values]
+        layers = [values.astype(values.dtype.newbyteorder("<"), copy=False)]
         if self._masked and valid is not None:
-            layers = [np.where(valid, values, np.zeros((), values.dtype)), valid.view(np.uint8)]
-        top, bottom = window.row_off, window.row_off + window.height
-        for row in range(top // BLOCK_ROWS, -(-bottom // BLOCK_ROWS)):
-            part = slice(max(row * BLOCK_ROWS - top, 0), (row + 1) * BLOCK_ROWS - top)
-            streams = self._open.setdefault(row, [_Pieces(self._width) for _ in layers])
-            for stream, layer in zip(streams, layers, strict=True):
-                stream.feed(window.col_off, layer[part])
+            layers = [np.where(valid, layers[0], np.zeros((), layers[0].dtype)), valid.view(np.uint8)]
+        for row, rows in _cut(window.row_off, window.height, BLOCK_ROWS):
+            for column, columns in _cut(window.col_off, window.width, BLOCK_COLUMNS):
+                hashes = self._open.setdefault((row, column), [])
+                hashes += [blake3() for _ in layers[len(hashes) :]]
+                for hash_, layer in zip(hashes, layers, strict=True):
+                    hash_.update(memoryview(np.ascontiguousarray(layer[rows, columns])).cast("B"))
 
     def end(self, bottom: int) -> None:
         """Say that all rows above `bottom` were fed."""
-        for row in sorted(row for row in self._open if (row + 1) * BLOCK_ROWS <= bottom):
-            self._close(row)
+        for block in sorted(block for block in self._open if (block[0] + 1) * BLOCK_ROWS <= bottom):
+            self._close(block)
 
     def digests(self) -> bytes:
         """32 bytes a block, in the order of the grid; all rows were fed."""
-        for row in sorted(self._open):
-            self._close(row)
+        for block in sorted(self._open):
+            self._close(block)
         return b"".join(self._done)
 
-    def _close(self, row: int) -> None:
-        layers = [stream.digests() for stream in self._open.pop(row)]
-        self._done += [hashlib.sha256(b"".join(parts)).digest() for parts in zip(*layers, strict=True)]
+    def _close(self, block: tuple[int, int]) -> None:
+        digests = [hash_.digest() for hash_ in self._open.pop(block)]
+        self._done.append(digests[0] if len(digests) == 1 else blake3(b"".join(digests)).digest())
+
+
+def _cut(start: int, length: int, size: int) -> Iterator[tuple[int, slice]]:
+    """The blocks of `size` that a range meets: their numbers, and the parts of the range that lie in them."""
+    for number in range(start // size, -(-(start + length) // size)):
+        yield number, slice(max(number * size - start, 0), (number + 1) * size - start)
 
 
 @dataclass(frozen=True)
@@ -147,7 +111,7 @@ def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope
     rule = None
     if pixels.nodata is not None and not pixels.masked and representable(pixels.nodata, np.dtype(dtype)):
         rule = np.array(pixels.nodata, np.dtype(dtype).newbyteorder("<")).tobytes().hex()
-    facts = ["raster content 1", scope, dtype, list(shape), rule, pixels.masked]
+    facts = ["raster content 2", scope, dtype, list(shape), rule, pixels.masked]
     return hashlib.sha256(json.dumps(facts).encode() + b"\0" + digests).hexdigest()
 
 
@@ -164,7 +128,7 @@ def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool
     """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value
     in units (scale and offset applied)."""
     last_row = min(first_row + _part_rows(dataset.width), dataset.height)
-    reader, found = ContentReader(dataset.width, pixels.masked), _Statistics()
+    reader, found = ContentReader(pixels.masked), _Statistics()
     for bottom, row_windows in windows(dataset.shape, dataset.block_shapes[pixels.band - 1], first_row, last_row):
         for window in row_windows:
             values = dataset.read(pixels.band, window=window)
@@ -186,7 +150,7 @@ def read_sample(dataset: Any, pixels: PixelFacts) -> bytes:
         height, width = min(BLOCK_ROWS, dataset.height - top), min(BLOCK_COLUMNS, dataset.width - left)
         window = Window(left, top, width, height)
         mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None
-        reader = ContentReader(width, pixels.masked)
+        reader = ContentReader(pixels.masked)
         reader.feed(Window(0, 0, width, height), dataset.read(pixels.band, window=window), mask)
         digests += reader.digests()
     return digests
