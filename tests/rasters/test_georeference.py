@@ -15,7 +15,7 @@ from pyproj import CRS, Transformer
 from rasterio.transform import Affine, from_origin
 
 from geosieve.partitions.nearby import _extents, cell_keys
-from geosieve.rasters.catalog import RasterSource, _Refused, describe
+from geosieve.rasters.catalog import RasterSource, _Refused, catalog_file
 from geosieve.rasters.footprint import place
 from geosieve.rasters.georeference import PixelGrid
 from geosieve.rasters.sampling import pixels, read_pixels
@@ -209,7 +209,7 @@ def test_a_raster_without_a_place_on_the_earth_is_refused(
 ) -> None:
     path = write_raster(tmp_path / "a.tif", np.ones((24, 24), np.uint8), transform, crs)
     with pytest.raises(_Refused) as told:
-        describe(str(path), RasterSource(collection="c", uri=str(path)))
+        catalog_file(str(path), RasterSource(collection="c", uri=str(path)))
     assert told.value.args[0] == refused
 
 

@@ -16,7 +16,7 @@ from rasterio.errors import RasterioIOError
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
-from geosieve.rasters.catalog import RasterSource, _Refused, describe
+from geosieve.rasters.catalog import RasterSource, _Refused, catalog_file
 from geosieve.rasters.sampling import gdal_path, gdal_text, is_valid, open_raster, read_pixels
 from geosieve.runtime.errors import InputError
 
@@ -62,7 +62,7 @@ def test_a_vrt_is_refused_before_any_of_its_sources_is_asked(tmp_path: Path, nam
         )
         opened = path if name.endswith(".msk") else tmp_path / name
         with pytest.raises(_Refused) as refused:
-            describe(str(opened), RasterSource(collection="c", uri=str(opened)))
+            catalog_file(str(opened), RasterSource(collection="c", uri=str(opened)))
         assert name in refused.value.args[1] and "other files" in refused.value.args[1]
         with pytest.raises(TimeoutError):
             listener.accept()

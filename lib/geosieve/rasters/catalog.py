@@ -1,14 +1,15 @@
 """`catalog_rasters`: files that make up a map, described once so that no later job has to open them to plan.
 
-A file is described from its header by one task. Then its pixels are read once, in parts of whole rows of blocks that
-are tasks of their own, for the checksum of its content and its statistics: a single huge file keeps every core busy.
+A file is described from its header by one task, and its pixels are read once for the checksum of its content and its
+statistics: at once if they are few, else in parts of whole rows of blocks that are tasks of their own, so that a single
+huge file keeps every core busy.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,6 @@ from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType, Stru
 from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError as UnwritableCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
@@ -38,6 +38,7 @@ from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 
 _STATISTICS = ("value_min", "value_max", "positive_min")
+_UNREAD = "error_class IS NULL AND content_sha256 IS NULL"
 _REJECT_FIELDS = ("id", "stage", "error_class", "message")
 _PART_SCHEMA = StructType(
     [
@@ -123,7 +124,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     read.persist(StorageLevel.MEMORY_AND_DISK)
     try:
         with report.stage("describe"):
-            report.details["described"] = described.where("error_class IS NULL").count()
+            report.details["read_in_parts"] = described.where(_UNREAD).count()
         with report.stage("read"):
             rejects = read.where("error_class IS NOT NULL").select(*REJECTS.spark_schema().names)
             classes = {row["error_class"]: row["count"] for row in rejects.groupBy("error_class").count().collect()}
@@ -180,7 +181,7 @@ def _schema() -> StructType:
 
 
 def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) -> DataFrame:
-    """One row a file, as its header says: `_schema` with content and statistics still empty."""
+    """One row a file: `_schema`, with content and statistics still empty where there is much to read."""
     schema = _schema()
     arrow = to_arrow_schema(schema)
 
@@ -197,18 +198,14 @@ def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) ->
 
 
 def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
-    """The described files with their content and statistics; those that cannot be read are rejects."""
+    """The described files, all with their content and statistics; those that cannot be read are rejects."""
     parted = StructType([*described.schema.fields, StructField("first_row", LongType())])
     parted_arrow, part_arrow = to_arrow_schema(parted), to_arrow_schema(_PART_SCHEMA)
     arrow = to_arrow_schema(described.schema)
 
     def part_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            rows = [
-                {**row, "first_row": first}
-                for row in batch.to_pylist()
-                for first in ([0] if source.checksum == "sampled" else parts(row["height"], row["width"]))
-            ]
+            rows = [{**row, "first_row": first} for row in batch.to_pylist() for first in _first_rows(row, source)]
             yield pa.RecordBatch.from_pylist(rows, schema=parted_arrow)
 
     def read_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -223,31 +220,37 @@ def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
             yield pa.RecordBatch.from_pylist(rows, schema=arrow)
 
     tasks = 4 * described.sparkSession.sparkContext.defaultParallelism
-    fine = described.where("error_class IS NULL")
-    read = fine.mapInArrow(part_batches, parted).repartition(tasks).mapInArrow(read_batches, _PART_SCHEMA)
+    large = described.where(_UNREAD)
+    read = large.mapInArrow(part_batches, parted).repartition(tasks).mapInArrow(read_batches, _PART_SCHEMA)
     names = [name for name in read.columns if name != "uri"]
     gathered = read.groupBy("uri").agg(F.sort_array(F.collect_list(F.struct(*names))).alias("parts"))
-    refused = described.where("error_class IS NOT NULL")
-    return fine.join(gathered, "uri").mapInArrow(combine_batches, described.schema).unionByName(refused)
+    done = described.where(f"NOT ({_UNREAD})")
+    return large.join(gathered, "uri").mapInArrow(combine_batches, described.schema).unionByName(done)
+
+
+def _first_rows(row: dict[str, Any], source: RasterSource) -> Sequence[int]:
+    """First rows of the parts in which a described file is read."""
+    return [0] if source.checksum == "sampled" else parts(row["height"], row["width"])
 
 
 def _read_or_refuse(row: dict[str, Any], source: RasterSource) -> dict[str, Any]:
     part = {"uri": row["uri"], "first_row": row["first_row"]}
     try:
-        facts = read_content(row, row["first_row"], source)
+        with open_raster(row["uri"]) as dataset:
+            return part | _read_content(dataset, row, row["first_row"], source)
     except _Refused as refused:
         return part | dict(zip(("error_class", "message"), refused.args, strict=True))
-    return part | facts
+    except (RasterioError, OSError) as error:  # gone since it was described
+        return part | {"error_class": "not_a_raster", "message": f"GDAL cannot open it: {gdal_text(error)}"}
 
 
-def read_content(row: dict[str, Any], first_row: int, source: RasterSource) -> dict[str, Any]:
+def _read_content(dataset: Any, row: dict[str, Any], first_row: int, source: RasterSource) -> dict[str, Any]:
     """Digests and statistics of one part of a described file. `_Refused` where a block cannot be decoded."""
-    pixels = _pixel_facts(row)
     try:
-        with open_raster(row["uri"]) as dataset:
+        with store_failures(row["uri"]):
             if source.checksum == "sampled":
-                return {"digests": read_sample(dataset, pixels)}
-            return read_part(dataset, pixels, first_row, source.statistics)
+                return {"digests": read_sample(dataset, _pixel_facts(row))}
+            return read_part(dataset, _pixel_facts(row), first_row, source.statistics)
     except (RasterioError, OSError) as error:
         raise _Refused("truncated", f"its pixels from row {first_row} on cannot be read: {gdal_text(error)}") from error
 
@@ -274,7 +277,7 @@ def combine(row: dict[str, Any], read: list[dict[str, Any]], source: RasterSourc
 
 def _describe_or_refuse(uri: str, source: RasterSource) -> dict[str, Any]:
     try:
-        return describe(uri, source)
+        return _described(uri, source, most_parts=1)
     except _Refused as refused:
         return _reject(uri, *refused.args)
 
@@ -289,27 +292,29 @@ def _reject(uri: str, error_class: str, message: str) -> dict[str, Any]:
     }
 
 
-def describe(uri: str, source: RasterSource) -> dict[str, Any]:
-    """The catalogue row of one file as a dict, as its header says: footprint as WKB, without content and statistics.
+def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
+    """The whole catalogue row of one file as a dict, footprint as WKB, read in this process.
 
     Raises `_Refused(error_class, message)`; what says nothing about the file (a throttled or refusing store) is
     raised as RetryableError or InputError.
     """
+    with gdal_environment():
+        return _described(uri, source, most_parts=None)
+
+
+def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
+    """The catalogue row of a file, with content and statistics unless they have to be read in more parts than that."""
     try:
         with open_raster(uri) as dataset:
-            return _row(uri, dataset, source)
+            row = _row(uri, dataset, source)
+            firsts = _first_rows(row, source)
+            if most_parts is not None and len(firsts) > most_parts:
+                return row
+            return combine(row, [_read_content(dataset, row, first, source) for first in firsts], source)
     except UnwritableCRS as error:
         raise _Refused("unusable_crs", f"GDAL cannot write down its CRS: {error}") from error
     except (RasterioError, OSError) as error:
         raise _Refused("not_a_raster", f"GDAL cannot open it: {gdal_text(error)}") from error
-
-
-def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
-    """The whole catalogue row of one file, in this process: for tests and benchmarks, and to look at a single file."""
-    with gdal_environment():
-        row = describe(uri, source)
-        firsts = [0] if source.checksum == "sampled" else parts(row["height"], row["width"])
-        return combine(row, [read_content(row, first, source) for first in firsts], source)
 
 
 def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
@@ -332,7 +337,6 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         is_global, outline = place(crs_wkt, transform, dataset.width, dataset.height)
     except Misplaced as misplaced:
         raise _Refused(*misplaced.args) from misplaced
-    _check_complete(dataset, band)
     mask, nodata = _validity(dataset, source)
     block_height, block_width = dataset.block_shapes[band - 1]
     return {
@@ -366,20 +370,6 @@ def _validity(dataset: Any, source: RasterSource) -> tuple[str, float | None]:
     if MaskFlags.alpha in flags or MaskFlags.per_dataset in flags:
         return ("alpha" if MaskFlags.alpha in flags else "mask"), None
     return "none", dataset.nodatavals[source.band - 1]
-
-
-def _check_complete(dataset: Any, band: int) -> None:
-    """Refuse a GeoTIFF whose last block does not decode: a copy that broke off."""
-    if dataset.driver != "GTiff":
-        return
-    height, width = dataset.block_shapes[band - 1]
-    top = (dataset.height - 1) // height * height
-    left = (dataset.width - 1) // width * width
-    try:
-        with store_failures(dataset.name):
-            dataset.read(band, window=Window(left, top, dataset.width - left, dataset.height - top))
-    except RasterioError as error:
-        raise _Refused("truncated", f"its last block cannot be read: {gdal_text(error)}") from error
 
 
 def _priority(uri: str, source: RasterSource) -> int:

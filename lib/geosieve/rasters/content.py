@@ -67,7 +67,7 @@ class ContentReader:
                 hashes = self._open.setdefault((row, column), [])
                 hashes += [blake3() for _ in layers[len(hashes) :]]
                 for hash_, layer in zip(hashes, layers, strict=True):
-                    hash_.update(memoryview(np.ascontiguousarray(layer[rows, columns])).cast("B"))
+                    hash_.update(np.ascontiguousarray(layer[rows, columns]).data.cast("B"))
 
     def end(self, bottom: int) -> None:
         """Say that all rows above `bottom` were fed."""
