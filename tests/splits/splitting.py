@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from fabricated_rasters import write_raster
+from rasterio.transform import from_origin
 
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.runtime.job import main
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 
 JOBS: dict[str, Any] = {
     "ingest_images": (IngestConfig, ingest_images),
+    "catalog_rasters": (CatalogConfig, catalog_rasters),
     "label_attributes": (LabelConfig, label_attributes),
     "build_splits": (SplitConfig, build_splits),
 }
@@ -91,6 +95,23 @@ class Tables:
         boxes.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         cover = {"name": "cover", "kind": "polygons", "uri": str(boxes), "name_column": "name"}
         cover["repeated_names"] = "merge"
+        self.label_with(cover, run_id, **images)
+
+    def label_from_maps(self, classes: list[tuple[str, tuple[int, int]]], run_id: str = "r1", **images: Any) -> None:
+        """As `label`, from two raster files that meet at longitude 0: each class is a region of its own."""
+        values = np.zeros((2, 360), np.uint8)
+        for value, (_, (west, east)) in enumerate(classes, 1):
+            values[:, west + 180 : east + 180] = value
+        (self.root / "maps").mkdir()
+        for name, west in (("west", -180), ("east", 0)):
+            half = values[:, west + 180 : west + 360]
+            write_raster(self.root / "maps" / f"{name}.tif", half, from_origin(west, 90, 1, 90), nodata=0)
+        source = {"collection": "cover", "uri": str(self.root / "maps")}
+        assert self.run("catalog_rasters", {"rasters": source}, run_id=run_id) == 0
+        named = [{"name": name, "values": [value]} for value, (name, _) in enumerate(classes, 1)]
+        self.label_with({"name": "cover", "kind": "classes", "collection": "cover", "classes": named}, run_id, **images)
+
+    def label_with(self, cover: dict[str, Any], run_id: str, **images: Any) -> None:
         inputs = {"images": {"root": str(self.tables), **images}, "rasters": {"root": str(self.tables)}}
         assert self.run("label_attributes", {**inputs, "partitions": [cover]}, run_id=run_id) == 0
 

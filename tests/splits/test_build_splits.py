@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from pyproj import Geod
 from splitting import CLASSES, Splitting, Tables
@@ -168,12 +169,19 @@ def test_every_bucket_has_the_same_number(split: Splitting, facts: pd.DataFrame,
     assert (rows["reason"] == "no_class").equals(~facts["cover"].isin(names))
 
 
-def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame, tmp_path: Any) -> None:
-    """The west of the Earth is two polygons of one name."""
+@pytest.mark.parametrize("kind", ["polygons", "maps"])
+def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame, tmp_path: Any, kind: str) -> None:
+    """The west of the Earth is two polygons of one name, merged to a region of two parts; or two regions, of two files.
+
+    One of the two regions reaches into both files, the other has images in one.
+    """
     named = [("urban", (-180, -60)), ("urban", (-60, 40)), ("crops", (40, 90)), ("trees", (90, 121))]
     cover = facts["cover"].replace({"water": "urban", "ice": "trees"})
     labelled = Tables(tmp_path)
-    labelled.label(classes=named, root=str(split.tables.tables))
+    label = labelled.label if kind == "polygons" else labelled.label_from_maps
+    label(classes=named, root=str(split.tables.tables))
+    numbers = pq.read_table(labelled.tables / "labels", columns=["cover"])["cover"].to_pylist()
+    assert {number for number in numbers if number >= 0} == set(range(3 if kind == "polygons" else 4))
     report = json.loads(split._capsys.readouterr().out.strip().splitlines()[-1])
     counted = cover[cover != "(outside)"].value_counts().to_dict()
     assert report["details"]["partitions"]["cover"]["regions"] == counted
@@ -181,9 +189,9 @@ def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame
         {"name": "test", "share": 0.4, "balance": {"partition": "cover"}},
         {"name": "train", "share": 0.6, "cap": {"partition": "cover", "shares": {"urban": 0.125}}},
     ]
-    code, report = split(splits, run_id="names", draw="image", groups=[], labels={"root": str(labelled.tables)})
+    code, report = split(splits, run_id=f"names-{kind}", draw="image", groups=[], labels={"root": str(labelled.tables)})
     assert code == EXIT_DONE, report["error"]
-    rows = split.rows("names")
+    rows = split.rows(f"names-{kind}")
     drawn, kept = rows["drawn"] == "test", rows["split"] == "test"
     smallest = cover[drawn & (cover != "(outside)")].value_counts().min()
     assert cover[kept].value_counts().to_dict() == dict.fromkeys(["urban", "crops", "trees"], smallest)
