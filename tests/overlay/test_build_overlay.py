@@ -15,6 +15,7 @@ from fabricated_rasters import cataloged, world, write_raster
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
+from geosieve.geo import s2
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.overlay.published import OverlayInput, PublishedOverlay, read_published
@@ -168,11 +169,46 @@ def test_a_finer_map_is_reduced_by_majority(workspace: Workspace, tmp_path: Path
 
 def test_land_is_where_the_map_of_land_has_a_region(workspace: Workspace, tmp_path: Path) -> None:
     assert workspace.build(partitions=[CELLS], land=classes("land"))[0] == 0
-    pixels = pixel_by_pixel(tmp_path / "map.tif")
-    pixels["land"] = pixels["area"].where(pixels["classes"] >= 0, 0.0)
-    expected = pixels.groupby("cells")["land"].sum() / pixels.groupby("cells")["area"].sum()
-    # A cell's border pixels count by their parts.
-    assert workspace.read().atoms["land_share"].to_numpy() == pytest.approx(expected.to_numpy(), abs=0.1)
+    # By 16 x 16 points in each pixel; those of the overlay are 4 x 4 in pixels that a border crosses.
+    land = pixel_by_pixel(tmp_path / "map.tif")["classes"].to_numpy().reshape(90, 180) >= 0
+    lat, lon = (part.ravel() for part in EqualAngleGrid(1440, 2880).centres(*np.indices((1440, 2880))))
+    cell = (s2.cell_ids(lat, lon).view(np.uint64) >> np.uint64(2 * 27 + 1)).astype(np.int64)
+    weight = np.cos(np.radians(lat))
+    on_land = np.kron(land, np.ones((16, 16), bool)).ravel()
+    expected = np.bincount(cell, weight * on_land, 384) / np.bincount(cell, weight, 384)
+    found = workspace.read().atoms["land_share"].to_numpy()
+    assert expected.std() > 0.05  # cells differ by far more than the tolerance
+    assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_regions_of_a_map_that_the_grid_misses_are_told_with_their_area(workspace: Workspace, tmp_path: Path) -> None:
+    """The centre of a pixel of 2 degrees is the upper left corner of one of the map's four pixels in it."""
+    values = np.ones((180, 360), np.uint8)
+    values[10, [20, 22]] = 3  # town: (79.5, -159.5), (79.5, -157.5)
+    values[88, 100] = 4  # port: (1.5, -79.5)
+    values[0, 0] = 5  # ice, at the pole
+    west, east = values[:, :180], values[:, 180:].copy()
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    write_raster(folder / "a.tif", west, from_origin(-180, 90, 1, 1))
+    write_raster(folder / "b.tif", east, from_origin(0, 90, 1, 1))
+    # Asked last: its towns lie below the others' pixels, save for those that stand for no data.
+    write_raster(folder / "c.tif", np.full((10, 10), 3, np.uint8), from_origin(-170, 20, 1, 1))
+    workspace.catalog("towns", folder)
+    named = [(1, "land"), (3, "town"), (4, "port"), (5, "ice"), (6, "moon")]
+    towns = {"name": "towns", "kind": "classes", "collection": "towns"}
+    towns["classes"] = [{"name": name, "values": [value]} for value, name in named]  # type: ignore[assignment]
+    code, report = workspace.build(partitions=[towns, CELLS])
+    assert code == 0, report["error"]
+    lost, nowhere = report["warnings"]
+
+    def strip(south: float, north: float) -> float:
+        """Area of a pixel of one degree between two latitudes: R² (sin north - sin south) dlon."""
+        return 6371.0088**2 * np.radians(1) * float(np.sin(np.radians(north)) - np.sin(np.radians(south)))
+
+    area = 2 * strip(79, 80) + strip(1, 2) + strip(89, 90)
+    assert f"region 1 (town), region 2 (port), region 3 (ice): 3 regions of {area:.6g} km² in all are lost" in lost
+    assert "no pixel of its map has region 4 (moon): 1 regions are nowhere" in nowhere
 
 
 def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspace: Workspace, tmp_path: Path) -> None:

@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from fabricated_rasters import cataloged, world, write_raster
+from given_tables import GivenTables
 from pyproj import Transformer
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
-from geosieve.partitions.base import OUTSIDE, CatalogedFile, file_table
-from geosieve.partitions.nearby import CellIndex, cell_keys, join_outlines, occupied_cells
-from geosieve.partitions.rastermap import VALID, PackedFiles, RasterMap
+from geosieve.partitions.base import OUTSIDE, CatalogedFile, file_table, parse_definition
+from geosieve.partitions.nearby import CellIndex, cell_keys, every_cell, join_outlines, occupied_cells
+from geosieve.partitions.rastermap import VALID, Mapped, PackedFiles, RasterMap, area_of_pixels, parts_of_files
 
 FAR = 2000
 
@@ -103,3 +105,24 @@ def test_points_are_found_through_footprints_cells_and_pixels(spark: SparkSessio
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(state == VALID, ~np.isnan(expected))
     assert set(np.unique(expected[~np.isnan(expected)] // values.size)) == set(range(len(tiles)))
+
+
+def test_areas_by_pixels_are_those_of_the_ground(tmp_path: Path) -> None:
+    """Pixels of 1 km in UTM, in buckets of scaled values."""
+    values = np.full((300, 200), 100, np.int16)
+    values[::7, 3] = 900  # 43 pixels, of which 9 are no data
+    values[:63, 3][::7] = -1
+    utm = from_origin(400_000, 5_500_000, 1000, 1000)
+    write_raster(tmp_path / "utm.tif", values, utm, crs="EPSG:32632", nodata=-1)
+    with rasterio.open(tmp_path / "utm.tif", "r+") as raster:
+        raster.scales, raster.offsets = (0.1,), (5.0,)
+    buckets = {"kind": "density", "name": "d", "collection": "c", "names": ["low", "high", "none"], "edges": [90, 99]}
+    definition = parse_definition(buckets, "test")
+    partition = definition.build(GivenTables([cataloged(tmp_path / "utm.tif")]))
+    assert isinstance(partition, Mapped)
+    everywhere = every_cell()
+    index = CellIndex.from_pairs(everywhere, np.zeros_like(everywhere))
+    parts = parts_of_files(partition)
+    area = np.sum([area_of_pixels(partition, index, np.array([False, True, True]), *part) for part in parts], axis=0)
+    # UTM's scale is within 4e-4 of 1 here; a sphere's area and an ellipsoid's differ by less than 0.7 %.
+    assert area == pytest.approx([0, 43 - 9, 0], rel=0.01)

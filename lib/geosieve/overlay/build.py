@@ -7,7 +7,8 @@ its exact area.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,9 @@ from geosieve.overlay.published import parts_of
 from geosieve.overlay.raking import TOLERANCE, rake
 from geosieve.partitions.base import Partition, PartitionDefinition, doubts
 from geosieve.partitions.choice import PartitionsConfig, look_up
-from geosieve.partitions.nearby import NOTHING, every_cell, join_outlines
+from geosieve.partitions.nearby import NOTHING, CellIndex, every_cell, join_outlines
 from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
+from geosieve.partitions.rastermap import Mapped, area_of_pixels, parts_of_files
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.job import Context
@@ -45,6 +47,7 @@ _PLACE = "row int, column int, length int, share double, lat double, lon double,
 _LEAST_REST = 1e-12  # of the sphere, where regions leave nothing but rounding outside
 _TOLERATED = 1e-6  # relative error of a region's area
 _SHOWN = 5
+_MOST_TASKS = 1000  # that read a map again
 
 
 class OverlayConfig(PartitionsConfig):
@@ -118,7 +121,9 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
             labels, atoms = _atoms(runs, grid)
         _check_whole(grid, atoms)
         with report.stage("areas"):
-            area, warnings = exact_areas(grid, partitions, labels, np.asarray(atoms["area"], dtype=np.float64))
+            indices = {layer.partition.name: layer.index for layer in bands.layers}
+            own = partial(_areas_by_pixels, spark, indices)
+            area, warnings = exact_areas(grid, partitions, labels, np.asarray(atoms["area"], dtype=np.float64), own)
             for warning in warnings:
                 report.warn(warning)
         with report.stage("write"):
@@ -157,10 +162,17 @@ def overlay_digest(
     return content_digest("overlay", 1, facts)
 
 
-def exact_areas(grid: EqualAngleGrid, partitions: list[Partition], labels: I8, area: F8) -> tuple[F8, list[str]]:
+def exact_areas(
+    grid: EqualAngleGrid,
+    partitions: list[Partition],
+    labels: I8,
+    area: F8,
+    by_pixels: Callable[[Partition, NDArray[np.bool_]], F8 | None] = lambda partition, regions: None,
+) -> tuple[F8, list[str]]:
     """Areas of atoms, km², that sum to the exact areas of all regions and of the sphere, and warnings.
 
-    IntegrityError if a region with an exact area has no atom.
+    `by_pixels` gives the areas of some of a map's regions, which have no atom. IntegrityError if a region with an exact
+    area has none.
     """
     sphere = _sphere_km2(grid)
     groups, targets, warnings, of = [], [], [], []
@@ -169,10 +181,7 @@ def exact_areas(grid: EqualAngleGrid, partitions: list[Partition], labels: I8, a
         seen = np.bincount(label[label >= 0], minlength=partition.n_regions) > 0
         if exact is None:
             if not seen.all():
-                warnings.append(
-                    f"partition {partition.name}: no pixel of the grid has {_named(partition, ~seen)}: what a "
-                    "predictor says of it is lost; take smaller pixels, or reduce its map"
-                )
+                warnings += _lost(partition, ~seen, by_pixels(partition, ~seen))
             continue
         if not seen[exact > 0].all():
             raise IntegrityError(
@@ -202,6 +211,36 @@ def exact_areas(grid: EqualAngleGrid, partitions: list[Partition], labels: I8, a
                 f"{100 * error.max():.2g} %: its borders contradict another partition's; take smaller pixels"
             )
     return scaled, warnings
+
+
+def _lost(partition: Partition, unseen: NDArray[np.bool_], area: F8 | None) -> list[str]:
+    """Warnings of a map's regions that no pixel of the grid has. `area`: what they have by the map's own pixels."""
+    nowhere = np.zeros_like(unseen) if area is None else unseen & (area == 0)
+    lost, warnings = unseen & ~nowhere, []
+    if lost.any():
+        size = "" if area is None else f" of {area[lost].sum():.6g} km² in all"
+        warnings.append(
+            f"partition {partition.name}: no pixel of the grid has {_named(partition, lost)}: {lost.sum()} regions"
+            f"{size} are lost, with what a predictor says of them; take smaller pixels, or reduce its map"
+        )
+    if nowhere.any():
+        warnings.append(
+            f"partition {partition.name}: no pixel of its map has {_named(partition, nowhere)}: {nowhere.sum()} "
+            "regions are nowhere, and what a predictor says of them is lost"
+        )
+    return warnings
+
+
+def _areas_by_pixels(
+    spark: SparkSession, indices: dict[str, CellIndex], partition: Partition, regions: NDArray[np.bool_]
+) -> F8 | None:
+    """Areas, km², of these regions by the pixels of the partition's map; None if it has none. Reads all of the map."""
+    if not isinstance(partition, Mapped):
+        return None
+    parts = parts_of_files(partition)
+    shared = spark.sparkContext.broadcast((partition, indices[partition.name], regions))
+    tasks = spark.sparkContext.parallelize(parts, min(len(parts), _MOST_TASKS))
+    return np.asarray(tasks.map(lambda part: area_of_pixels(*shared.value, *part)).treeReduce(np.add))
 
 
 def _named(partition: Partition, chosen: NDArray[np.bool_]) -> str:

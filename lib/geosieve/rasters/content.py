@@ -117,17 +117,18 @@ def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope
 
 def parts(height: int, width: int) -> range:
     """First rows of the parts that are tasks of their own: whole rows of blocks of about 64 million pixels."""
-    return range(0, height, _part_rows(width))
+    return range(0, height, part_rows(width))
 
 
-def _part_rows(width: int) -> int:
+def part_rows(width: int) -> int:
+    """Rows of a part."""
     return max(1, _PART_PIXELS // (BLOCK_ROWS * width)) * BLOCK_ROWS
 
 
 def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool) -> dict[str, Any]:
     """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value
     in units (scale and offset applied)."""
-    last_row = min(first_row + _part_rows(dataset.width), dataset.height)
+    last_row = min(first_row + part_rows(dataset.width), dataset.height)
     reader, found = ContentReader(pixels.masked), _Statistics()
     for bottom, row_windows in windows(dataset.shape, dataset.block_shapes[pixels.band - 1], first_row, last_row):
         for window in row_windows:

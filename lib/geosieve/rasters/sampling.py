@@ -202,7 +202,12 @@ def gdal_path(uri: str) -> str:
 
 def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
     """Row and column of the pixel that holds each point, and whether the file has such a pixel: `PixelGrid.pixels`."""
-    return PixelGrid(file.crs_wkt, Affine(*file.transform), file.width, file.height).pixels(lat, lon)
+    return pixel_grid(file).pixels(lat, lon)
+
+
+def pixel_grid(file: RasterFile) -> PixelGrid:
+    """Where the file's pixels are."""
+    return PixelGrid(file.crs_wkt, Affine(*file.transform), file.width, file.height)
 
 
 def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -211,6 +216,21 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
     InputError names the file and the window where it cannot be decoded (truncated, not a raster); RetryableError
     where its store is throttled or down.
     """
+    with catalogued(file) as dataset:
+        values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
+        mask = np.ones(row.size, dtype=bool)
+        for window, members in _windows(file, row, column):
+            block = dataset.read(file.band, window=window)
+            at = (row[members] - window.row_off, column[members] - window.col_off)
+            values[members] = block[at]
+            if file.mask != "none":
+                mask[members] = dataset.read_masks(file.band, window=window)[at] != 0
+    return values, is_valid(values, file.nodata, mask)
+
+
+@contextmanager
+def catalogued(file: RasterFile) -> Iterator[Any]:
+    """The file, opened; errors as `read_pixels` says, and InputError if it changed since it was catalogued."""
     try:
         with open_raster(file.uri) as dataset:
             if dataset.count < file.band or header_digest(dataset, file.band) != file.header_sha256:
@@ -219,21 +239,13 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
                     where=file.uri,
                     hint="run catalog_rasters for its collection anew",
                 )
-            values = np.zeros(row.size, dtype=dataset.dtypes[file.band - 1])
-            mask = np.ones(row.size, dtype=bool)
-            for window, members in _windows(file, row, column):
-                block = dataset.read(file.band, window=window)
-                at = (row[members] - window.row_off, column[members] - window.col_off)
-                values[members] = block[at]
-                if file.mask != "none":
-                    mask[members] = dataset.read_masks(file.band, window=window)[at] != 0
+            yield dataset
     except (RasterioError, OSError) as error:
         raise InputError(
             f"the raster cannot be read: {gdal_text(error)}",
             where=file.uri,
             hint="replace the file, or leave it out and catalogue the collection anew",
         ) from error
-    return values, is_valid(values, file.nodata, mask)
 
 
 def is_valid(values: NDArray[Any], nodata: float | None, mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

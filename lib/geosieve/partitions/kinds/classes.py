@@ -63,6 +63,10 @@ class ClassesPartition:
         return self.definition.name
 
     @property
+    def units(self) -> str:
+        return "stored"
+
+    @property
     def n_regions(self) -> int:
         return len(self.definition.classes)
 
@@ -89,8 +93,11 @@ class ClassesPartition:
         return self.rasters.outlines()
 
     def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        values, state = self.rasters.values(lat, lon, nearby)
+        values, state = self.rasters.values(lat, lon, nearby, self.units)
+        return np.where(state != VALID, state, self.regions_of(values))
+
+    def regions_of(self, values: F8) -> I8:
         pairs = sorted((v, i) for i, c in enumerate(self.definition.classes) for v in c.values)
         known, region = np.array(pairs).T
         at = np.minimum(np.searchsorted(known, values), known.size - 1)
-        return np.where(state != VALID, state, np.where(known[at] == values, region[at], UNKNOWN))
+        return np.where(known[at] == values, region[at], UNKNOWN)

@@ -90,6 +90,10 @@ class DensityPartition:
         return self.definition.name
 
     @property
+    def units(self) -> str:
+        return self.definition.units
+
+    @property
     def n_regions(self) -> int:
         return len(self.definition.names)
 
@@ -109,5 +113,8 @@ class DensityPartition:
         return self.rasters.outlines()
 
     def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        values, state = self.rasters.values(lat, lon, nearby, self.definition.units)
-        return np.where(state != VALID, state, np.searchsorted(np.array(self.edges), values, side="right"))
+        values, state = self.rasters.values(lat, lon, nearby, self.units)
+        return np.where(state != VALID, state, self.regions_of(values))
+
+    def regions_of(self, values: F8) -> I8:
+        return np.searchsorted(np.array(self.edges), values, side="right")
