@@ -6,11 +6,14 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 
 from geosieve.runtime import jars
-from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.errors import ConfigError, IntegrityError
+
+JARS = Path(pyspark.__file__).parent / "jars"
 
 
 def test_all_declared_jars_are_there(spark: SparkSession) -> None:
@@ -18,7 +21,7 @@ def test_all_declared_jars_are_there(spark: SparkSession) -> None:
 
 
 def test_a_missing_jar_is_named_with_its_coordinate(spark: SparkSession) -> None:
-    absent = jars.Jar("org.example", "absent_2.12", "1.0", "org.example.absent.Thing")
+    absent = jars.Jar("org.example", "absent_2.12", "1.0", "org.example.absent.Thing", "0" * 64)
     with pytest.raises(ConfigError, match=re.escape("org.example:absent_2.12:1.0")) as caught:
         jars.check(spark, (absent,))
     assert caught.value.exit_code == 78
@@ -42,13 +45,26 @@ def test_the_hadoop_jars_are_of_spark_s_hadoop(spark: SparkSession) -> None:
 
 def test_nothing_is_fetched_when_all_jars_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for jar in jars.ALL:
-        (tmp_path / jar.file_name).write_bytes(b"")
+        (tmp_path / jar.file_name).symlink_to(JARS / jar.file_name)
 
     def no_process(*_: object, **__: object) -> None:
         raise AssertionError("a process was started")
 
     monkeypatch.setattr("subprocess.run", no_process)
     assert jars.fetch(tmp_path) == [tmp_path / jar.file_name for jar in jars.ALL]
+
+
+def test_a_jar_with_other_bytes_is_refused(tmp_path: Path) -> None:
+    for jar in jars.ALL:
+        (tmp_path / jar.file_name).symlink_to(JARS / jar.file_name)
+    changed = tmp_path / jars.S3[0].file_name
+    content = bytearray(changed.read_bytes())
+    content[-1] ^= 1
+    changed.unlink()
+    changed.write_bytes(content)
+    with pytest.raises(IntegrityError, match=re.escape(jars.S3[0].coordinate)) as refused:
+        jars.fetch(tmp_path)
+    assert refused.value.where == str(changed)
 
 
 def test_without_a_folder_the_coordinates_are_printed_for_spark_submit(capsys: pytest.CaptureFixture[str]) -> None:

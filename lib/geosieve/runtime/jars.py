@@ -6,6 +6,7 @@ cluster's image); `python -m geosieve.runtime.jars` prints them for `spark-submi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyspark
 
-from geosieve.runtime.errors import ConfigError, RetryableError
+from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jar:
-    """A Maven coordinate and one class in it, by which its presence is probed."""
+    """A Maven coordinate, one class in it, by which its presence is probed, and the SHA-256 of its file, hex."""
 
     group: str
     artifact: str
     version: str
     probe: str
+    sha256: str
 
     @property
     def coordinate(self) -> str:
@@ -47,18 +49,37 @@ SPATIAL = (
         "sedona-spark-shaded-3.5_2.12",
         "1.8.1",  # the newest that is published complete for the Python package of the same version
         "org.apache.sedona.core.serde.SedonaKryoRegistrator",
+        "a83cf61d778b3a6908e2948d2aec216caabd02c474a4d9653b049903fec965d7",
     ),
-    Jar("org.datasyslab", "geotools-wrapper", "1.8.1-33.1", "org.geotools.referencing.CRS"),  # Sedona 1.8.1's
+    Jar(
+        "org.datasyslab",
+        "geotools-wrapper",
+        "1.8.1-33.1",  # Sedona 1.8.1's
+        "org.geotools.referencing.CRS",
+        "d6b4cef01a171fd8278c224e5f0110fdcbb344b2db04dbebba2e5f4b0ed7bad5",
+    ),
 )
 S3 = (
-    # hadoop-aws must be of the Hadoop that Spark 3.5 ships (3.3.4), and the SDK the one it was built with.
-    Jar("org.apache.hadoop", "hadoop-aws", "3.3.4", "org.apache.hadoop.fs.s3a.S3AFileSystem"),
-    Jar("com.amazonaws", "aws-java-sdk-bundle", "1.12.262", "com.amazonaws.services.s3.AmazonS3"),
-    Jar(  # binds Spark's Parquet writer to the magic committer; 3.5.7 is the last published
+    Jar(
+        "org.apache.hadoop",
+        "hadoop-aws",
+        "3.3.4",  # must be of the Hadoop that Spark 3.5 ships
+        "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        "53f9ae03c681a30a50aa17524bd9790ab596b28481858e54efd989a826ed3a4a",
+    ),
+    Jar(
+        "com.amazonaws",
+        "aws-java-sdk-bundle",
+        "1.12.262",  # the one that hadoop-aws was built with
+        "com.amazonaws.services.s3.AmazonS3",
+        "873fe7cf495126619997bec21c44de5d992544aea7e632fdc77adb1a0915bae5",
+    ),
+    Jar(  # binds Spark's Parquet writer to the magic committer
         "org.apache.spark",
         "spark-hadoop-cloud_2.12",
-        "3.5.7",
+        "3.5.7",  # the last that is published
         "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
+        "2b70d491d61c736cd9721e61936e802cb9150048d50eeca3ee1d14fc21011027",
     ),
 )
 ALL = SPATIAL + S3
@@ -104,10 +125,13 @@ def _missing(what: str) -> ConfigError:
 def fetch(folder: Path) -> list[Path]:
     """Put every jar into `folder` through Spark's own Ivy; nothing is fetched when all are there.
 
-    Raises RetryableError with Ivy's last lines when the repository cannot be reached.
+    Raises RetryableError with Ivy's last lines when the repository cannot be reached, and IntegrityError where a jar,
+    fetched or there, has not the checksum that is pinned.
     """
     wanted = [folder / jar.file_name for jar in ALL]
     if all(path.exists() for path in wanted):
+        for jar, path in zip(ALL, wanted, strict=True):
+            _verify(jar, path)
         return wanted
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -134,11 +158,23 @@ def fetch(folder: Path) -> list[Path]:
                 hint="check the network, or copy the jars into the folder by hand",
             )
         for jar, path in fetched.items():
+            _verify(jar, path)
             # Rename last: a killed copy must not look like a finished one.
             part = folder / f".{jar.file_name}.part"
             shutil.copyfile(path, part)
             part.rename(folder / jar.file_name)
     return wanted
+
+
+def _verify(jar: Jar, path: Path) -> None:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != jar.sha256:
+        raise IntegrityError(
+            f"{jar.coordinate} has SHA-256 {found}, not {jar.sha256}",
+            where=str(path),
+            hint="do not use it: delete it, find out where it came from, and run `make` again",
+        )
 
 
 def main(arguments: list[str]) -> int:
