@@ -17,7 +17,8 @@ from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from geosieve.rasters.catalog import RasterSource, _Refused, catalog_file
-from geosieve.rasters.sampling import gdal_path, gdal_text, is_valid, open_raster, read_pixels
+from geosieve.rasters.paths import gdal_path
+from geosieve.rasters.sampling import gdal_text, is_valid, open_raster, read_pixels
 from geosieve.runtime.errors import InputError
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"

@@ -15,7 +15,8 @@ from pyproj import Transformer
 from rasterio.transform import Affine, from_origin
 
 from geosieve.rasters import sampling
-from geosieve.rasters.sampling import gdal_path, pixels, read_pixels
+from geosieve.rasters.paths import gdal_path
+from geosieve.rasters.sampling import pixels, read_pixels
 from geosieve.runtime.errors import InputError
 
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 32}

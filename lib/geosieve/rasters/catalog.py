@@ -25,11 +25,13 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import BinaryType, DoubleType, LongType, StringType, StructField, StructType
 from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError as UnwritableCRS
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
+from geosieve.rasters import vrt
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
-from geosieve.rasters.sampling import gdal_environment, gdal_path, gdal_text, header_digest, open_raster, store_failures
+from geosieve.rasters.paths import gdal_path
+from geosieve.rasters.sampling import gdal_environment, gdal_text, header_digest, open_raster, store_failures
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
@@ -67,6 +69,7 @@ class RasterSource(Config):
     nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
     priorities: list[Priority] = []
     statistics: bool = Field(False, description="note minimum and maximum (fitted density buckets need them)")
+    vrt_sources: list[str] = Field([], description="folders of the files that VRTs may name; VRTs are refused if empty")
     checksum: Literal["full", "sampled"] = Field(
         "full",
         description="of every pixel, or of 16 blocks that are evenly spaced: a change anywhere else goes unnoticed",
@@ -236,7 +239,7 @@ def _first_rows(row: dict[str, Any], source: RasterSource) -> Sequence[int]:
 def _read_or_refuse(row: dict[str, Any], source: RasterSource) -> dict[str, Any]:
     part = {"uri": row["uri"], "first_row": row["first_row"]}
     try:
-        with open_raster(row["uri"]) as dataset:
+        with open_raster(row["uri"], vrt.resolve(row["uri"], source.vrt_sources)) as dataset:
             return part | _read_content(dataset, row, row["first_row"], source)
     except _Refused as refused:
         return part | dict(zip(("error_class", "message"), refused.args, strict=True))
@@ -305,7 +308,7 @@ def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
 def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
     """The catalogue row of a file, with content and statistics unless they have to be read in more parts than that."""
     try:
-        with open_raster(uri) as dataset:
+        with open_raster(uri, _admitted(uri, source)) as dataset:
             row = _row(uri, dataset, source)
             firsts = _first_rows(row, source)
             if most_parts is not None and len(firsts) > most_parts:
@@ -315,6 +318,17 @@ def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[s
         raise _Refused("unusable_crs", f"GDAL cannot write down its CRS: {error}") from error
     except (RasterioError, OSError) as error:
         raise _Refused("not_a_raster", f"GDAL cannot open it: {gdal_text(error)}") from error
+
+
+def _admitted(uri: str, source: RasterSource) -> str | None:
+    """The resolved VRT where a file is one, after a look at each file that it names: GDAL would open them when asked
+    for pixels. RasterioIOError names the first that is no raster."""
+    resolved = vrt.resolve(uri, source.vrt_sources)
+    for path in sorted(set(vrt.files(resolved))) if resolved else ():
+        with open_raster(path.replace("/vsis3/", "s3a://", 1)) as dataset:
+            if dataset.driver not in vrt.SOURCE_DRIVERS:
+                raise RasterioIOError(f"{uri} names {path}, which is {dataset.driver}: such files may name others")
+    return resolved
 
 
 def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from geosieve.rasters import vrt, vsi
 from geosieve.rasters.georeference import PixelGrid
+from geosieve.rasters.paths import gdal_path
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.failures import of_store
 
@@ -43,7 +45,6 @@ DRIVERS = (
     *("GTiff", "HFA", "ENVI", "EHdr", "AAIGrid", "AIG", "netCDF", "HDF5", "HDF5Image", "JP2OpenJPEG", "PNG", "JPEG"),
     *("GRIB", "SRTMHGT", "DTED", "GSAG", "GSBG", "GS7BG"),
 )
-_INDIRECT = b"<VRTDataset"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -52,6 +53,7 @@ class RasterFile:
     """What sampling must know of a file: a row of `raster_catalog`."""
 
     uri: str
+    driver: str
     band: int
     priority: int
     crs_wkt: str
@@ -123,9 +125,10 @@ def gdal_text(error: BaseException) -> str:
 
 
 @contextmanager
-def open_raster(uri: str) -> Iterator[Any]:
+def open_raster(uri: str, resolved_vrt: str | None = None) -> Iterator[Any]:
     """A raster file of one of `DRIVERS`, opened with the files beside it (masks, world files, .aux.xml, headers).
 
+    resolved_vrt: what is opened instead where the file is a VRT that the configuration admits (`vrt.resolve`).
     On S3 nothing beside a file is looked at: every name would be a request. Raises what `store_failures` does, and
     rasterio's errors: read them with `gdal_text`.
     """
@@ -133,11 +136,16 @@ def open_raster(uri: str) -> Iterator[Any]:
     local = not path.startswith("/vsi")
     # HDF5's links and virtual datasets may name /vsicurl/…: of the network, nothing but the raster itself is opened.
     options = {"CPL_VSIL_CURL_ALLOWED_FILENAME": "none" if local else path}
+    if resolved_vrt and any(name.startswith("/vsi") for name in vrt.files(resolved_vrt)):
+        options = {}
     if local and "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ:
         options["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
     with store_failures(uri), rasterio.Env(**options):
-        if local:
-            _refuse_indirect(path)
+        if resolved_vrt:
+            with DatasetReader(resolved_vrt, driver=["VRT"]) as dataset:
+                yield dataset
+            return
+        _refuse_indirect(path)
         with DatasetReader(path, driver=list(DRIVERS)) as dataset:  # rasterio.open takes one driver only
             yield dataset
 
@@ -149,24 +157,22 @@ def _refuse_indirect(path: str) -> None:
     but not read, an .ovr or the overviews that metadata name only where overviews are read, and a CRS in an .aux.xml
     may name no file and no host.
     """
-    if os.path.isfile(path) and _INDIRECT in _start(path):
-        raise RasterioIOError(f"{path} is a VRT, which names other files: copy it with gdal_translate")
+    if vrt.is_vrt(path):
+        raise vrt.refusal(path)
     for mask in (f"{path}.msk", f"{path}.MSK"):
-        if os.path.isfile(mask) and not _start(mask).startswith(_TIFF):
+        if os.path.isfile(mask) and not vsi.read(mask, 4).startswith(_TIFF):
             raise RasterioIOError(f"{mask} is no TIFF, as GDAL writes masks: other formats may name other files")
-
-
-def _start(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(4096)
 
 
 def header_digest(dataset: Any, band: int) -> str:
     """SHA-256 of what tells that an opened file is the one that was catalogued.
 
     That is size, grid, CRS, type, blocks, validity, scaling; of a GeoTIFF also where its first and last block lie and
-    their sizes; of a local file its length and time of modification, and those of its mask.
+    their sizes; of a local file its length and time of modification, and those of its mask. Of a VRT it is
+    `vrt.digest`.
     """
+    if dataset.driver == "VRT":
+        return vrt.digest(dataset.name, band)
     height, width = dataset.block_shapes[band - 1]
     last = ((dataset.width - 1) // width, (dataset.height - 1) // height)
     layout = [
@@ -184,20 +190,6 @@ def header_digest(dataset: Any, band: int) -> str:
         *(dataset.scales[band - 1], dataset.offsets[band - 1]),
     ]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
-
-
-def gdal_path(uri: str) -> str:
-    """The name under which GDAL opens a URI that Hadoop knows (s3a://, s3://, file:).
-
-    InputError for every other scheme and for GDAL's own /vsi… names: they would lead elsewhere.
-    """
-    scheme, separator, rest = uri.partition("://")
-    if scheme in ("s3a", "s3", "s3n") and rest:
-        return f"/vsis3/{rest}"
-    path = "/" + uri[len("file:") :].lstrip("/") if uri.startswith("file:") else uri
-    if path.startswith("/vsi") or (separator and path == uri):
-        raise InputError("GDAL may not open it", where=uri, hint="give a local path, file: or s3a://")
-    return path
 
 
 def pixels(file: RasterFile, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
@@ -232,13 +224,12 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
 def catalogued(file: RasterFile) -> Iterator[Any]:
     """The file, opened; errors as `read_pixels` says, and InputError if it changed since it was catalogued."""
     try:
-        with open_raster(file.uri) as dataset:
+        resolved = vrt.resolve(file.uri, None) if file.driver == "VRT" else None
+        if resolved and vrt.digest(resolved, file.band) != file.header_sha256:
+            raise _changed(file)  # before GDAL opens what it names
+        with open_raster(file.uri, resolved) as dataset:
             if dataset.count < file.band or header_digest(dataset, file.band) != file.header_sha256:
-                raise InputError(
-                    "the raster changed since it was catalogued",
-                    where=file.uri,
-                    hint="run catalog_rasters for its collection anew",
-                )
+                raise _changed(file)
             yield dataset
     except (RasterioError, OSError) as error:
         raise InputError(
@@ -246,6 +237,14 @@ def catalogued(file: RasterFile) -> Iterator[Any]:
             where=file.uri,
             hint="replace the file, or leave it out and catalogue the collection anew",
         ) from error
+
+
+def _changed(file: RasterFile) -> InputError:
+    return InputError(
+        "the raster changed since it was catalogued",
+        where=file.uri,
+        hint="run catalog_rasters for its collection anew",
+    )
 
 
 def is_valid(values: NDArray[Any], nodata: float | None, mask: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:

@@ -25,7 +25,8 @@ from geosieve.geo.sphere import EARTH_RADIUS_KM
 from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
 from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.pieces import Pieces
-from geosieve.rasters.sampling import gdal_options, gdal_path
+from geosieve.rasters.paths import gdal_path
+from geosieve.rasters.sampling import gdal_options
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
 from geosieve.runtime.identity import nanodegrees

@@ -1,0 +1,59 @@
+"""What rasterio does not tell of files that GDAL reaches: their bytes and what their store says of them."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from functools import cache
+
+import rasterio._base
+from rasterio.errors import RasterioIOError
+
+
+@cache
+def _gdal() -> ctypes.CDLL:
+    """The GDAL that rasterio is linked with: a symbol is looked up in a library and in those that it needs."""
+    gdal = ctypes.CDLL(rasterio._base.__file__)
+    text, pointer = ctypes.c_char_p, ctypes.c_void_p
+    gdal.VSIFOpenL.restype, gdal.VSIFOpenL.argtypes = pointer, (text, text)
+    gdal.VSIFReadL.restype, gdal.VSIFReadL.argtypes = ctypes.c_size_t, (pointer, *(ctypes.c_size_t,) * 2, pointer)
+    gdal.VSIFCloseL.argtypes = (pointer,)
+    gdal.VSIGetFileMetadata.restype, gdal.VSIGetFileMetadata.argtypes = ctypes.POINTER(text), (text, text, pointer)
+    gdal.CSLDestroy.argtypes = (ctypes.POINTER(text),)
+    return gdal
+
+
+def read(path: str, most: int) -> bytes:
+    """The first `most` bytes of a file. RasterioIOError if it cannot be opened."""
+    if not path.startswith("/vsi"):
+        with open(path, "rb") as local:
+            return local.read(most)
+    gdal = _gdal()
+    file = gdal.VSIFOpenL(os.fsencode(path), b"rb")
+    if not file:
+        raise RasterioIOError(f"{path} cannot be opened")
+    try:
+        buffer = ctypes.create_string_buffer(most)
+        return buffer.raw[: gdal.VSIFReadL(buffer, 1, most, file)]
+    finally:
+        gdal.VSIFCloseL(file)
+
+
+def state(path: str) -> list[int | str]:
+    """What changes when a file is written anew: its length and time, and those of its mask; on S3 its ETag, by one
+    request. Empty where the store tells nothing."""
+    if not path.startswith("/vsi"):
+        found = [os.stat(name) for name in (path, f"{path}.msk", f"{path}.MSK") if os.path.isfile(name)]
+        return [number for status in found for number in (status.st_size, status.st_mtime_ns)]
+    gdal = _gdal()
+    headers = gdal.VSIGetFileMetadata(os.fsencode(path), b"HEADERS", None)
+    told: list[int | str] = []
+    if headers:
+        for line in headers:
+            if line is None:
+                break
+            name, _, value = line.decode(errors="replace").partition("=")
+            if name.lower() == "etag":
+                told.append(value.strip())
+        gdal.CSLDestroy(headers)
+    return told
