@@ -83,6 +83,24 @@ def read(root: Path, arcsec: int) -> tuple[Overlay, AtomGrid]:
     return Overlay(partitions, labels, *facts), grid
 
 
+def cells_lost(root: Path, arcsec: int) -> tuple[int, float]:
+    """How many cells have no atom, and the greatest relative difference of a cell's atoms to its own area, ppm."""
+    run = f"{RUN}-{arcsec}"
+    atoms = pq.read_table(root / f"overlay_atoms/overlay=arcsec_{arcsec}/run_id={run}", partitioning=None)
+    regions = pq.read_table(
+        root / f"regions_of_partition/job=build_overlay_arcsec_{arcsec}/run_id={run}",
+        partitioning=None,
+        columns=["partition", "region", "area_km2"],
+        filters=[("partition", "=", "cells")],
+    ).sort_by("region")
+    cell, own = atoms["cells"].to_numpy(), regions["area_km2"].to_numpy()
+    inside = cell >= 0
+    held = np.bincount(cell[inside], atoms["area_km2"].to_numpy()[inside], own.size)
+    pixel = EqualAngleGrid.from_arcsec(arcsec).row_areas_km2().max()
+    print(f"  {arcsec} arc-seconds: {(own < pixel).sum():,} of {own.size:,} cells are smaller than a pixel")
+    return int((held == 0).sum()), float(np.abs(held / own - 1).max() * 1e6)
+
+
 def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
     """An overlay whose atoms are whole pixels, which the pixel algorithm can represent: every pixel to the atom with
     most of it. Also the atom of every pixel, and the regions of every pixel, (partitions, rows, cols).
@@ -118,6 +136,10 @@ def main() -> int:
     root, seconds, memory = built[30]
     done = bar("30 arc-second atoms, 2 cores", seconds / 60, 10.0, unit="min")
     done &= bar("memory of its workers", memory, 4.0, unit="GiB")
+    for arcsec in built:
+        lost, difference = cells_lost(built[arcsec][0], arcsec)
+        done &= bar(f"cells without an atom at {arcsec} arc-seconds", lost, 0, unit="cells")
+        done &= bar(f"greatest difference to a cell's own area at {arcsec}", difference, 1.0, unit="ppm")
     one_core()
     lat, lon = clustered_points(IMAGES, seed=3)
     ensembles, predictions, truths = {}, {}, {}
