@@ -386,3 +386,5 @@ def test_a_prior_without_area_or_of_no_region_is_refused() -> None:
             mask_prior(overlay, "urban", "p0", regions)
     with pytest.raises(ValueError, match="not finite"):
         Predictor("urban", "p0", fixed=(np.nan, 0.5, 0.5))
+    with pytest.raises(ValueError, match="only a prior"):
+        Predictor("model", "p0", density=(0.5, 0.5, 0.5))

@@ -54,6 +54,8 @@ class Predictor:
             raise ValueError(f"predictor {self.name}: weight must be at least 0 and temperature above 0")
         if self.fixed is not None and not np.isfinite(self.fixed).all():
             raise ValueError(f"prior {self.name}: a probability is not finite")
+        if self.density is not None and self.fixed is None:
+            raise ValueError(f"predictor {self.name}: only a prior, which has fixed probabilities, has fixed densities")
 
 
 @dataclass(frozen=True)
