@@ -183,6 +183,13 @@ OUT_OF_MEMORY = {
         _trace(f"{_STAGE}Lost task 3.0 in stage 1.0 (TID 7) (laptop executor driver): {_HEAP}", _HEAP),
         "spark.driver.memory",
     ),
+    "local process": (
+        _trace(
+            f"{_STAGE}Lost task 3.0 in stage 1.0 (TID 7) (laptop executor driver): ExecutorLostFailure (executor "
+            f"driver exited caused by one of the running tasks) Reason: Uncaught exception: {_HEAP}"
+        ),
+        "spark.driver.memory",
+    ),
     "driver": (
         "An error occurred while calling o6.collect.\n: java.lang.OutOfMemoryError: GC overhead limit exceeded",
         "spark.driver.memory",
@@ -210,6 +217,7 @@ def test_javas_own_error_of_a_full_heap_is_told(spark: SparkSession) -> None:
     [
         (["java.io.IOException: x", "java.io.FileNotFoundException: No such file or directory: s3a://b/k"], 65, "404"),
         (["java.io.FileNotFoundException: /d/x.csv (Permission denied)"], 65, "permissions"),
+        (["java.io.FileNotFoundException: /d/x.csv (Operation not permitted)"], 65, "permissions"),
         (["org.apache.hadoop.security.AccessControlException: Permission denied: user=a, access=WRITE"], 65, "permiss"),
         (["java.io.IOException: Mkdirs failed to create file:/proc/x (exists=false)"], 65, "permissions"),
         # Others that are Java's FileNotFoundException and no missing file, or where one was looked for in vain and that

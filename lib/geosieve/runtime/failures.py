@@ -32,7 +32,7 @@ _OUT_OF_MEMORY = re.compile(
     r"OutOfMemoryError: (?:Java heap space|GC overhead limit exceeded|Requested array size exceeds VM limit)|"
     r"SparkOutOfMemoryError|(?i:exit (?:status|code)(?: is)?:? ?52\b)"
 )
-_IN_EXECUTOR = re.compile(r"\(TID \d+\) \(\S+ executor (?!driver\b)\S+\)|ExecutorLostFailure|\(executor \d+ exited")
+_IN_EXECUTOR = re.compile(r"\(TID \d+\) \(\S+ executor (?!driver\b)\S+\)|\(executor (?!driver\b)\S+ exited")
 _LOST = re.compile(
     # executors and machines
     r"ExecutorLostFailure|ExecutorDeadException|(?i:(?:slave|worker|executor|node|host) (?:was )?lost)|"
@@ -73,8 +73,8 @@ _STORE = (  # the first pattern that matches decides
     ),
     (
         _BARRED,
-        r"AccessControlException|Permission denied|Read-only file system|Mkdirs failed|ParentNotDirectoryException|"
-        r"Parent path is not a directory|Not a directory",
+        r"AccessControlException|Permission denied|Operation not permitted|Read-only file system|Mkdirs failed|"
+        r"ParentNotDirectoryException|Parent path is not a directory|Not a directory",
         errors.EXIT_BAD_INPUT,
         "the path cannot be read or written as it is asked for; check its permissions and that folders are no files",
     ),
