@@ -14,6 +14,7 @@ import pytest
 from pyspark.sql import SparkSession
 from shared_data import DATA, needs_data
 
+from geosieve.evaluation import inputs
 from geosieve.evaluation.job import EvaluateConfig, evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.partitions.building.job import BuildConfig, build_partitions
@@ -178,6 +179,90 @@ def test_averages_below_truth_and_prediction_in_one_file_are_no_image(workspace:
     left_out = {"exclude_ids": "|".join(name.replace(".", "[.]") for name in ending)}
     code, report = workspace.run({**FAST, "truth": {**truth, **left_out}, "systems": [{**system, **left_out}]})
     assert code == 0 and report["details"]["images"] == 50
+
+
+@pytest.mark.parametrize(("place", "name"), [(0, "mean"), (25, "Grand total"), (0, "24.5")])
+def test_an_aggregate_row_counts_nowhere_in_a_file(workspace: Workspace, place: int, name: str) -> None:
+    """First, or in the middle, of a file that has truth and prediction side by side, so that no row lacks its truth."""
+    rng = np.random.default_rng(6)
+    rows = np.round(rng.uniform(-80, 80, (50, 4)), 6)
+    lines = [[k, *row] for k, row in enumerate(rows.tolist())]
+    lines.insert(place, [name, *np.round(rows.mean(axis=0), 4)])
+    uri = workspace.write("both.csv", csv(lines, "id,lat,lon,lat_p,lon_p"))
+    truth = {"format": "csv", "uri": uri, "columns": COLUMNS}
+    system = {"format": "csv", "uri": uri, "name": "x", "columns": {"image_id": "id", "lat": "lat_p", "lon": "lon_p"}}
+    code, report = workspace.run({**FAST, "truth": truth, "systems": [system]})
+    assert code == 65 and "no image" in report["error"], report["error"]
+    assert (f"lines {place + 2}" in report["error"]) == (name != "24.5")
+
+
+def test_names_of_aggregates_and_of_images(spark: SparkSession) -> None:
+    aggregates = ["mean", "ALL", "TOTAL", "Total:", "Averages", "grand total", "sub-total", "Mean of 50 images", "std"]
+    aggregates += ["mean_km", "macro avg", "25%", "standard deviation", "RMSE", "max"]
+    images = [
+        "mean.jpg",
+        "all.PNG",
+        "total_12",
+        "meaning",
+        "allée",
+        "sum/1.jpg",
+        "maxim",
+        "count0",
+        "17",
+        "mean street",
+    ]
+    frame = spark.createDataFrame([(name,) for name in aggregates + images], "id string")
+    found = frame.where(inputs._is_aggregate(frame["id"])).toPandas()["id"]
+    assert set(found) == {*aggregates, "mean street"}  # as "mean of …": told, and kept only under another name
+
+
+def test_an_encoding_is_told_by_its_first_alien_line_and_can_be_named(workspace: Workspace) -> None:
+    quoted = TRUTH.replace("c.jpg", '"c, ""Île"".jpg"')
+    answers = ANSWERS.replace("c.jpg", '"c, ""Île"".jpg"')
+    config = {"truth": {"format": "csv", "columns": COLUMNS}, "systems": [{"format": "csv", "name": "s0"}]}
+    config["systems"][0]["columns"] = config["truth"]["columns"]
+    for encoding, hint in (("latin-1", "truth.encoding: windows-1252"), ("utf-16", "encoding: UTF-16")):
+        for name, text, key in (("t.csv", quoted, config["truth"]), ("p.csv", answers, config["systems"][0])):
+            (workspace.root / name).write_bytes(text.encode(encoding))
+            key["uri"] = str(workspace.root / name)
+            key.pop("encoding", None)
+        code, report = workspace.run({**FAST, **config})
+        assert code == 65 and hint in report["error"], report["error"]
+        for key in (config["truth"], config["systems"][0]):
+            key["encoding"] = {"latin-1": "ISO-8859-1", "utf-16": "UTF-16"}[encoding]
+        code, report = workspace.run({**FAST, **config}, run_id=encoding)
+        assert (code, report["details"]["images"]) == (0, 4), report["error"]
+        assert recalls(workspace.figures(encoding), "g3") == [0.5, 0.5, 1, 1, 1]
+
+
+def test_words_for_nothing_are_no_stratum_and_no_area(workspace: Workspace) -> None:
+    """NA is Namibia's code."""
+    words = ["nan", "N/A", "n/a", r"\N", '""', "-", "NULL"]
+    truth = csv([[f"i{k}", 1, 1, word] for k, word in enumerate([*words, "NA", "FR"])], "id,lat,lon,country")
+    answers = csv([[f"i{k}", 1, 1, word] for k, word in enumerate([*words, "NA", 2])], "id,lat,lon,km2")
+    listed = {"format": "csv", "uri": workspace.write("t.csv", truth), "columns": COLUMNS}
+    system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", answers)}
+    code, report = workspace.run(
+        {**FAST, "truth": {**listed, "strata": {"country": "country"}},
+         "systems": [{**system, "columns": {**COLUMNS, "area_km2": "km2"}}]}
+    )  # fmt: skip
+    assert (code, report["rejected"]) == (0, {}), report["error"]
+    figures = workspace.figures()
+    assert set(figures[figures["stratum"] == "country"]["stratum_value"]) == {"FR", "NA", "unknown"}
+    assert set(figures[figures["metric"].eq("area_recall") & figures["stratum"].eq("all")]["value"]) == {1 / 9}
+
+
+def test_five_systems_are_compared_to_the_one_that_is_chosen(workspace: Workspace) -> None:
+    code, report = workspace.evaluate(TRUTH, *[ANSWERS] * 4, ANSWERS.replace("61,10", "60,10"), baseline="s2")
+    assert code == 0, report["error"]
+    figures = workspace.figures()
+    pairs = set(figures[figures["compared_to"].notna()][["system", "compared_to"]].itertuples(index=False, name=None))
+    assert pairs == {(f"s{k}", "s2") for k in (0, 1, 3, 4)}
+    of_pair = figures["compared_to"].eq("s2") & figures["metric"].eq("recall") & figures["threshold_km"].eq(25)
+    found = figures[of_pair & figures["protocol"].eq("g3")].set_index("system")["value"].to_dict()
+    assert found == {"s0": 0, "s1": 0, "s3": 0, "s4": 0.25}
+    summary = (workspace.tables / "evaluations" / "run_id=r1" / "_summary.md").read_text()
+    assert "s4 − s2" in summary and "median km, answered" in summary and "| median km |" in summary
 
 
 def test_a_list_whose_latitudes_are_longitudes_is_refused_as_ingest_refuses_it(workspace: Workspace) -> None:

@@ -2,8 +2,8 @@
 
 A list is CSV or Parquet; its columns are named in the configuration. A file that holds truth and prediction side by
 side is named twice. Refused as a whole, because leaving single rows out would change figures silently: ids that occur
-twice, aggregate rows ("mean, 12.3, …") at a file's end, swapped latitudes and longitudes, predictions for images that
-have no truth.
+twice, aggregate rows ("mean, 12.3, …") wherever they stand, swapped latitudes and longitudes, predictions for images
+that have no truth.
 """
 
 from __future__ import annotations
@@ -22,22 +22,24 @@ from geosieve.images.coordinate_lists import (
     Names,
     csv_header,
     find_files,
+    has_ascii_lines,
     open_csv,
     open_parquet,
 )
-from geosieve.images.row_checks import parse_positions
+from geosieve.images.row_checks import is_word_for_nothing, parse_positions
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import literal
 
 _AGGREGATES = (
-    r"(?i)^((grand|macro|micro|weighted|overall)[ _-])?"
-    r"(mean|median|avg|average|total|sum|summary|count|overall|all|std|stdev|min|max|accuracy|\d+%)"
+    r"(?i)^((grand|sub|macro|micro|weighted|overall)[ _-]?)?"
+    r"((mean|median|avg|average|total|sum|count|minimum|maximum)s?"
+    r"|summary|overall|all|std|stdev|standard deviation|variance|rmse|mae|min|max|accuracy|\d+%)"
     r"([ :=(].*|[._-][^0-9/\\.]*)?$"
 )
 EXCLUDED = "excluded_by_filter"
 """Error class of rows that `exclude_ids` leaves out."""
-_TAIL = 10  # rows at a file's end among which means and sums of the others are looked for
+_ENDS = 10  # rows at either end of a file among which means and sums of the others are looked for
 _LEAST_BEFORE = 3  # rows whose mean or sum says something
 _EXTENSION = r"(?i)\.(jpe?g|png|tiff?|webp|gif|bmp|hei[cf])$"
 _SHOWN = 5
@@ -64,6 +66,7 @@ class ListInput(Config):
     uri: str = Field(min_length=1)
     columns: PositionColumns
     delimiter: str = Field(",", min_length=1, max_length=1)
+    encoding: str = Field("UTF-8", description="of CSV: the character set by a name that Java knows")
     strip_extension: bool = Field(False, description="compare ids without .jpg, .png, …")
     exclude_ids: str | None = Field(None, description="regular expression of ids whose rows are left out")
 
@@ -93,21 +96,22 @@ class System(ListInput):
 
 def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
     """Rows image_id, lat, lon, what else is mapped (as text), error_class, message (null: good), `suspect` (it may be
-    an aggregate), input_uri and row (its place in the file). InputError if the list cannot be read. `key` names it in
-    the configuration.
+    an aggregate), `named` (its id is an aggregate's name), input_uri and row (its place in the file). InputError if the
+    list cannot be read. `key` names it in the configuration.
     """
     files = find_files(spark, source.uri, key)
     strata = source.strata if isinstance(source, ListTruth) else {}
     divided = {stratum_column(name): column for name, column in strata.items()}
     names: Names = [*source.columns, *divided.items()]
     if source.format == "csv":
-        raw = open_csv(spark, names, source.delimiter, files, key)
+        raw = open_csv(spark, names, source.delimiter, files, key, encoding=source.encoding)
     else:
         raw = open_parquet(spark, names, files, key)
     mapped = [ours for ours, theirs in names if theirs is not None]
     parsed = parse_positions(raw.select(*mapped, MALFORMED, INPUT_URI))
     # A mean of coordinates is a position like any other, so that only its id tells.
     excluded, suspect = _matches(source, F.col("image_id")), _suspect(F.col("image_id"), F.col(MALFORMED))
+    named = F.coalesce(_is_aggregate(F.col("image_id")), F.lit(False))
     image_id = F.regexp_replace("image_id", _EXTENSION, "") if source.strip_extension else F.col("image_id")
     settled = {
         "error_class": F.when(excluded, F.lit(EXCLUDED)).otherwise(F.col("error.error_class")),
@@ -115,10 +119,13 @@ def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
             excluded, F.concat(F.lit("exclude_ids matches "), F.coalesce("image_id", F.lit("no id")))
         ).otherwise(F.col("error.message")),
         "suspect": ~excluded & suspect,
+        "named": ~excluded & named & F.col("error").isNull(),
         "image_id": F.when(~excluded, image_id),
         "row": F.monotonically_increasing_id(),  # rises within a file
     }
-    return parsed.withColumns(settled).drop("error", "lat_text", "lon_text", MALFORMED)
+    # NA is Namibia's code, too.
+    texts = {name: F.when(~is_word_for_nothing(F.col(name)) | (F.col(name) == "NA"), F.col(name)) for name in divided}
+    return parsed.withColumns({**settled, **texts}).drop("error", "lat_text", "lon_text", MALFORMED)
 
 
 def stratum_column(name: str) -> str:
@@ -143,55 +150,69 @@ def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
 
 
 def refuse_means(rows: DataFrame, key: str) -> None:
-    """InputError if a file ends in a row whose position is the mean or the sum of those before it, whatever its id is.
+    """InputError if a file begins or ends in a row that has the mean or the sum of the others' positions.
 
-    `rows`: as of `read_list`. Averaging a table averages its ids, too, and these look like an image's.
+    Its id does not matter: averaging a table averages its ids, too. `rows`: as of `read_list`.
     """
     good = rows.where("error_class IS NULL")
-    window = Window.partitionBy("input_uri").orderBy(F.desc("row"))
-    ends: dict[str, list[Row]] = {}
-    for row in good.withColumn("k", F.row_number().over(window)).where(F.col("k") <= _TAIL).orderBy("k").collect():
-        ends.setdefault(row["input_uri"], []).append(row)
     lat, lon = F.col("lat"), F.col("lon")
     powers = [F.sum(of).alias(name) for name, of in {"a": lat, "b": lon, "aa": lat * lat, "bb": lon * lon}.items()]
-    for total in good.groupBy("input_uri").agg(F.count("*").alias("n"), *powers).collect():
-        tail = ends[total["input_uri"]]
-        places = np.array([[row["lat"], row["lon"]] for row in tail])
-        sums, squares = np.array([total["a"], total["b"]]), np.array([total["aa"], total["bb"]])
-        for last in range(1, min(len(tail), total["n"] - _LEAST_BEFORE) + 1):
-            n, before = total["n"] - last, sums - places[:last].sum(axis=0)
-            mean = before / n
-            spread = np.sqrt(np.maximum((squares - (places[:last] ** 2).sum(axis=0)) / n - mean**2, 0))
-            # Means are printed with some four digits; no image of a list lies that near to the mean by chance.
-            near = np.minimum(5e-5, 1e-3 * spread)
-            found = [(np.abs(places[:last] - of) <= near).all(axis=1) for of in (mean, before)]
-            for row in np.flatnonzero((found[0] | found[1]) & (spread > 1e-6).all()):
+    totals = good.groupBy("input_uri").agg(F.count("*").alias("n"), *powers).collect()
+    for order, which in ((F.desc("row"), "last"), (F.asc("row"), "first")):
+        ends: dict[str, list[Row]] = {}
+        placed = good.withColumn("k", F.row_number().over(Window.partitionBy("input_uri").orderBy(order)))
+        for row in placed.where(F.col("k") <= _ENDS).orderBy("k").collect():
+            ends.setdefault(row["input_uri"], []).append(row)
+        for total in totals:
+            found = _aggregate_among(ends[total["input_uri"]], total)
+            if found is not None:
                 raise InputError(
-                    f"its last rows are no image's (aggregates?): the row of id {tail[row]['image_id']!r} has the "
-                    f"{'mean' if found[0][row] else 'sum'} of the positions before it",
+                    f"its {which} rows are no image's (aggregates?): the row of id {found[0]!r} has the {found[1]} of "
+                    "the positions of the others",
                     where=f"{key}, {total['input_uri']}",
                     hint="remove it, or leave it out by exclude_ids",
                 )
 
 
+def _aggregate_among(end: list[Row], total: Row) -> tuple[str, str] | None:
+    """The id of a row at a file's end (outermost first) that has the mean or the sum of all further inside, and which.
+
+    `total`: number of rows, sums and sums of squares of the file.
+    """
+    places = np.array([[row["lat"], row["lon"]] for row in end])
+    sums, squares = np.array([total["a"], total["b"]]), np.array([total["aa"], total["bb"]])
+    for last in range(1, min(len(end), total["n"] - _LEAST_BEFORE) + 1):
+        n, before = total["n"] - last, sums - places[:last].sum(axis=0)
+        mean = before / n
+        spread = np.sqrt(np.maximum((squares - (places[:last] ** 2).sum(axis=0)) / n - mean**2, 0))
+        # Means are printed with some four digits; no image of a list lies that near to the mean by chance.
+        near = np.minimum(5e-5, 1e-3 * spread)
+        found = [(np.abs(places[:last] - of) <= near).all(axis=1) for of in (mean, before)]
+        for row in np.flatnonzero((found[0] | found[1]) & (spread > 1e-6).all()):
+            return end[row]["image_id"], "mean" if found[0][row] else "sum"
+    return None
+
+
 def refuse_aggregates(rows: DataFrame, source: ListInput, uri: str) -> None:
-    """InputError if a file that holds suspect rows ends in them, with their line numbers. `rows`: as of `read_list`."""
-    if source.format == "parquet":
-        mine = rows.where(F.col("input_uri") == uri)
-        last_good = mine.where("NOT suspect").agg(F.max("row")).first()
-        last = last_good[0] if last_good and last_good[0] is not None else -1
-        if mine.where(F.col("suspect") & (F.col("row") > last)).isEmpty():
-            return
-        found = "its last rows are no image's (aggregates?): they have no id, or an aggregate's name for one"
-    else:
-        rows = _numbered(rows.sparkSession, source, uri)
-        last_good = rows.where("NOT suspect").agg(F.max("line")).first()
-        tail = rows.where(F.col("suspect") & (F.col("line") > (last_good[0] if last_good and last_good[0] else 0)))
-        lines = [row["line"] for row in tail.orderBy("line").select("line").take(_SHOWN + 1)]
-        if not lines:
-            return  # suspect rows among good ones are rejects of their own class, or have no truth
+    """InputError if a file has a good row by an aggregate's name, or ends in suspect rows, with their line numbers.
+
+    `rows`: as of `read_list`, with suspect ones in this file.
+    """
+    mine = rows.where(F.col("input_uri") == uri)
+    last_good = mine.where("NOT suspect").agg(F.max("row")).first()
+    last = last_good[0] if last_good and last_good[0] is not None else -1
+    within = not mine.where(F.col("named") & (F.col("row") <= last)).isEmpty()
+    if not within and mine.where(F.col("suspect") & (F.col("row") > last)).isEmpty():
+        return  # suspect rows among good ones are rejects of their own class
+    which = "some of its" if within else "its last"
+    found = f"{which} rows are no image's (aggregates?): they have no id, or an aggregate's name for one"
+    if source.format == "csv" and has_ascii_lines(rows.sparkSession, source.encoding):
+        numbered = _numbered(rows.sparkSession, source, uri)
+        last_line = numbered.where("NOT suspect").agg(F.max("line")).first()
+        tail = F.col("suspect") & (F.col("line") > (last_line[0] if last_line and last_line[0] else 0))
+        lines = [row["line"] for row in numbered.where(F.col("named") | tail).orderBy("line").take(_SHOWN + 1)]
         more = " …" if len(lines) > _SHOWN else ""
-        found = f"its last rows are no image's (aggregates?): lines {', '.join(map(str, lines[:_SHOWN]))}{more}"
+        found += f"; lines {', '.join(map(str, lines[:_SHOWN]))}{more}"
     raise InputError(
         found,
         where=uri,
@@ -200,11 +221,11 @@ def refuse_aggregates(rows: DataFrame, source: ListInput, uri: str) -> None:
 
 
 def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
-    """Lines of a CSV file after its header that are not blank: their number, from 1, and whether they are suspect.
+    """Lines of a CSV file after its header that are not blank: number, from 1, whether suspect and `named`.
 
     Lines are those of the file: a quoted line break makes two.
     """
-    header = csv_header(spark, uri, source.delimiter)
+    header = csv_header(spark, uri, source.delimiter, source.encoding)
     schema = ", ".join([*(f"_{position} string" for position in range(len(header))), f"{MALFORMED} string"])
     options = {"sep": source.delimiter, "escape": '"', "columnNameOfCorruptRecord": MALFORMED}
     # One partition, so that ids are numbers of lines. Only a file that is to be refused is read this way.
@@ -212,7 +233,9 @@ def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
     rows = text.where("line > 1 AND trim(value) != ''").withColumn("row", F.from_csv("value", schema, options))
     image_id = F.nullif(F.trim(F.col(f"row._{header.index(source.columns.image_id)}")), F.lit(""))
     excluded = _matches(source, image_id)
-    return rows.select("line", (~excluded & _suspect(image_id, F.col(f"row.{MALFORMED}"))).alias("suspect"))
+    named = F.coalesce(_is_aggregate(image_id), F.lit(False))
+    suspect = _suspect(image_id, F.col(f"row.{MALFORMED}"))
+    return rows.select("line", (~excluded & suspect).alias("suspect"), (~excluded & named).alias("named"))
 
 
 def _matches(source: ListInput, image_id: Column) -> Column:
@@ -222,4 +245,8 @@ def _matches(source: ListInput, image_id: Column) -> Column:
 
 
 def _suspect(image_id: Column, malformed: Column) -> Column:
-    return image_id.isNull() | image_id.rlike(_AGGREGATES) | malformed.isNotNull()
+    return image_id.isNull() | _is_aggregate(image_id) | malformed.isNotNull()
+
+
+def _is_aggregate(image_id: Column) -> Column:
+    return image_id.rlike(_AGGREGATES) & ~image_id.rlike(_EXTENSION)

@@ -156,7 +156,8 @@ def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
     text = F.col("area_km2") if has_area else F.lit(None).cast("string")
     area = F.expr("try_cast(area_km2 AS double)")
     # (0, 0) stands for an unknown position in truth; a system may answer it.
-    bad = (area < 0) | (area.isNull() & ~F.lower("area_km2").isin("nan", "null", "none", "na"))
+    said = F.col("area_km2").isNotNull() & ~row_checks.is_word_for_nothing(F.col("area_km2"))
+    bad = (area < 0) | (area.isNull() & said)
     error = F.when(F.col("error_class") != "null_island", F.col("error_class"))
     good = error.isNull()
     return (

@@ -53,6 +53,7 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
         F.when(nowhere, NO_POSITION).alias("error_class"),
         F.when(nowhere, NO_POSITION_MESSAGE).alias("message"),
         F.lit(False).alias("suspect"),
+        F.lit(False).alias("named"),
         F.lit(where).alias("input_uri"),
     )
 

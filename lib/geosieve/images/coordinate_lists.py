@@ -107,7 +107,7 @@ def open_csv(
 
     InputError names the file that cannot be used. ConfigError if Java knows no such encoding.
     """
-    by_lines = _has_ascii_lines(spark, encoding, key)
+    by_lines = has_ascii_lines(spark, encoding, key)
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
         headers = list(pool.map(lambda file: csv_header(spark, file.uri, delimiter, encoding), files))
         sizes = list(pool.map(lambda file: _plain_size(spark, file), files))
@@ -327,7 +327,7 @@ def _plain_size(spark: SparkSession, file: FileInfo) -> int:
         return int(jvm.org.apache.commons.io.IOUtils.consume(stream))
 
 
-def _has_ascii_lines(spark: SparkSession, encoding: str, key: str) -> bool:
+def has_ascii_lines(spark: SparkSession, encoding: str, key: str = "source") -> bool:
     """Whether lines, quotes and delimiters are the bytes of ASCII: in all encodings but UTF-16, UTF-32 and EBCDIC."""
     charsets: Any = spark._jvm.java.nio.charset.Charset  # type: ignore[union-attr]
     try:
