@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from geosieve.images.exif import capture_time, datum, position
@@ -119,10 +120,35 @@ def test_a_datum_that_is_known_is_transformed() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["WGS-84", "WGS84", "wgs 84\0", "WGS-84   ", "WGS 1984", "WGS-84 (G1762)", "", " ", "None"]
+    "name",
+    [
+        "WGS-84",
+        "WGS84",
+        "GCS_WGS_1984",
+        "World Geodetic System 1984",
+        "wgs 84\0",
+        "WGS-84   ",
+        "WGS 1984",
+        "WGS-84 (G1762)",
+        "",
+        " ",
+        "None",
+    ],
 )
 def test_wgs84_is_left_as_it_is_however_it_is_written(name: str) -> None:
     assert position({**PARIS, 18: name}) == position(PARIS) and datum({18: name}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "metres"),
+    [("ITRF2014", (0, 0.01)), ("RGF93", (0, 0.01)), ("PZ-90", (1, 10)), ("NTF", (10, 200)), ("PSAD56", (200, 500))],
+)
+def test_datums_of_satellites_and_countries(name: str, metres: tuple[float, float]) -> None:
+    """PROJ's own shifts at Paris, in their order of size: a frame of today, a Russian one of 1990, older ones."""
+    lat, lon = position({**PARIS, 18: name}) or (0, 0)
+    old_lat, old_lon = position(PARIS) or (0, 0)
+    shift = 111_195 * np.hypot(lat - old_lat, (lon - old_lon) * np.cos(np.radians(lat)))
+    assert metres[0] <= shift <= metres[1]
 
 
 @pytest.mark.parametrize("name", ["GCJ-02", "MARS 2000", "xx"])
@@ -145,6 +171,9 @@ def test_a_gps_week_rollover_is_set_right(weeks: int) -> None:
     gps = {29: f"{late:%Y:%m:%d}", 7: (10.0, 0.0, 0.0)}
     time, code, message = capture_time(exif, gps)
     assert (time, code, str(weeks) in message) == (true, "gps_week_rollover", True)
+    # 19.62 years by the calendar, from one minute before midnight to the day after it.
+    gps |= {29: "1999:08:21", 7: (23.0, 59.0, 42.0)}
+    assert capture_time({36867: "2019:04:07 01:59:42"}, gps)[0] == datetime(2019, 4, 6, 23, 59, 42, tzinfo=UTC)
     gps[29] = f"{late - timedelta(days=2):%Y:%m:%d}"
     assert capture_time(exif, gps)[1] == "time_conflict"
 

@@ -206,9 +206,27 @@ def test_xmp_serves_where_exif_has_no_position(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lat", "lon", "more"),
+    [
+        ("48/1,51/1,30/1N", "2/1,17/1,4020/100E", ""),
+        ("48/1 51/1 30/1", "2/1 17/1 4020/100", " exif:GPSLatitudeRef='N' exif:GPSLongitudeRef='East'"),
+        ("48, 51.5 N", "2, 17.67 E", ""),
+        ("48858333/1000000n", "22945/10000e", ""),
+    ],
+)
+def test_xmp_may_hold_rationals_blanks_and_hemispheres_apart(lat: str, lon: str, more: str) -> None:
+    found = header(image(xmp=packet(lat, lon, more)))
+    assert (found.lat, found.lon) == pytest.approx((48.858333, 2.2945), abs=1e-6)
+    south = header(image(xmp=packet(lat, lon, more).replace(b"N'", b"S'").replace(b'N"', b'S"').replace(b'n"', b's"')))
+    assert south.lat == pytest.approx(-48.858333, abs=1e-6)
+
+
+@pytest.mark.parametrize(
     ("content", "code"),
     [
         (packet("95,0,0N", "2,0E"), "bad_gps"),
+        (packet("48/0,51/1,30/1N", "2,0E"), "bad_gps"),
+        (packet("48/1/1,51/1,30/1N", "2,0E"), "bad_gps"),
         (packet("48.85", "2.29"), "bad_gps"),  # which hemisphere?
         (packet("north", "2,0E"), "bad_gps"),
         (packet("48,51,30N", "2,17E", " exif:GPSStatus='V'"), "bad_gps"),

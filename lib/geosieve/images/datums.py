@@ -8,7 +8,7 @@ from functools import cache
 
 from pyproj import Transformer
 
-_WGS84 = re.compile(r"WGS(19)?84.*|WORLDGEODETICSYSTEM(OF)?1984|EPSG4326|CRS84")
+_WGS84 = re.compile(r"(GCS|D)?WGS(19)?84.*|WORLDGEODETICSYSTEM(OF)?1984|EPSG4326|CRS84")
 
 _EPSG = {  # geographic CRS by the name's letters and digits
     **dict.fromkeys(("TOKYO", "TOKYOMEAN", "TOKYODATUM", "TKY", "JAPAN", "TOKYO97"), 4301),
@@ -38,6 +38,19 @@ _EPSG = {  # geographic CRS by the name's letters and digits
     **dict.fromkeys(("BEIJING1954", "BEIJING54"), 4214),
     **dict.fromkeys(("XIAN1980", "XIAN80"), 4610),
     **dict.fromkeys(("WGS72", "WGS1972"), 4322),
+    **dict.fromkeys(("PZ90",), 4740),
+    **dict.fromkeys(("PZ9011",), 9475),
+    **dict.fromkeys(("ITRF97",), 8996),
+    **dict.fromkeys(("ITRF2000", "ITRF00"), 8997),
+    **dict.fromkeys(("ITRF2005",), 8998),
+    **dict.fromkeys(("ITRF2008",), 8999),
+    **dict.fromkeys(("ITRF2014",), 9000),
+    **dict.fromkeys(("ITRF2020",), 9990),
+    **dict.fromkeys(("PSAD56", "PROVISIONALSOUTHAMERICAN1956"), 4248),
+    **dict.fromkeys(("TWD97",), 3824),
+    **dict.fromkeys(("HONGKONG1980", "HK80"), 4611),
+    **dict.fromkeys(("NTF",), 4275),
+    **dict.fromkeys(("RGF93",), 4171),
 }
 
 

@@ -16,8 +16,10 @@ _NAMES = {"GPSStatus": 9, "GPSMapDatum": 18}
 _COORDINATES = {"GPSLatitude": (1, 2), "GPSLongitude": (3, 4)}  # tags of the hemisphere and the value
 _MOST = 100  # characters of a value
 
-# DDD,MM.mmk or DDD,MM,SSk; some write decimal degrees and a hemisphere.
-_COORDINATE = re.compile(r"(\d{1,3}(?:\.\d+)?)(?:,(\d{1,2}(?:\.\d+)?)(?:,(\d{1,2}(?:\.\d+)?))?)?\s*([NSEWnsew])")
+# DDD,MM.mmk or DDD,MM,SSk. Some write decimal degrees, or rationals as EXIF has them, or k as a property of its own.
+_NUMBER = r"(\d{1,9}(?:\.\d{1,20}|/\d{1,9})?)"
+_BETWEEN = r"[,\s]\s{0,9}"
+_COORDINATE = re.compile(rf"{_NUMBER}(?:{_BETWEEN}{_NUMBER}(?:{_BETWEEN}{_NUMBER})?)?\s{{0,9}}([NSEWnsew]?)", re.ASCII)
 
 
 def gps_tags(packet: bytes) -> Mapping[int, Any]:
@@ -33,12 +35,18 @@ def gps_tags(packet: bytes) -> Mapping[int, Any]:
         found = _value(text, name)
         match = _COORDINATE.fullmatch(found or "")
         if found is not None:
-            tags[reference], tags[value] = found[-1:], found
+            letter = match[4] if match else found[-1:] if found[-1:].isalpha() else ""
+            tags[reference], tags[value] = letter or _value(text, f"{name}Ref"), found
         if match is not None:
-            tags[value] = tuple(float(part or 0) for part in match.groups()[:3])
+            tags[value] = tuple(_number(part or "0") for part in match.groups()[:3])
     if tags:
         tags |= {tag: found for name, tag in _NAMES.items() if (found := _value(text, name)) is not None}
     return tags
+
+
+def _number(text: str) -> float:
+    over, _, under = text.partition("/")
+    return float(over) if not under else float(over) / float(under) if float(under) else float("nan")
 
 
 def _value(text: str, name: str) -> str | None:
