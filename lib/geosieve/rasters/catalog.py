@@ -31,7 +31,14 @@ from geosieve.rasters import vrt
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
 from geosieve.rasters.paths import gdal_path
-from geosieve.rasters.sampling import gdal_environment, gdal_text, header_digest, open_raster, store_failures
+from geosieve.rasters.sampling import (
+    gdal_environment,
+    gdal_text,
+    header_digest,
+    open_raster,
+    store_failures,
+    stored_state,
+)
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
@@ -308,8 +315,9 @@ def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
 def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
     """The catalogue row of a file, with content and statistics unless they have to be read in more parts than that."""
     try:
+        stored = stored_state(uri)
         with open_raster(uri, _admitted(uri, source)) as dataset:
-            row = _row(uri, dataset, source)
+            row = _row(uri, dataset, source) | {"header_sha256": header_digest(dataset, source.band, stored)}
             firsts = _first_rows(row, source)
             if most_parts is not None and len(firsts) > most_parts:
                 return row
@@ -370,7 +378,6 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         "mask": mask,
         "block_height": block_height,
         "block_width": block_width,
-        "header_sha256": header_digest(dataset, band),
         "is_global": is_global,
         "footprint": outline.wkb,
     }

@@ -164,12 +164,17 @@ def _refuse_indirect(path: str) -> None:
             raise RasterioIOError(f"{mask} is no TIFF, as GDAL writes masks: other formats may name other files")
 
 
-def header_digest(dataset: Any, band: int) -> str:
+def stored_state(uri: str) -> list[int | str]:
+    """`vsi.state` of a raster, to be asked before it is opened. Raises what `store_failures` does."""
+    with store_failures(uri):
+        return vsi.state(gdal_path(uri))
+
+
+def header_digest(dataset: Any, band: int, stored: list[int | str]) -> str:
     """SHA-256 of what tells that an opened file is the one that was catalogued.
 
     That is size, grid, CRS, type, blocks, validity, scaling; of a GeoTIFF also where its first and last block lie and
-    their sizes; of a local file its length and time of modification, and those of its mask. Of a VRT it is
-    `vrt.digest`.
+    their sizes; and `stored`, what `stored_state` said before. Of a VRT it is `vrt.digest`.
     """
     if dataset.driver == "VRT":
         return vrt.digest(dataset.name, band)
@@ -181,8 +186,6 @@ def header_digest(dataset: Any, band: int) -> str:
         for x, y in ((0, 0), last)
         if dataset.driver == "GTiff"
     ]
-    names = [name for name in (dataset.name, f"{dataset.name}.msk") if os.path.isfile(name)]
-    stored = [(status.st_size, status.st_mtime_ns) for status in map(os.stat, names)]
     facts = [
         *(dataset.driver, dataset.width, dataset.height, dataset.count, band, dataset.dtypes[band - 1]),
         *(list(dataset.transform[:6]), dataset.crs.to_wkt() if dataset.crs else None, height, width, layout, stored),
@@ -224,11 +227,14 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
 def catalogued(file: RasterFile) -> Iterator[Any]:
     """The file, opened; errors as `read_pixels` says, and InputError if it changed since it was catalogued."""
     try:
+        stored = stored_state(file.uri)
         resolved = vrt.resolve(file.uri, None) if file.driver == "VRT" else None
         if resolved and vrt.digest(resolved, file.band) != file.header_sha256:
             raise _changed(file)  # before GDAL opens what it names
         with open_raster(file.uri, resolved) as dataset:
-            if dataset.count < file.band or header_digest(dataset, file.band) != file.header_sha256:
+            if resolved is None and (
+                dataset.count < file.band or header_digest(dataset, file.band, stored) != file.header_sha256
+            ):
                 raise _changed(file)
             yield dataset
     except (RasterioError, OSError) as error:

@@ -34,26 +34,39 @@ def read(path: str, most: int) -> bytes:
         raise RasterioIOError(f"{path} cannot be opened")
     try:
         buffer = ctypes.create_string_buffer(most)
-        return buffer.raw[: gdal.VSIFReadL(buffer, 1, most, file)]
+        length = gdal.VSIFReadL(buffer, 1, most, file)
+        return ctypes.string_at(buffer, length)
     finally:
         gdal.VSIFCloseL(file)
 
 
 def state(path: str) -> list[int | str]:
-    """What changes when a file is written anew: its length and time, and those of its mask; on S3 its ETag, by one
-    request. Empty where the store tells nothing."""
+    """What changes when a file is written anew: its length and time and those of its mask; on S3 its ETag.
+
+    On S3 that is one request, after which GDAL opens the file without another and has forgotten an older content.
+    Empty for a local file that is not there; RasterioIOError where the store tells nothing.
+    """
     if not path.startswith("/vsi"):
         found = [os.stat(name) for name in (path, f"{path}.msk", f"{path}.MSK") if os.path.isfile(name)]
         return [number for status in found for number in (status.st_size, status.st_mtime_ns)]
+    headers = _headers(path)
+    for name in ("etag", "last-modified"):
+        if name in headers:
+            return [f"{name}: {headers[name]}"]
+    raise RasterioIOError(f"{path}: its store does not tell which version it has")
+
+
+def _headers(path: str) -> dict[str, str]:
+    """What a store answers of a file, names in lower case; empty where it refuses."""
     gdal = _gdal()
-    headers = gdal.VSIGetFileMetadata(os.fsencode(path), b"HEADERS", None)
-    told: list[int | str] = []
-    if headers:
-        for line in headers:
-            if line is None:
-                break
-            name, _, value = line.decode(errors="replace").partition("=")
-            if name.lower() == "etag":
-                told.append(value.strip())
-        gdal.CSLDestroy(headers)
-    return told
+    listed = gdal.VSIGetFileMetadata(os.fsencode(path), b"HEADERS", None)
+    if not listed:
+        return {}
+    found = {}
+    for line in listed:
+        if line is None:  # the end of a list in C
+            break
+        name, _, value = line.decode(errors="replace").partition("=")
+        found[name.lower()] = value.strip()
+    gdal.CSLDestroy(listed)
+    return found
