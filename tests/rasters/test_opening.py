@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +14,13 @@ import rasterio
 from fabricated_rasters import cataloged, write_raster
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rasterio.errors import RasterioIOError
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from rasterio.io import MemoryFile
 from rasterio.transform import from_origin
 
 from geosieve.rasters.catalog import RasterSource, _Refused, catalog_file
 from geosieve.rasters.paths import gdal_path
-from geosieve.rasters.sampling import gdal_text, is_valid, open_raster, read_pixels
+from geosieve.rasters.sampling import gdal_text, is_valid, open_raster, pixels, read_pixels
 from geosieve.runtime.errors import InputError
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
@@ -47,6 +49,69 @@ def test_nodata_crs_and_grid_from_files_beside_a_raster(tmp_path: Path) -> None:
     file = cataloged(path).file
     assert file.transform == (1, 0, 0, 0, -1, 10)
     assert read_pixels(file, np.array([0, 0]), np.array([0, 1]))[1].tolist() == [True, False]
+
+
+def _bare(path: Path, values: np.ndarray, **options: Any) -> Path:
+    """A file of `values` (bands, rows, columns) that says neither where it lies nor what is no data."""
+    shape = {"count": values.shape[0], "height": values.shape[1], "width": values.shape[2], "dtype": values.dtype.name}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **{"driver": "GTiff", **shape, **options}) as dataset:
+            dataset.write(values)
+    return path
+
+
+def _assert_as_gdal_has_it(path: Path, band: int = 1) -> None:
+    """Values and validity of every pixel, found by its centre, are those that rasterio reads of the opened file."""
+    file = cataloged(path, crs="EPSG:4326", band=band).file
+    row, column = (index.ravel() for index in np.indices((file.height, file.width)))
+    with rasterio.open(path) as dataset:
+        assert file.transform == tuple(dataset.transform[:6])
+        lon, lat = (np.array(axis) for axis in dataset.xy(row, column))
+        expected, mask = dataset.read(band).ravel(), dataset.read_masks(band).ravel() != 0
+    found_row, found_column, inside = pixels(file, lat, lon)
+    assert inside.all()
+    values, valid = read_pixels(file, found_row, found_column)
+    np.testing.assert_array_equal(valid, mask)
+    np.testing.assert_array_equal(values[valid], expected[valid])
+    assert valid.any()
+
+
+@pytest.mark.parametrize(
+    ("case", "world"),
+    [("rotated", "0.8 0.6 0.6 -0.8 3 4"), ("south-up", "1 0 0 1 0.5 -9.5"), ("east to west", "-1 0 0 -1 9.5 9.5")],
+)
+@pytest.mark.parametrize("suffix", [".tfw", ".tifw", ".wld"])
+def test_a_world_file_of_any_direction(tmp_path: Path, case: str, world: str, suffix: str) -> None:
+    path = _bare(tmp_path / "a.tif", np.arange(99, dtype=np.uint8).reshape(1, 9, 11))
+    path.with_suffix(suffix).write_text("\n".join(world.split()))
+    _assert_as_gdal_has_it(path)
+
+
+@pytest.mark.parametrize("declared", [None, 7])
+def test_nodata_in_aux_xml_is_that_of_its_band_and_comes_before_the_files_own(
+    tmp_path: Path, declared: float | None
+) -> None:
+    values = np.random.default_rng(1).integers(5, 9, (2, 9, 11), np.uint8)
+    path = _bare(tmp_path / "a.tif", values, nodata=declared, transform=ORIGIN)
+    Path(f"{path}.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="2"><NoDataValue>6</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    for band in (1, 2):
+        _assert_as_gdal_has_it(path, band)
+
+
+@pytest.mark.parametrize("driver", ["GTiff", "ENVI", "HFA"])
+def test_a_mask_of_one_band_each_beside_a_raster(tmp_path: Path, driver: str) -> None:
+    rng = np.random.default_rng(2)
+    place = {"transform": ORIGIN, "crs": "EPSG:4326"}
+    path = _bare(tmp_path / "a.img", rng.integers(1, 9, (2, 9, 11), np.uint8), driver=driver, **place)
+    masks = (rng.random((2, 9, 11)) < 0.5).astype(np.uint8) * 255
+    mask = _bare(tmp_path / "a.img.msk", masks)
+    with rasterio.open(mask, "r+") as dataset:
+        dataset.update_tags(INTERNAL_MASK_FLAGS_1=0, INTERNAL_MASK_FLAGS_2=0)
+    for band in (1, 2):
+        _assert_as_gdal_has_it(path, band)
 
 
 @pytest.mark.parametrize("name", ["innocent.tif", "mosaic.vrt", "a.tif.msk"])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fabricated_rasters import cataloged
 
-from geosieve.rasters.catalog import _Refused
+from geosieve.rasters.catalog import _Refused, _reject
 from geosieve.rasters.sampling import gdal_environment, read_pixels
 from geosieve.runtime.errors import InputError
 
@@ -24,7 +24,8 @@ class Reader:
         try:
             self.files[uri] = cataloged(uri, **source).file
         except _Refused as refused:
-            return f"{refused.args}"
+            with gdal_environment():
+                return str(_reject(uri, *refused.args)["message"])
         return str(self.files[uri].driver)
 
     def read(self, uri: str) -> tuple[list[float], list[bool]] | str:

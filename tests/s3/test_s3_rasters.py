@@ -133,3 +133,21 @@ def test_a_mosaic_on_s3_that_leads_elsewhere_is_a_reject(bucket: Bucket, tmp_pat
     assert told in said
     assert {r.path for r in requests} == {"/maps/hostile/a.vrt"}
     assert "rasters.vrt_sources" in bucket.catalog(uri)[0]
+
+
+def test_what_lies_beside_a_reject_on_s3_is_named(bucket: Bucket, tmp_path: Path) -> None:
+    """Locally these would be read; the few names are asked for only where a file is refused."""
+    bare = {"height": 10, "width": 10, "count": 1, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **bare) as dataset:
+        dataset.write(VALUES, 1)
+    with rasterio.open(tmp_path / "b.img", "w", driver="ENVI", crs="EPSG:4326", transform=ORIGIN, **bare) as dataset:
+        dataset.write(VALUES, 1)
+    (tmp_path / "a.tfw").write_text("1\n0\n0\n-1\n0.5\n9.5\n")
+    for name in ("a.tif", "a.tfw", "b.img", "b.hdr"):
+        bucket.upload(tmp_path / name, f"beside/{name}")
+    said, requests = bucket.catalog("s3a://maps/beside/a.tif", crs="EPSG:4326")
+    assert "geotransform" in said and "(a.tfw is not read on S3)" in said
+    assert len(requests) <= 12
+    assert "(b.hdr is not read on S3)" in bucket.catalog("s3a://maps/beside/b.img")[0]
+    for name in ("a.tif", "b.img"):
+        assert s3_reader.catalog(str(tmp_path / name), {"crs": "EPSG:4326"}) in ("GTiff", "ENVI")

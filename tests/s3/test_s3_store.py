@@ -184,6 +184,23 @@ def test_pixels_are_read_by_ranges_and_nothing_is_listed_for_it(on_s3: tuple[Out
     assert not [r for r in gdal if "aux.xml" in r.path or r.path.endswith((".ovr", ".msk", ".tfw"))]
 
 
+def test_masks_and_metadata_beside_rasters_are_reported_from_one_listing(store: Store) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        store.client.upload_file(str(store.root / "files/climate/global.tif"), BUCKET, f"beside/{name}")
+    for name in ("a.tif.msk", "b.tif.aux.xml", "c.tfw", "d.tif.msk"):  # c has its own georeference, d is not there
+        store.client.put_object(Bucket=BUCKET, Key=f"beside/{name}", Body=b"x")
+    config = {"rasters": {"collection": "beside", "uri": f"s3a://{BUCKET}/beside"}, "output": TABLES}
+    mark = len(store.server.requests)
+    outcome = store.driver.run("catalog_rasters", config, "r")
+    assert outcome.exit_code == 0, outcome.report["error"]
+    (warning,) = [text for text in outcome.report["warnings"] if "beside rasters" in text]
+    assert "2 files" in warning and f"s3a://{BUCKET}/beside/a.tif.msk" in warning
+    asked = store.server.requests[mark:]
+    assert not [r for r in asked if r.path.endswith((".msk", ".aux.xml", ".tfw"))]
+    listed = [r for r in asked if "prefix=beside" in r.query]
+    assert len(listed) <= 6  # however many files there are
+
+
 def test_tables_are_committed_by_the_magic_committer(store: Store, on_s3: tuple[Outcome, list[Request]]) -> None:
     written = _written(on_s3[1])
     (leaf,) = {key.rpartition("/")[0] for key in store.keys("tables/labels/") if key.endswith("_SUCCESS")}

@@ -27,7 +27,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError as UnwritableCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
-from geosieve.rasters import vrt
+from geosieve.rasters import vrt, vsi
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
 from geosieve.rasters.paths import gdal_path
@@ -172,7 +172,8 @@ def _tell_sidecars(context: Context[CatalogConfig], uris: list[str]) -> None:
     if gdal_path(uris[0]).startswith("/vsi"):
         files = Files(context.spark)
         there = {entry.uri for folder in {uri.rpartition("/")[0] for uri in uris} for entry in files.list(folder)}
-        beside = sorted(uri + suffix for uri in uris for suffix in (".msk", ".aux.xml") if uri + suffix in there)
+        names = (name for uri in uris for name in vsi.sidecars(uri) if not vsi.only_georeferences(name))
+        beside = sorted(name for name in names if name in there)
         if beside:
             context.report.warn(
                 f"{len(beside)} files beside rasters are not read on S3, e.g. {beside[0]}: if they hold a mask, nodata "
@@ -293,6 +294,11 @@ def _describe_or_refuse(uri: str, source: RasterSource) -> dict[str, Any]:
 
 
 def _reject(uri: str, error_class: str, message: str) -> dict[str, Any]:
+    path = gdal_path(uri)
+    unread = error_class in ("not_a_raster", "no_georeference", "missing_crs") and path.startswith("/vsi")
+    if unread and not vrt.is_vrt(path):
+        beside = ", ".join(name.rpartition("/")[2] for name in vsi.sidecars(path) if vsi.exists(name))
+        message = f"{message} ({beside} is not read on S3)" if beside else message
     return {
         "id": uri.rsplit("/", 1)[-1],
         "uri": redact(uri),
@@ -388,7 +394,7 @@ def _validity(dataset: Any, source: RasterSource) -> tuple[str, float | None]:
     if source.nodata is not None:
         return "none", source.nodata
     flags = dataset.mask_flag_enums[source.band - 1]
-    if MaskFlags.alpha in flags or MaskFlags.per_dataset in flags:
+    if MaskFlags.alpha in flags or MaskFlags.per_dataset in flags or not flags:  # none: a mask of this band alone
         return ("alpha" if MaskFlags.alpha in flags else "mask"), None
     return "none", dataset.nodatavals[source.band - 1]
 

@@ -9,6 +9,8 @@ from functools import cache
 import rasterio._base
 from rasterio.errors import RasterioIOError
 
+_VALUES = (".msk", ".MSK", ".aux.xml")
+
 
 @cache
 def _gdal() -> ctypes.CDLL:
@@ -54,6 +56,28 @@ def state(path: str) -> list[int | str]:
         if name in headers:
             return [f"{name}: {headers[name]}"]
     raise RasterioIOError(f"{path}: its store does not tell which version it has")
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file on S3, by one request."""
+    return "etag" in _headers(path)
+
+
+def sidecars(name: str) -> list[str]:
+    """Names beside a raster under which GDAL looks for a mask, metadata, a header, a CRS and a world file."""
+    stem, _, extension = name.rpartition(".")
+    if not stem or "/" in extension:
+        return [f"{name}{end}" for end in (*_VALUES, ".hdr", ".wld")]
+    world = (f"{extension[0]}{extension[-1]}w", f"{extension}w", "wld") if extension else ("wld",)
+    return [
+        *(f"{name}{end}" for end in (*_VALUES, ".hdr")),
+        *(f"{stem}.{end}" for end in ("aux", "hdr", "prj", *world)),
+    ]
+
+
+def only_georeferences(sidecar: str) -> bool:
+    """Whether a file beside a raster is not looked at where the raster itself says where it lies."""
+    return not sidecar.endswith((*_VALUES, ".aux"))
 
 
 def _headers(path: str) -> dict[str, str]:
