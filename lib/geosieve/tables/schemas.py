@@ -95,7 +95,7 @@ RASTER_CATALOG = Table(
         Column(
             "header_sha256",
             "string",
-            "checksum by which a file that changed is noticed: header, place of its blocks, length and time",
+            "checksum by which a file that changed is noticed: header, place of its blocks, length and time (S3: ETag)",
         ),
         Column(
             "content_sha256",
