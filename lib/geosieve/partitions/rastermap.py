@@ -38,7 +38,7 @@ _SHARED = ("crs_wkt", "mask")  # texts that are the same in many files
 
 
 class PackedFiles:
-    """Files by number, in columns: about 220 bytes each, and each CRS once, however many files share it."""
+    """Files by number, in columns: about 310 bytes each, and each CRS once, however many files share it."""
 
     def __init__(self, files: pa.Table) -> None:
         self._columns = files.select(FILE_COLUMNS.names)
