@@ -75,11 +75,10 @@ class CatalogedFile:
 
 _COLUMN_TYPES = {
     **{"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()},
-    **{"bool": pa.bool_(), "bytes": pa.binary()},
+    **{"bool": pa.bool_(), "bytes": pa.binary(), "str | None": pa.string()},
+    "tuple[float, float, float, float, float, float]": pa.list_(pa.float64(), 6),
 }
-FILE_COLUMNS = pa.schema(
-    [(field.name, _COLUMN_TYPES.get(str(field.type), pa.list_(pa.float64(), 6))) for field in fields(RasterFile)]
-)
+FILE_COLUMNS = pa.schema([(field.name, _COLUMN_TYPES[str(field.type)]) for field in fields(RasterFile)])
 """Columns of files by the names of `RasterFile`'s fields."""
 CATALOGED_COLUMNS = pa.schema(
     [*FILE_COLUMNS, *((f.name, _COLUMN_TYPES[str(f.type)]) for f in fields(CatalogedFile) if f.name != "file")]

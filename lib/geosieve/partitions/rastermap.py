@@ -34,7 +34,7 @@ I8 = NDArray[np.int64]
 
 VALID = 0
 
-_SHARED = ("crs_wkt", "mask")  # texts that are the same in many files
+_SHARED = ("crs_wkt", "driver", "mask")  # texts that are the same in many files
 
 
 class PackedFiles:
