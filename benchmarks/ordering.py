@@ -6,16 +6,15 @@ import sys
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.fabricate import clustered_points
 from benchmarks.maps import cataloged, files
 from benchmarks.timing import interleaved, one_core
 from geosieve.geo import s2
-from geosieve.rasters.sampling import RasterFile, gdal_environment, pixels, read_pixels
+from geosieve.geo.arrays import F8, I8
+from geosieve.rasters.files import RasterFile
+from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
 
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 POINTS, TASKS = 4_700_000, 16
 
 

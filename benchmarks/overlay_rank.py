@@ -17,18 +17,15 @@ import pyarrow.parquet as pq
 import yaml
 from demo import prepare
 from demo.simulate import attribute_predictor, cell_predictor
-from numpy.typing import NDArray
 
 from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
 from benchmarks.timing import bar, interleaved, one_core
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
-from geosieve.overlay.runs import describe, find_runs, sum_up
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.overlay.spans import describe, find_runs, sum_up
 
 IMAGES, PIXEL_IMAGES, ORDERED = 1000, 5, 3
 PARTITIONS = ("cells", "density", "land_cover")
@@ -145,14 +142,14 @@ def main() -> int:
     ensembles, predictions, truths = {}, {}, {}
     for arcsec in (120, 30):
         overlay, grid = read(root, arcsec)
-        ensembles[arcsec] = Ensemble(overlay, tuple(Predictor(name, name) for name in PARTITIONS))
+        ensembles[arcsec] = Ensemble(overlay, tuple(EnsembleMember(name, name) for name in PARTITIONS))
         truths[arcsec] = grid.drawn(lat, lon)
         predictions[arcsec] = simulated(overlay, truths[arcsec], lat, lon)
         _ = ensembles[arcsec].structure
         if arcsec == 120:
             coarse, coarse_grid = overlay, grid
     times, _ = interleaved(
-        {a: partial(ensembles[a].reached, predictions[a], truths[a]) for a in ensembles}  # type: ignore[misc]
+        {a: partial(ensembles[a].area_to_truth_km2, predictions[a], truths[a]) for a in ensembles}  # type: ignore[misc]
     )
     ours = times[120] / IMAGES
 
@@ -161,7 +158,7 @@ def main() -> int:
     area = np.repeat(coarse_grid.grid.row_areas_km2()[:, None], coarse_grid.grid.cols, axis=1)
     row, column = coarse_grid.grid.pixels(lat, lon)
     ensemble = Ensemble(whole, ensembles[120].predictors)
-    areas = ensemble.reached(predictions[120], atoms[row, column])
+    areas = ensemble.area_to_truth_km2(predictions[120], atoms[row, column])
     _, first = np.unique(atoms, return_index=True)
     worst, same_order, start = 0.0, True, process_time()
     elapsed = 0.0

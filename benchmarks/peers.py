@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.fabricate import NODATA, clustered_points, landscan_like
 from benchmarks.timing import REPEATS, one_core
+from geosieve.geo.arrays import F8
 
-F8 = NDArray[np.float64]
 POINTS = 1_000_000
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from benchmarks.fabricate import FOLDER
 from benchmarks.timing import bar, one_core
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities, prior
 from geosieve.overlay.atoms import Overlay, OverlayPartition
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, prior
 
 IMAGES, CELLS, BUCKETS, ATOMS = 100_000, 12_893, 4, 40_000
 SAMPLE, AT_ONCE = 500, 1_000
@@ -53,11 +53,11 @@ def main() -> int:
         write(path, rng)
         world = overlay(rng)
         buckets = prior("buckets", "buckets", [1.0, 2.0, 3.0, 4.0])
-        ensemble = Ensemble(world, (Predictor("cells", "cells"), buckets))
+        ensemble = Ensemble(world, (EnsembleMember("cells", "cells"), buckets))
         truth = rng.integers(0, world.n_atoms, IMAGES)
         values = np.load(path, mmap_mode="r")
         started, used = perf_counter(), process_time()
-        reached = ensemble.reached({"cells": Probabilities("cells", values)}, truth)
+        reached = ensemble.area_to_truth_km2({"cells": Probabilities("cells", values)}, truth)
         seconds, used = perf_counter() - started, process_time() - used
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         whole = np.array(values[:SAMPLE], np.float64)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from benchmarks.fabricate import clustered_points
 from benchmarks.maps import cataloged, files, plain_loop
 from benchmarks.timing import bar, interleaved, one_core
+from geosieve.geo.arrays import F8
 from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
 
-F8 = NDArray[np.float64]
 POINTS = (1_000_000, 4_700_000)
 # rasterio.sample is too slow for all of them. On few points nearly every one decodes a block of its own; on more,
 # GDAL's cache (5 % of the machine's memory) holds many of the blocks by then.

@@ -19,9 +19,9 @@ from rasterio.transform import from_origin
 from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.maps import cataloged
 from benchmarks.timing import bar, interleaved
-from geosieve.partitions.base import CatalogedFile, file_table
-from geosieve.partitions.nearby import NOTHING
-from geosieve.partitions.rastermap import RasterMap
+from geosieve.rasters.candidates import NOTHING
+from geosieve.rasters.files import CatalogedFile, file_table
+from geosieve.rasters.mosaic import Mosaic
 from geosieve.runtime.session import spark_session
 
 POINTS, TILE = 100_000, 64
@@ -53,12 +53,12 @@ def sedona(spark: SparkSession, path: Path, points: DataFrame) -> DataFrame:
 
 def ours(path: Path, points: DataFrame) -> DataFrame:
     """The way of labelling: every batch asks the map."""
-    rasters = RasterMap.of(file_table([CatalogedFile(cataloged(path), b"", None, None)]))
+    rasters = Mosaic.of(file_table([CatalogedFile(cataloged(path), b"", None, None)]))
 
     def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             lat, lon = batch["lat"].to_numpy(), batch["lon"].to_numpy()
-            found, _ = rasters.values(lat, lon, NOTHING.nearby(lat, lon))
+            found, _ = rasters.values(lat, lon, NOTHING.candidates(lat, lon))
             yield pa.RecordBatch.from_pydict({"id": batch["id"], "value": found})
 
     return points.mapInArrow(values, "id bigint, value double")

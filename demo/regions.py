@@ -22,18 +22,18 @@ from pyspark.sql import SparkSession
 from demo import prepare
 from demo.run import TABLES, job
 from demo.simulate import attribute_predictor, cell_predictor
+from geosieve.ensemble.calibration import fit, log_score
+from geosieve.ensemble.conformal import ConformalSets
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Predictions, Probabilities, mask_prior
+from geosieve.ensemble.patches import patches
+from geosieve.ensemble.ranking import rank
 from geosieve.evaluation.protocols import THRESHOLDS_KM, cap_area_km2
 from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.overlay.atoms import AtomGrid, Overlay
 from geosieve.overlay.build import OverlayConfig, build_overlay
-from geosieve.overlay.calibration import fit, log_score
-from geosieve.overlay.conformal import ConformalSets
-from geosieve.overlay.ensemble import Ensemble, Predictions, Predictor, Probabilities, mask_prior
-from geosieve.overlay.patches import patches
-from geosieve.overlay.published import OverlayInput, read_published
-from geosieve.overlay.ranking import rank
+from geosieve.overlay.read import OverlayInput, read_published
 from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.regions import draw_curves, draw_regions
 from geosieve.runtime.config import read_yaml
@@ -64,7 +64,7 @@ def run() -> int:
     print(f"{unseen} of {IMAGES} positions have regions that no atom combines; they count in an atom of their cell")
     predictions = _simulated(rng, overlay, truth, lat, lon)
     systems = _systems(overlay, sorted(evidence))
-    areas = {name: ensemble.reached(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
+    areas = {name: ensemble.area_to_truth_km2(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
     _print_recall(areas, overlay)
     _print_calibration(systems["base + all"], predictions, truth)
     draw_curves(areas, CURVES, f"Recall vs Area, {IMAGES:,} real positions, simulated predictors")
@@ -114,12 +114,12 @@ def _simulated(
 
 def _systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
     """The base, the base with each map, with all, and with the prior that only the two densest buckets count."""
-    base = Predictor(CELLS, CELLS)
+    base = EnsembleMember(CELLS, CELLS)
     names = [p.name for p in overlay.partitions if p.name != CELLS]
     systems = {"base": Ensemble(overlay, (base,))}
     for name in names:
-        systems[f"base + {name}"] = Ensemble(overlay, (base, Predictor(name, name)))
-    systems["base + all"] = Ensemble(overlay, (base, *(Predictor(name, name) for name in names)))
+        systems[f"base + {name}"] = Ensemble(overlay, (base, EnsembleMember(name, name)))
+    systems["base + all"] = Ensemble(overlay, (base, *(EnsembleMember(name, name) for name in names)))
     if "density" in names:
         systems["base + urban prior"] = Ensemble(overlay, (base, mask_prior(overlay, "urban", "density", [2, 3])))
     return systems
@@ -147,8 +147,8 @@ def _print_calibration(ensemble: Ensemble, predictions: Predictions, truth: np.n
     scores = [log_score(one, parts[2], at[2])[0] for one in (ensemble, fitted)]
     print(f"\nmean log density at the truth, held out: {scores[0]:.2f} as they are, {scores[1]:.2f} with")
     print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.predictors))
-    sets = ConformalSets.marginal(fitted.mass_needed(parts[1], at[1]), 0.9)
-    held = sets.covers(fitted.mass_needed(parts[2], at[2]), at[2])
+    sets = ConformalSets.marginal(fitted.credible_level(parts[1], at[1]), 0.9)
+    held = sets.covers(fitted.credible_level(parts[2], at[2]), at[2])
     print(f"conformal sets of 90 % hold the truth of {held.mean():.1%} of {held.size} held-out images")
 
 
@@ -169,7 +169,7 @@ def _print_regions(
     (ranking,) = rank(ensemble, one)
     half, most = (int(ranking.within_mass(share)[0]) for share in (0.5, 0.9))
     area = ranking.area_km2[0]
-    reached = float(ensemble.reached(one, truth[image : image + 1])[0])
+    reached = float(ensemble.area_to_truth_km2(one, truth[image : image + 1])[0])
     print(f"\nan image of the middle: 50 % of the probability in {area[:half].sum():,.0f} km2 ({half} atoms),")
     print(f"90 % in {area[:most].sum():,.0f} km2 ({most}); its truth is reached with {reached:,.0f} km2.")
     found = patches(ranking, grid, 0, half)

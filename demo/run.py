@@ -15,10 +15,10 @@ from typing import Any
 
 from demo import prepare
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.label_map import draw_label_map
-from geosieve.runtime.job import main
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 

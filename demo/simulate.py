@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 
 def cell_predictor(rng: np.random.Generator, overlay: Overlay, partition: str, lat: F8, lon: F8) -> F8:

@@ -2,8 +2,8 @@
 
 import sys
 
+from geosieve.job.main import main
 from geosieve.overlay.build import OverlayConfig, build_overlay
-from geosieve.runtime.job import main
 
 if __name__ == "__main__":
     sys.exit(main("build_overlay", OverlayConfig, build_overlay))

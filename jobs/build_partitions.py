@@ -2,8 +2,8 @@
 
 import sys
 
+from geosieve.job.main import main
 from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.runtime.job import main
 
 if __name__ == "__main__":
     sys.exit(main("build_partitions", BuildConfig, build_partitions))

@@ -2,7 +2,7 @@
 
 import sys
 
-from geosieve.runtime.job import main
+from geosieve.job.main import main
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 

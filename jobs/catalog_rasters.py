@@ -2,8 +2,8 @@
 
 import sys
 
+from geosieve.job.main import main
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 
 if __name__ == "__main__":
     sys.exit(main("catalog_rasters", CatalogConfig, catalog_rasters))

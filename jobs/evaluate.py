@@ -3,7 +3,7 @@
 import sys
 
 from geosieve.evaluation.job import EvaluateConfig, evaluate
-from geosieve.runtime.job import main
+from geosieve.job.main import main
 
 if __name__ == "__main__":
     sys.exit(main("evaluate", EvaluateConfig, evaluate))

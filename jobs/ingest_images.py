@@ -4,7 +4,7 @@ import sys
 
 from geosieve.images.ingest import ingest_images
 from geosieve.images.sources import IngestConfig
-from geosieve.runtime.job import main
+from geosieve.job.main import main
 
 if __name__ == "__main__":
     sys.exit(main("ingest_images", IngestConfig, ingest_images))

@@ -2,8 +2,8 @@
 
 import sys
 
-from geosieve.partitions.labelling import LabelConfig, label_attributes
-from geosieve.runtime.job import main
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 
 if __name__ == "__main__":
     sys.exit(main("label_attributes", LabelConfig, label_attributes))

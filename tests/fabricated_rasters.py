@@ -10,9 +10,8 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.transform import Affine, from_origin
 
-from geosieve.partitions.base import CatalogedFile
 from geosieve.rasters.catalog import RasterSource, catalog_file
-from geosieve.rasters.sampling import RasterFile
+from geosieve.rasters.files import CatalogedFile, RasterFile
 
 
 def write_raster(

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from geosieve.partitions.base import CatalogedFile, Published, file_table
+from geosieve.partitions.base import Published
+from geosieve.rasters.files import CatalogedFile, file_table
 
 
 @dataclass

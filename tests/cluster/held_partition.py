@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from geosieve.partitions.base import F8, I8, region_table
-from geosieve.partitions.nearby import Nearby
+from geosieve.rasters.candidates import Candidates
 
 _SECONDS = 120.0  # a test that dies must not leave tasks behind for ever
 
@@ -34,7 +34,7 @@ class HeldPartition:
     def outlines(self) -> dict[int, bytes]:
         return {}
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         folder = Path(self.folder)
         (folder / f"entered-{os.getpid()}-{time.time_ns()}").touch()
         end = time.monotonic() + _SECONDS

@@ -17,9 +17,9 @@ from shared_data import DATA, needs_data
 from geosieve.evaluation import inputs
 from geosieve.evaluation.job import EvaluateConfig, evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.partitions.labelling import LabelConfig, label_attributes
-from geosieve.runtime.job import main
 
 Report = tuple[int, dict[str, Any]]
 COLUMNS = {"image_id": "id", "lat": "lat", "lon": "lon"}

@@ -11,7 +11,7 @@ from pyspark.sql import SparkSession
 
 from geosieve.images.ingest import ingest_images
 from geosieve.images.sources import IngestConfig
-from geosieve.runtime.job import main
+from geosieve.job.main import main
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import IMAGES, REJECTS
 

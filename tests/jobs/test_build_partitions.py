@@ -18,12 +18,12 @@ from PIL import Image
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
+from geosieve.geo.codes import OUTSIDE
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.base import OUTSIDE
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 
 JOBS: dict[str, Any] = {
     "ingest_images": (IngestConfig, ingest_images),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from geosieve.images.sources import IngestConfig
-from geosieve.partitions.labelling import LabelConfig
+from geosieve.labels.label import LabelConfig
 from geosieve.rasters.catalog import CatalogConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load

@@ -24,10 +24,10 @@ from pyspark.sql import SparkSession
 
 from geosieve.evaluation.job import EvaluateConfig, evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.labelling import LabelConfig, label_attributes
-from geosieve.partitions.summary import LabelCounter
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
+from geosieve.labels.summary import LabelCounter
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 

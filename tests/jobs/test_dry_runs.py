@@ -12,11 +12,11 @@ from pyspark.sql import SparkSession
 
 from geosieve.evaluation.job import EvaluateConfig, evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.partitions.labelling import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 

@@ -18,11 +18,11 @@ from pyspark.sql import SparkSession
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as warp
 
+from geosieve.geo.codes import NODATA, OUTSIDE
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.base import NODATA, OUTSIDE
-from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 
 JOBS = {
     "ingest_images": (IngestConfig, ingest_images),

@@ -16,12 +16,12 @@ from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
 from geosieve.geo import s2
+from geosieve.geo.codes import NODATA, OUTSIDE
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.job.main import main
 from geosieve.overlay.build import OverlayConfig, build_overlay
-from geosieve.overlay.published import OverlayInput, PublishedOverlay, read_published
-from geosieve.partitions.base import NODATA, OUTSIDE
+from geosieve.overlay.read import OverlayInput, PublishedOverlay, read_published
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 
 EARTH_KM2 = 510_065_881  # at R = 6371.0088 km
 CELLS = {"name": "cells", "kind": "s2", "level": 3}

@@ -18,19 +18,21 @@ from pyproj import Geod
 from scipy import integrate
 from small_worlds import overlay_of_partitions
 
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
+from geosieve.ensemble.patches import patches
+from geosieve.ensemble.ranking import rank
 from geosieve.evaluation.protocols import cap_area_km2
 from geosieve.geo import plane, s2
+from geosieve.geo.arrays import F8
+from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.geo.outlines import unit_vectors
 from geosieve.geo.sphere import cell_area_km2
 from geosieve.overlay.blocks import Bands, Layer, Narrow
 from geosieve.overlay.build import exact_areas, overlay_digest
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
-from geosieve.overlay.patches import patches
 from geosieve.overlay.raking import rake
-from geosieve.overlay.ranking import rank
-from geosieve.overlay.runs import Runs, sum_up
-from geosieve.partitions.base import OUTSIDE, region_table
+from geosieve.overlay.spans import PixelSpans, sum_up
+from geosieve.partitions.base import region_table
 from geosieve.partitions.building import adaptive_s2, geocells, quadtree
 from geosieve.partitions.building.cell_tree import DEPTH, Cells, Histogram, between, refine, sizes
 from geosieve.partitions.building.cells import QuadtreeCells, S2Cells, VoronoiCells
@@ -38,11 +40,10 @@ from geosieve.partitions.building.methods import _voronoi
 from geosieve.partitions.kinds.built import BuiltPartition
 from geosieve.partitions.kinds.polygons import PolygonPartition
 from geosieve.partitions.kinds.s2 import S2Partition
-from geosieve.partitions.nearby import CellIndex
+from geosieve.rasters.candidates import CandidateIndex
 from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
-F8 = NDArray[np.float64]
 
 
 def towns(rng: np.random.Generator, n: int) -> tuple[F8, F8]:
@@ -87,7 +88,9 @@ def test_every_cell_has_its_own_area_however_small() -> None:
     assert overlay.area_km2.sum() == pytest.approx(EARTH_KM2, rel=1e-9)
     # Centroids lie in their cells.
     inside = overlay.labels[:, 0] >= 0
-    at = cells.assign(overlay.lat[inside], overlay.lon[inside], CellIndex.nearby(overlay_index(), *2 * [np.empty(0)]))
+    at = cells.assign(
+        overlay.lat[inside], overlay.lon[inside], CandidateIndex.candidates(overlay_index(), *2 * [np.empty(0)])
+    )
     assert (at == overlay.labels[inside, 0]).mean() > 0.999
 
 
@@ -108,7 +111,7 @@ def test_cells_of_real_photographs_have_their_own_areas_at_120_arc_seconds() -> 
         inside = (low >= south) & (high <= north)
         families.append(partition_of(Cells(cells.first[inside], cells.level[inside]), name))
     bands = Bands(grid, tuple(Layer(p, narrow=Narrow.of(p, grid)) for p in families), None)
-    labels, facts = sum_up(grid, reduce(Runs.together, bands.runs(number)))
+    labels, facts = sum_up(grid, reduce(PixelSpans.together, bands.runs(number)))
     # The rest of the Earth, where none of these cells is, as one atom more.
     labels, area = np.vstack([labels, [[OUTSIDE, OUTSIDE]]]), np.r_[facts["area"], EARTH_KM2 - facts["area"].sum()]
     area, warnings = exact_areas(grid, list(families), labels, area)
@@ -121,8 +124,8 @@ def test_cells_of_real_photographs_have_their_own_areas_at_120_arc_seconds() -> 
     assert fine.size > 900 and (fine < pixel).mean() > 0.3
 
 
-def overlay_index() -> CellIndex:
-    return CellIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+def overlay_index() -> CandidateIndex:
+    return CandidateIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @pytest.mark.parametrize("level", [3, 6])
@@ -204,7 +207,7 @@ def test_a_point_is_in_the_atom_of_its_own_regions() -> None:
     level = S2Partition("level", 5, "level")
     overlay, _ = overlay_of_partitions([cells, level], 1800)
     lat, lon = towns(np.random.default_rng(4), 20_000)
-    nowhere = overlay_index().nearby(lat, lon)
+    nowhere = overlay_index().candidates(lat, lon)
     regions = np.column_stack([p.assign(lat, lon, nowhere) for p in (cells, level)])
     atoms, unseen = overlay.atoms_of(regions)
     same = (overlay.labels[atoms] == regions).all(axis=1)
@@ -242,12 +245,14 @@ def test_a_sure_predictor_reaches_small_cells_as_well_as_others() -> None:
     cells = adaptive(rng, 30, points=30_000)
     overlay, _ = overlay_of_partitions([cells], 1200)
     lat, lon = towns(np.random.default_rng(5), 2000)
-    label = cells.assign(lat, lon, overlay_index().nearby(lat, lon))
+    label = cells.assign(lat, lon, overlay_index().candidates(lat, lon))
     label = label[label >= 0]
     p = np.full((label.size, cells.n_regions), 0.1 / cells.n_regions)
     p[np.arange(label.size), label] += 0.9
     atoms, unseen = overlay.atoms_of(label[:, None])
-    reached = Ensemble(overlay, (Predictor("m", "cells"),)).reached({"m": Probabilities("cells", p)}, atoms)
+    reached = Ensemble(overlay, (EnsembleMember("m", "cells"),)).area_to_truth_km2(
+        {"m": Probabilities("cells", p)}, atoms
+    )
     small = cells.areas_km2()[label] < 100
     assert unseen == 0 and small.sum() > 200
     assert (reached[small] <= cap_area_km2(25)).all()
@@ -319,7 +324,7 @@ def test_patches_of_mixed_pixels_have_the_atoms_own_areas() -> None:
     overlay, grid = overlay_of_partitions([cells], 3600)
     rng = np.random.default_rng(0)
     p = {"m": Probabilities("cells", rng.dirichlet(np.ones(cells.n_regions), 1))}
-    (ranking,) = rank(Ensemble(overlay, (Predictor("m", "cells"),)), p)
+    (ranking,) = rank(Ensemble(overlay, (EnsembleMember("m", "cells"),)), p)
     found = patches(ranking, grid, 0, 50)
     assert found.area_km2.sum() == pytest.approx(ranking.area_km2[0, :50].sum())
     assert found.probability.sum() == pytest.approx(ranking.probability[0, :50].sum())

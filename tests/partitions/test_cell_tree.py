@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geosieve.geo import s2
+from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.morton import Box
-from geosieve.partitions.base import OUTSIDE
 from geosieve.partitions.building import adaptive_s2, quadtree
 from geosieve.partitions.building.cell_tree import DEPTH, Cells, Histogram, refine, sizes
 from geosieve.runtime.errors import InputError

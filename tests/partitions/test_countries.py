@@ -11,8 +11,9 @@ import shapely
 from given_tables import GivenTables
 from pyspark.sql import SparkSession
 
-from geosieve.partitions.base import OUTSIDE, parse_definition
-from geosieve.partitions.nearby import join_outlines, occupied_cells
+from geosieve.geo.codes import OUTSIDE
+from geosieve.partitions.base import parse_definition
+from geosieve.rasters.candidates import join_outlines, occupied_cells
 from geosieve.runtime.errors import InputError
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -54,7 +55,7 @@ def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
     lon = np.concatenate([[place[1] for place in CITIES], photos["longitude"]])
     points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
     index = join_outlines(spark, occupied_cells(points), {"countries": countries.outlines()})["countries"]
-    region = countries.assign(lat, lon, index.nearby(lat, lon))
+    region = countries.assign(lat, lon, index.candidates(lat, lon))
 
     names = {r["region"]: r["name"] for r in countries.regions(np.empty(0, np.int64)).to_pylist()}
     assert [names.get(r) for r in region[: len(CITIES)].tolist()] == list(CITIES.values())

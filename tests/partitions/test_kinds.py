@@ -20,8 +20,10 @@ from given_tables import GivenTables
 from pyproj import CRS, Transformer
 from rasterio.transform import from_origin
 
-from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, CatalogedFile, Partition, doubts, kinds, parse_definition
-from geosieve.partitions.nearby import NOTHING, CellIndex, cell_keys
+from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
+from geosieve.partitions.base import Partition, doubts, kinds, parse_definition
+from geosieve.rasters.candidates import NOTHING, CandidateIndex, cell_keys
+from geosieve.rasters.files import CatalogedFile
 from geosieve.runtime.config import read_yaml
 from geosieve.runtime.errors import ConfigError, InputError
 
@@ -33,16 +35,16 @@ def build(files: list[CatalogedFile], **definition: Any) -> Partition:
     return parse_definition({"name": "p", **definition}, "test").build(GivenTables(files))
 
 
-def everything_near(partition: Partition, lat: np.ndarray, lon: np.ndarray) -> CellIndex:
+def everything_near(partition: Partition, lat: np.ndarray, lon: np.ndarray) -> CandidateIndex:
     """An index in which every outline is near every point: the exact decision alone is tested."""
     cells = np.unique(cell_keys(lat, lon))
     items = np.array(list(partition.outlines()), dtype=np.int64)
-    return CellIndex.from_pairs(np.repeat(cells, items.size), np.tile(items, cells.size))
+    return CandidateIndex.from_pairs(np.repeat(cells, items.size), np.tile(items, cells.size))
 
 
 def assign(partition: Partition, lat: Any, lon: Any) -> list[int]:
     lat, lon = np.array(lat, float), np.array(lon, float)
-    return partition.assign(lat, lon, everything_near(partition, lat, lon).nearby(lat, lon)).tolist()
+    return partition.assign(lat, lon, everything_near(partition, lat, lon).candidates(lat, lon)).tolist()
 
 
 class TestClasses:
@@ -53,7 +55,7 @@ class TestClasses:
             tmp_path / "a.tif", np.array([[1, 2, 3, 4, 0]], np.uint8), from_origin(0, 10, 1, 1), nodata=0
         )
         partition = build([cataloged(path)], kind="classes", collection="c", classes=self.merge)
-        assert assign(partition, [9.5] * 6, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]) == [0, 1, 0, UNKNOWN, NODATA, OUTSIDE]
+        assert assign(partition, [9.5] * 6, [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]) == [0, 1, 0, UNMAPPED, NODATA, OUTSIDE]
 
     def test_a_value_in_two_classes_is_refused(self) -> None:
         classes = [{"name": "a", "values": [1]}, {"name": "b", "values": [1]}]
@@ -165,7 +167,7 @@ def test_s2_regions_are_the_cells_in_id_order(level: int) -> None:
     rng = np.random.default_rng(0)
     lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 500))), rng.uniform(-180, 180, 500)
     partition = build([], kind="s2", level=level)
-    region = partition.assign(lat, lon, NOTHING.nearby(lat, lon))
+    region = partition.assign(lat, lon, NOTHING.candidates(lat, lon))
     points = (s2sphere.LatLng.from_degrees(*point) for point in zip(lat, lon, strict=True))
     cells = [s2sphere.CellId.from_lat_lng(point).parent(level) for point in points]
     named = {r["region"]: r["name"] for r in partition.regions(np.unique(region)).to_pylist()}

@@ -14,7 +14,7 @@ from fabricated_rasters import cataloged, write_raster
 from pyproj import CRS, Transformer
 from rasterio.transform import Affine, from_origin
 
-from geosieve.partitions.nearby import _extents, cell_keys
+from geosieve.rasters.candidates import _extents, cell_keys
 from geosieve.rasters.catalog import RasterSource, _Refused, catalog_file
 from geosieve.rasters.footprint import place
 from geosieve.rasters.georeference import PixelGrid

@@ -4,8 +4,8 @@ import sys
 import time
 import warnings
 
+from geosieve.job.main import Context, main
 from geosieve.runtime.config import Config
-from geosieve.runtime.job import Context, main
 
 
 class Count(Config):

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
+from geosieve.job.main import Context, main
 from geosieve.runtime import errors
 from geosieve.runtime.config import Config
-from geosieve.runtime.job import Context, main
 from geosieve.runtime.logs import JsonLines, logger
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import PARTITIONS, REJECTS
@@ -104,7 +104,7 @@ def test_a_bad_configuration_ends_before_a_session_is_needed(run: Runner, monkey
     def no_session(*_: object) -> None:
         raise AssertionError("a session was asked for")
 
-    monkeypatch.setattr("geosieve.runtime.job.spark_session", no_session)
+    monkeypatch.setattr("geosieve.job.main.spark_session", no_session)
     code, report, _ = run(_raise(AssertionError()), "--set", "too=4")
     assert (code, report["status"]) == (78, "failed")
     assert "did you mean 'to'?" in report["error"]

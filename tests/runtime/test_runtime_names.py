@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from geosieve.images.committed import refuse_unknown_sources
-from geosieve.partitions.choice import look_up
+from geosieve.images.read import refuse_unknown_sources
+from geosieve.partitions.config import look_up
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice, did_you_mean
 from geosieve.tables.read import Run

@@ -15,9 +15,9 @@ from fabricated_rasters import write_raster
 from rasterio.transform import from_origin
 
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.labelling import LabelConfig, label_attributes
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.runtime.job import main
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 

@@ -13,8 +13,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.partitions.labelling import LabelConfig, label_attributes
-from geosieve.runtime.job import main
+from geosieve.job.main import main
+from geosieve.labels.label import LabelConfig, label_attributes
 
 IMAGES = 20_000
 ROOM = 200 << 10  # enough for claims and markers, not for the labels

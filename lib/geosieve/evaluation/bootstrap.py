@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from scipy.stats import poisson
 from threadpoolctl import threadpool_limits
 
-F4 = NDArray[np.float32]
-F8 = NDArray[np.float64]
-U8 = NDArray[np.uint64]
+from geosieve.geo.arrays import F4, F8, U8
+
 Matrix = Callable[[slice], F8]
 
 BLOCK_ROWS = 4_096  # 16 MB of counts at 1,000 samples

@@ -15,9 +15,8 @@ from geosieve.evaluation.measures import Columns, Figure, columns
 from geosieve.evaluation.medians import Windows, sample_medians, windows
 from geosieve.evaluation.protocols import PROTOCOLS
 from geosieve.evaluation.scored import Answers, Name, Scored, Stratum
+from geosieve.geo.arrays import F8
 from geosieve.runtime.errors import InputError
-
-F8 = NDArray[np.float64]
 
 ALL = "all"
 """The stratum of all images, and its only value."""
@@ -190,12 +189,14 @@ class _Group:
 
     def _of_system(self, name: Name, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
         figures = self._figures[name]
-        over, under = [f.over for f in figures], [f.under for f in figures]
+        numerator, denominator = [f.numerator for f in figures], [f.denominator for f in figures]
         answered = _answered(figures)
-        values = np.array([f.factor for f in figures]) * _ratio(point[:, over], point[:, under], balanced)
+        values = np.array([f.factor for f in figures]) * _ratio(point[:, numerator], point[:, denominator], balanced)
         # One figure at a time: of all together, copies in double precision would be larger than the sums.
-        drawn = np.stack([f.factor * _ratio(samples[:, f.over], samples[:, f.under], balanced) for f in figures])
-        n = point[:, under].sum(0)
+        drawn = np.stack(
+            [f.factor * _ratio(samples[:, f.numerator], samples[:, f.denominator], balanced) for f in figures]
+        )
+        n = point[:, denominator].sum(0)
         names = [(f.metric, f.protocol, f.threshold_km, f.area_km2) for f in figures]
         protocols = [PROTOCOLS[p] for p in self._plan.protocols]
         for answers_only, metric in ((False, "median_km"), (True, "median_answered_km")):
@@ -288,27 +289,28 @@ class _Found:
 
 def _answered(figures: Sequence[Figure]) -> int:
     """The column that counts the images with a prediction."""
-    return next(f.under for f in figures if f.metric == "mean_km")
+    return next(f.denominator for f in figures if f.metric == "mean_km")
 
 
 def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
     """Figures of curves for columns that stand behind the shared ones; their denominator, column 0, stays."""
     return tuple(
-        Figure(f.metric, f.protocol, f.over + by, f.under, f.factor, f.threshold_km, f.area_km2) for f in figures
+        Figure(f.metric, f.protocol, f.numerator + by, f.denominator, f.factor, f.threshold_km, f.area_km2)
+        for f in figures
     )
 
 
-def _ratio(over: NDArray[np.floating[Any]], under: NDArray[np.floating[Any]], balanced: bool) -> F8:
+def _ratio(numerator: NDArray[np.floating[Any]], denominator: NDArray[np.floating[Any]], balanced: bool) -> F8:
     """Ratio of sums (buckets, n), shape (n,): of the buckets' sums, or the mean of the buckets' ratios.
 
     A bucket that holds nothing is left out of the mean. NaN where there is nothing at all.
     """
-    over, under = over.astype(np.float64), under.astype(np.float64)
+    numerator, denominator = numerator.astype(np.float64), denominator.astype(np.float64)
     if not balanced:
-        over, under = over.sum(0, keepdims=True), under.sum(0, keepdims=True)
-    held = under > 0
+        numerator, denominator = numerator.sum(0, keepdims=True), denominator.sum(0, keepdims=True)
+    held = denominator > 0
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = np.where(held, over / under, 0.0)
+        ratios = np.where(held, numerator / denominator, 0.0)
         return np.asarray(ratios.sum(0) / held.sum(0))
 
 

@@ -23,9 +23,9 @@ from geosieve.evaluation.summary import html, markdown
 from geosieve.evaluation.truth import TableTruth
 from geosieve.images import row_checks
 from geosieve.images.row_checks import COORDINATE_COUNTS
+from geosieve.job.main import Context
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, IntegrityError
-from geosieve.runtime.job import Context
 from geosieve.runtime.names import did_you_mean
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import EVALUATIONS, REJECTS

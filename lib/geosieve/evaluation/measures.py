@@ -22,8 +22,8 @@ from geosieve.evaluation.protocols import (
     log_area_score,
 )
 from geosieve.evaluation.scored import Answers, Name, Scored
+from geosieve.geo.arrays import F8
 
-F8 = NDArray[np.float64]
 Rows = slice
 
 RECALL_VS_AREA, REVERSE_GEOCODER = "recall_vs_area", "reverse_geocoder"
@@ -41,8 +41,8 @@ class Figure:
 
     metric: str
     protocol: str
-    over: int
-    under: int
+    numerator: int
+    denominator: int
     factor: float = 1.0
     threshold_km: float | None = None
     area_km2: float | None = None

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.geo.arrays import F8, I8
 
 _STANDARD_ERRORS = 6.0
 _TIE = 1e-11  # cumulative shares this near to one half are one half

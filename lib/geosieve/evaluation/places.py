@@ -16,8 +16,7 @@ import reverse_geocoder
 from numpy.typing import NDArray
 
 from geosieve.evaluation.continents import CONTINENT_OF
-
-F8 = NDArray[np.float64]
+from geosieve.geo.arrays import F8
 
 LEVELS = ("country", "region", "area", "city")
 _COLUMNS = ("cc", "admin1", "admin2", "name")

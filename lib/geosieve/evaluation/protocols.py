@@ -13,9 +13,8 @@ import numpy as np
 import pyproj
 from numpy.typing import ArrayLike, NDArray
 
+from geosieve.geo.arrays import F8
 from geosieve.geo.sphere import EARTH_RADIUS_KM, haversine_km
-
-F8 = NDArray[np.float64]
 
 THRESHOLDS_KM = (1.0, 25.0, 200.0, 750.0, 2500.0)
 """Street, city, region, country, continent."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-F8 = NDArray[np.float64]
+from geosieve.geo.arrays import F8
 
 Name = str | tuple[str, str]
 """A system, or a system on the images that it and another one answered."""

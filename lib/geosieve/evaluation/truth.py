@@ -9,9 +9,9 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.evaluation.inputs import stratum_column
-from geosieve.images.committed import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED, ImagesInput, read_images
-from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
-from geosieve.partitions.published import LABEL_JOB
+from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
+from geosieve.images.read import NO_POSITION, NO_POSITION_MESSAGE, NOT_POSITIONED, ImagesInput, read_images
+from geosieve.partitions.read import LABEL_JOB
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
@@ -19,7 +19,7 @@ from geosieve.tables.read import Run, committed_runs, read_committed, read_runs,
 from geosieve.tables.schemas import IMAGES, PARTITIONS, REGIONS, labels_table
 
 SOURCE = "source"
-WITHOUT_REGION = {str(OUTSIDE): "outside", str(NODATA): "no data", str(UNKNOWN): "unknown"}
+WITHOUT_REGION = {str(OUTSIDE): "outside", str(NODATA): "no data", str(UNMAPPED): "unknown"}
 """Labels of images that lie in no region, as text, and words for them."""
 
 

@@ -16,8 +16,8 @@ from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet,
 from geosieve.images.nothing import NOTHING
 from geosieve.images.row_checks import OPTIONAL
 from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource, Source
+from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGES, REJECTS
 

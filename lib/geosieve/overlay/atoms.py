@@ -6,16 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.geo.ranges import ranges
-from geosieve.overlay.runs import unique_rows
+from geosieve.overlay.spans import unique_rows
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)

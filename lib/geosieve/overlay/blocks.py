@@ -16,18 +16,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geosieve.geo.arrays import F8, I4, I8, Mask
 from geosieve.geo.grid import HALF_TURN_ARCSEC, EqualAngleGrid
 from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.plane import points_inside
 from geosieve.geo.sphere import EARTH_RADIUS_KM
-from geosieve.overlay.runs import Runs, find_runs, unique_rows
+from geosieve.overlay.spans import PixelSpans, find_spans, unique_rows
 from geosieve.partitions.base import Partition
-from geosieve.partitions.nearby import NOTHING, CellIndex
-
-F8 = NDArray[np.float64]
-I4 = NDArray[np.int32]
-I8 = NDArray[np.int64]
-Mask = NDArray[np.bool_]
+from geosieve.rasters.candidates import NOTHING, CandidateIndex
 
 _BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that a row of its tiles is read once
 _BAND_PIXELS = 250_000  # a band has at least as many: a task has a cost of its own
@@ -86,12 +82,12 @@ class Layer:
     """
 
     partition: Partition
-    index: CellIndex = NOTHING
+    index: CandidateIndex = NOTHING
     reduce: int = 1
     narrow: Narrow | None = None
 
     def regions(self, lat: F8, lon: F8) -> I4:
-        return self.partition.assign(lat, lon, self.index.nearby(lat, lon)).astype(np.int32)
+        return self.partition.assign(lat, lon, self.index.candidates(lat, lon)).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -129,8 +125,8 @@ class Bands:
     def _exact(self) -> list[tuple[Layer, Narrow]]:
         return [(layer, layer.narrow) for layer in self.layers if layer.narrow is not None]
 
-    def runs(self, band: int) -> Iterator[Runs]:
-        """Runs of a band, block by block from the west."""
+    def runs(self, band: int) -> Iterator[PixelSpans]:
+        """PixelSpans of a band, block by block from the west."""
         first = band * self.rows_per_band
         rows = np.arange(first, min(first + self.rows_per_band, self.grid.rows))
         finest = max(layer.reduce for layer in (*self.layers, *([self.land] if self.land else [])))
@@ -213,11 +209,11 @@ class Bands:
         weight[self._pieces_at(regions, lat, lon).any(axis=1)] = 0.0
         return Points(np.repeat(row, _PARTS**2), np.repeat(column, _PARTS**2), lat, lon, regions, weight)
 
-    def _with_parts(self, rows: I8, cols: I8, labels: I4, land: Mask, near: Mask, own: Points) -> Runs:
-        """Runs of a block, its mixed pixels among them as parts."""
+    def _with_parts(self, rows: I8, cols: I8, labels: I4, land: Mask, near: Mask, own: Points) -> PixelSpans:
+        """PixelSpans of a block, its mixed pixels among them as parts."""
         exact = [k for k, layer in enumerate(self.layers) if layer.narrow is not None]
         if not exact:
-            return find_runs(int(rows[0]), int(cols[0]), labels, land)
+            return find_spans(int(rows[0]), int(cols[0]), labels, land)
         here = own.taken((own.column >= cols[0]) & (own.column <= cols[-1]))
         has_own = np.zeros_like(near)
         has_own[here.row - rows[0], here.column - cols[0]] = True
@@ -237,13 +233,13 @@ class Bands:
             mixed[at[~same]] = True
             parts.append(points.taken(np.repeat(~same, _PARTS**2) & (points.weight > 0)))
         points = _together(parts, len(exact))
-        block = find_runs(int(rows[0]), int(cols[0]), np.concatenate([labels, [mixed.reshape(near.shape)]]), land)
+        block = find_spans(int(rows[0]), int(cols[0]), np.concatenate([labels, [mixed.reshape(near.shape)]]), land)
         whole = block.taken(block.labels[:, -1] == 0)
-        whole = Runs.whole(whole.row, whole.column, whole.length, whole.land, whole.labels[:, :-1])
-        return Runs.together(whole, _parts_of_pixels(points, rows, cols, labels, land, exact))
+        whole = PixelSpans.whole(whole.row, whole.column, whole.length, whole.land, whole.labels[:, :-1])
+        return PixelSpans.together(whole, _parts_of_pixels(points, rows, cols, labels, land, exact))
 
 
-def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask, exact: list[int]) -> Runs:
+def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask, exact: list[int]) -> PixelSpans:
     """Parts of mixed pixels: points of one pixel and the same regions put together, shares of a pixel summing to 1."""
     pixel = (points.row - rows[0]) * cols.size + points.column - cols[0]
     distinct, part = unique_rows(np.column_stack([pixel, points.regions]))
@@ -256,7 +252,7 @@ def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask,
     regions = labels.reshape(len(labels), -1)[:, at].T.astype(np.int64)
     regions[:, exact] = distinct[:, 1:]
     row, column = np.divmod(at, cols.size)
-    return Runs(row + rows[0], column + cols[0], np.ones(n, np.int64), land.ravel()[at], regions, share, lat, lon)
+    return PixelSpans(row + rows[0], column + cols[0], np.ones(n, np.int64), land.ravel()[at], regions, share, lat, lon)
 
 
 def _together(points: list[Points], k: int) -> Points:

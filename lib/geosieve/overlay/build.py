@@ -20,28 +20,25 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.overlay import runs as arrays
+from geosieve.job.main import Context
+from geosieve.overlay import spans
 from geosieve.overlay.atoms import row_numbers
 from geosieve.overlay.blocks import Bands, Layer, Narrow
-from geosieve.overlay.published import parts_of
 from geosieve.overlay.raking import TOLERANCE, rake
+from geosieve.overlay.read import parts_of
 from geosieve.partitions.base import Partition, PartitionDefinition, doubts
-from geosieve.partitions.choice import PartitionsConfig, look_up
-from geosieve.partitions.nearby import NOTHING, CellIndex, every_cell, join_outlines
-from geosieve.partitions.published import CommittedTables, partitions_frame, regions_frame, used_partitions
-from geosieve.partitions.rastermap import Mapped, area_of_pixels, parts_of_files
+from geosieve.partitions.config import PartitionsConfig, look_up
+from geosieve.partitions.read import CommittedTables, partitions_frame, regions_frame, used_partitions
+from geosieve.rasters.candidates import NOTHING, CandidateIndex, every_cell, join_outlines
+from geosieve.rasters.mosaic import Mapped, area_of_pixels, parts_of_files
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.identity import content_digest
-from geosieve.runtime.job import Context
 from geosieve.runtime.names import advice
 from geosieve.tables.arrow import chunks
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
-
-I8 = NDArray[np.int64]
-
-F8 = NDArray[np.float64]
 
 _PLACE = "row int, column int, length int, share double, lat double, lon double, land boolean"
 _LEAST_REST = 1e-12  # of the sphere, where regions leave nothing but rounding outside
@@ -131,7 +128,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
     finally:
         runs.unpersist()
     with report.stage("atoms"):
-        columns = {"atom": np.arange(len(labels)), **arrays.describe(grid, atoms), "area_km2": area}
+        columns = {"atom": np.arange(len(labels)), **spans.describe(grid, atoms), "area_km2": area}
         if land is None:
             columns["land_share"] = np.full(len(labels), np.nan)
         columns |= {name: labels[:, k] for k, name in enumerate(names)}
@@ -232,7 +229,7 @@ def _lost(partition: Partition, unseen: NDArray[np.bool_], area: F8 | None) -> l
 
 
 def _areas_by_pixels(
-    spark: SparkSession, indices: dict[str, CellIndex], partition: Partition, regions: NDArray[np.bool_]
+    spark: SparkSession, indices: dict[str, CandidateIndex], partition: Partition, regions: NDArray[np.bool_]
 ) -> F8 | None:
     """Areas, km², of these regions by the pixels of the partition's map; None if it has none. Reads all of the map."""
     if not isinstance(partition, Mapped):
@@ -272,7 +269,7 @@ def _bands(
 
 
 def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
-    """Runs of the whole grid: place, share, land, and a column `label_k` for every partition."""
+    """PixelSpans of the whole grid: place, share, land, and a column `label_k` for every partition."""
     shared = spark.sparkContext.broadcast(bands)
     schema = f"{_PLACE}, " + ", ".join(f"label_{k} int" for k in range(len(bands.layers)))
 
@@ -285,46 +282,46 @@ def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
     return spark.range(0, len(bands), 1, len(bands)).mapInArrow(from_numbers, schema)
 
 
-def _to_arrow(found: arrays.Runs) -> pa.RecordBatch:
+def _to_arrow(found: spans.PixelSpans) -> pa.RecordBatch:
     place = {name: pa.array(getattr(found, name), pa.int32()) for name in ("row", "column", "length")}
     part = {name: pa.array(getattr(found, name)) for name in ("share", "lat", "lon", "land")}
     labels = {f"label_{k}": pa.array(column, pa.int32()) for k, column in enumerate(found.labels.T)}
     return pa.RecordBatch.from_pydict({**place, **part, **labels})
 
 
-def _from_arrow(table: pa.Table) -> arrays.Runs:
+def _from_arrow(table: pa.Table) -> spans.PixelSpans:
     row, column, length = (table[name].to_numpy().astype(np.int64) for name in ("row", "column", "length"))
     labels = [table[name].to_numpy().astype(np.int64) for name in table.column_names if name.startswith("label_")]
     part = (table[name].to_numpy() for name in ("share", "lat", "lon"))
-    return arrays.Runs(row, column, length, table["land"].to_numpy(), np.column_stack(labels), *part)
+    return spans.PixelSpans(row, column, length, table["land"].to_numpy(), np.column_stack(labels), *part)
 
 
-def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, arrays.Facts]:
+def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, spans.Facts]:
     """Labels of all atoms in lexicographic order, (atoms, partitions), and what they sum up to.
 
     Sums of each band, which one task holds, are put together here in the order of the bands.
     """
     labels = [name for name in runs.columns if name.startswith("label_")]
-    facts = [*arrays.SUMS, *arrays.LEAST, *arrays.GREATEST]
+    facts = [*spans.SUMS, *spans.LEAST, *spans.GREATEST]
     types = {name: "double" for name in ("area", "x", "y", "z", "land_area")}
 
     def sum_up(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held = list(batches)
         if held:
-            found, summed = arrays.sum_up(grid, _from_arrow(pa.Table.from_batches(held)))
+            found, summed = spans.sum_up(grid, _from_arrow(pa.Table.from_batches(held)))
             columns = dict(zip(labels, found.T, strict=True))
             yield pa.RecordBatch.from_pydict({**columns, **{name: summed[name] for name in facts}})
 
     schema = ", ".join(f"{name} {types.get(name, 'bigint')}" for name in [*labels, *facts])
     partial = runs.mapInArrow(sum_up, schema).toPandas()
-    return arrays.merge(partial[labels].to_numpy(np.int64), {name: partial[name].to_numpy() for name in facts})
+    return spans.merge(partial[labels].to_numpy(np.int64), {name: partial[name].to_numpy() for name in facts})
 
 
 def _sphere_km2(grid: EqualAngleGrid) -> float:
     return float(grid.row_areas_km2().sum() * grid.cols)
 
 
-def _check_whole(grid: EqualAngleGrid, atoms: arrays.Facts) -> None:
+def _check_whole(grid: EqualAngleGrid, atoms: spans.Facts) -> None:
     area, sphere = float(atoms["area"].sum()), _sphere_km2(grid)
     if abs(area - sphere) > TOLERANCE * sphere:
         raise IntegrityError(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import LinearOperator, cg
 
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.geo.arrays import F8, I8
 
 TOLERANCE = 1e-9
 _SWEEPS, _STEPS = 30, 40

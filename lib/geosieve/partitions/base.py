@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,24 +18,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from geosieve.partitions.nearby import Nearby
+from geosieve.geo.arrays import F8, I8
 from geosieve.partitions.pieces import Pieces
-from geosieve.rasters.sampling import RasterFile
+from geosieve.rasters.candidates import Candidates
 from geosieve.runtime.config import Config, validate
 from geosieve.runtime.errors import ConfigError
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
-
-OUTSIDE = -1
-"""Label of a point that nothing of the partition covers."""
-NODATA = -2
-"""Label of a point that a map covers but has no valid value for."""
-UNKNOWN = -3
-"""Label of a point whose value the partition does not name."""
-
 
 _REGIONS = pa.schema(
     [
@@ -61,35 +50,6 @@ def region_table(
     columns = {"region": np.arange(len(names)) if index is None else index, "name": pa.array(names), **known}
     empty = pa.nulls(len(names))
     return pa.table([columns.pop(field.name, empty) for field in _REGIONS], schema=_REGIONS)
-
-
-@dataclass(frozen=True)
-class CatalogedFile:
-    """A raster file as the catalogue knows it, with its outline (WKB) and statistics."""
-
-    file: RasterFile
-    footprint: bytes
-    positive_min: float | None
-    value_max: float | None
-
-
-_COLUMN_TYPES = {
-    **{"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()},
-    **{"bool": pa.bool_(), "bytes": pa.binary(), "str | None": pa.string()},
-    "tuple[float, float, float, float, float, float]": pa.list_(pa.float64(), 6),
-}
-FILE_COLUMNS = pa.schema([(field.name, _COLUMN_TYPES[str(field.type)]) for field in fields(RasterFile)])
-"""Columns of files by the names of `RasterFile`'s fields."""
-CATALOGED_COLUMNS = pa.schema(
-    [*FILE_COLUMNS, *((f.name, _COLUMN_TYPES[str(f.type)]) for f in fields(CatalogedFile) if f.name != "file")]
-)
-"""Columns of files by the names of `CatalogedFile`'s fields: what `Tables.catalog` gives of 100,000 files or more."""
-
-
-def file_table(files: Iterable[CatalogedFile]) -> pa.Table:
-    """Files as a table of CATALOGED_COLUMNS."""
-    rows = [{**vars(f.file), **{k: v for k, v in vars(f).items() if k != "file"}} for f in files]
-    return pa.Table.from_pylist(rows, CATALOGED_COLUMNS)
 
 
 class Partition(Protocol):
@@ -126,8 +86,8 @@ class Partition(Protocol):
         """Numbers and outlines (WKB, lon-lat) of the files or polygons that matter only to points near them."""
         ...
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNKNOWN."""
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
+        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNMAPPED."""
         ...
 
 

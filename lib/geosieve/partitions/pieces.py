@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.geo import plane
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.geo.arrays import F8, I8
 
 
 @dataclass(frozen=True)

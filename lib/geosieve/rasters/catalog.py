@@ -27,6 +27,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import CRSError as UnwritableCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
+from geosieve.job.main import Context
 from geosieve.rasters import vrt, vsi
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
@@ -42,7 +43,6 @@ from geosieve.rasters.sampling import (
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
-from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 

@@ -19,9 +19,8 @@ from blake3 import blake3
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
+from geosieve.geo.arrays import Array
 from geosieve.rasters.sampling import is_valid, representable
-
-Array = NDArray[Any]
 
 BLOCK_ROWS, BLOCK_COLUMNS = 1024, 8192
 _READ_PIXELS = 1 << 21  # what is hashed was decoded just before and still lies in the processor's cache

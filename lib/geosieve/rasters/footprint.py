@@ -16,9 +16,8 @@ from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from geosieve.geo.antimeridian import WORLD, turns, unwrap, wrapped
+from geosieve.geo.arrays import F8
 from geosieve.rasters.georeference import PixelGrid, UnusableCrs
-
-F8 = NDArray[np.float64]
 
 _STEPS = 128  # points on an edge
 _CHORD_DEG = 0.02  # an outline whose chords stray further from the true curve is not trusted

@@ -12,10 +12,8 @@ from numpy.typing import NDArray
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError, ProjError
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.sphere import haversine_km, normalize_lon
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 WGS84 = CRS.from_epsg(4326)
 

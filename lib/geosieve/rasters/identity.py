@@ -8,7 +8,7 @@ from typing import Any
 
 from pyproj import CRS
 
-from geosieve.rasters.sampling import RasterFile
+from geosieve.rasters.files import RasterFile
 
 
 def file_facts(file: RasterFile) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,13 @@ from rasterio.errors import RasterioError, RasterioIOError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.rasters import vrt, vsi
+from geosieve.rasters.files import RasterFile
 from geosieve.rasters.georeference import PixelGrid
 from geosieve.rasters.paths import gdal_path
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.failures import of_store
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 # Pixels of one read. Neighbouring blocks are read together up to this size: fewer calls, still little memory.
 _READ_PIXELS = 1 << 22
@@ -46,29 +44,6 @@ DRIVERS = (
     *("GRIB", "SRTMHGT", "DTED", "GSAG", "GSBG", "GS7BG"),
 )
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-@dataclass(frozen=True)
-class RasterFile:
-    """What sampling must know of a file: a row of `raster_catalog`."""
-
-    uri: str
-    driver: str
-    band: int
-    priority: int
-    crs_wkt: str
-    transform: tuple[float, float, float, float, float, float]  # a, b, c, d, e, f
-    width: int
-    height: int
-    scale: float  # value in units = scale · stored value + offset
-    offset: float
-    nodata: float | None  # of stored values; None where a mask decides
-    mask: str  # none | mask | alpha
-    block_height: int
-    block_width: int
-    is_global: bool
-    header_sha256: str
-    content_sha256: str  # of the pixels' values and validity, see geosieve.rasters.content
 
 
 def gdal_options() -> dict[str, int | float | str]:

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import matplotlib
 
+from geosieve.geo.arrays import F8
+
 matplotlib.use("Agg")  # jobs have no display
 
 import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
+from geosieve.ensemble.ranking import Ranking
 from geosieve.overlay.atoms import AtomGrid
-from geosieve.overlay.ranking import Ranking
-
-F8 = NDArray[np.float64]
 
 _LEVELS = (0.5, 0.8, 0.95)
 _WIDTH = 1440  # columns of the map

@@ -17,11 +17,11 @@ from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.images.committed import NO_POSITION, POSITIONED, Images, read_images, refuse_unknown_sources
+from geosieve.images.read import NO_POSITION, POSITIONED, Images, read_images, refuse_unknown_sources
+from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError, IntegrityError
-from geosieve.runtime.job import Context
 from geosieve.runtime.report import JobReport
-from geosieve.splits import numbers, rules
+from geosieve.splits import quotas, rules
 from geosieve.splits.classes import Classes, label_column, read_classes
 from geosieve.splits.config import LEFT_OUT, Balance, Cap, Cells, Split, SplitConfig, fraction
 from geosieve.splits.groups import with_groups
@@ -118,7 +118,7 @@ class _Splitter:
         rows, counts = self._classed(rows, cap.partition, list(cap.shares))
         shares = {name: fraction(share) for name, share in cap.shares.items()}
         try:
-            keep = numbers.capped(counts, shares)
+            keep = quotas.capped(counts, shares)
         except InputError as error:
             raise InputError(error.what, where=where, hint=error.hint) from None
         return rules.surplus(rows, keep, "over_cap").drop(rules.CLASS)
@@ -128,7 +128,7 @@ class _Splitter:
         names = balance.regions or list(self.classes.regions[balance.partition].values())
         rows, counts = self._classed(rows, balance.partition, names)
         try:
-            images = numbers.balanced({name: counts.get(name, 0) for name in names}, balance.images)
+            images = quotas.balanced({name: counts.get(name, 0) for name in names}, balance.images)
         except InputError as error:
             raise InputError(error.what, where=where, hint=error.hint) from None
         rows = rules.leave_out(rows, F.col(rules.CLASS).isNull(), "no_class")

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN
-from geosieve.partitions.published import LABEL_JOB
+from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
+from geosieve.partitions.read import LABEL_JOB
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice, did_you_mean
 from geosieve.splits.config import LabelsInput
 from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
 
-_WITHOUT_REGION = {OUTSIDE: "(outside)", NODATA: "(no data)", UNKNOWN: "(unknown value)"}
+_WITHOUT_REGION = {OUTSIDE: "(outside)", NODATA: "(no data)", UNMAPPED: "(unknown value)"}
 
 
 def label_column(partition: str) -> str:

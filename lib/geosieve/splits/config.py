@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from geosieve.geo.s2 import MAX_LEVEL
-from geosieve.images.committed import ImagesInput
+from geosieve.images.read import ImagesInput
 from geosieve.runtime.config import Config, RunId
 
 LEFT_OUT = "left_out"

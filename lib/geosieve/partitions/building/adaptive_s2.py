@@ -6,12 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import areas_km2, planar
 from geosieve.partitions.building.cell_tree import DEPTH, Cells
 from geosieve.runtime.errors import InputError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 
 def leaves(lat: F8, lon: F8) -> I8:

@@ -9,13 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from geosieve.partitions.base import OUTSIDE
+from geosieve.geo.arrays import I8
+from geosieve.geo.codes import OUTSIDE
 
 DEPTH = 30
-
-I8 = NDArray[np.int64]
 
 
 def sizes(level: I8) -> I8:

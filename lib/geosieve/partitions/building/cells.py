@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.morton import Box
 from geosieve.geo.outlines import unit_vectors
 from geosieve.partitions.base import Published
@@ -17,9 +18,6 @@ from geosieve.partitions.building import adaptive_s2, quadtree
 from geosieve.partitions.building.cell_tree import DEPTH, Cells, between
 from geosieve.partitions.building.geocells import NearestCentroid
 from geosieve.runtime.identity import content_digest, nanodegrees
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 S2_CELLS, QUADTREE, VORONOI = "s2_cells", "quadtree", "voronoi"
 

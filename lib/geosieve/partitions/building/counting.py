@@ -11,17 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.outlines import unit_vectors
-from geosieve.partitions.base import OUTSIDE
 from geosieve.partitions.building.cell_tree import Histogram, sizes
 from geosieve.tables.arrow import chunks
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 # Levels between two counts. A cell that is counted anew lies in one with more than `maximum` images, so that the driver
 # sees at most 4^_STEP / maximum cells an image, and of most collections far fewer.

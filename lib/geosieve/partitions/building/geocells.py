@@ -12,18 +12,15 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.stats import rankdata
 from sklearn.cluster import OPTICS, cluster_optics_xi
 from sklearn.metrics import davies_bouldin_score, silhouette_score
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import OCTANTS, clip, lat_lon, unit_vectors
 from geosieve.geo.sphere import EARTH_RADIUS_KM
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _SCORED = 5_000  # points of which the silhouette takes all distances
 _SEED = 0

@@ -8,12 +8,12 @@ from typing import Any
 from pydantic import Field
 from pyspark.sql import DataFrame
 
-from geosieve.images.committed import NOT_POSITIONED, POSITIONED, ImagesInput, read_images
+from geosieve.images.read import NOT_POSITIONED, POSITIONED, ImagesInput, read_images
+from geosieve.job.main import Context
 from geosieve.partitions.building.cells import Built
 from geosieve.partitions.building.methods import Inputs, Made, Method
-from geosieve.partitions.published import partitions_frame, regions_frame
+from geosieve.partitions.read import partitions_frame, regions_frame
 from geosieve.runtime.config import Config
-from geosieve.runtime.job import Context
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 

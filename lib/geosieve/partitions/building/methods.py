@@ -15,20 +15,19 @@ from pydantic import Field, field_validator, model_validator
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.morton import Box
 from geosieve.geo.outlines import areas_km2, lat_lon, merged, unit_vectors
-from geosieve.partitions.base import OUTSIDE, Partition, Published, doubts, region_table
-from geosieve.partitions.building import adaptive_s2, counting, foreign, geocells, quadtree
+from geosieve.partitions.base import Partition, Published, doubts, region_table
+from geosieve.partitions.building import adaptive_s2, cell_files, counting, geocells, quadtree
 from geosieve.partitions.building.cell_tree import refine
 from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, VORONOI, Built, QuadtreeCells, S2Family, Together
-from geosieve.partitions.choice import PartitionsConfig
-from geosieve.partitions.published import CommittedTables
+from geosieve.partitions.config import PartitionsConfig
+from geosieve.partitions.read import CommittedTables
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import ConfigError, InputError, IntegrityError
 from geosieve.runtime.files import Files
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _LEAST_KM2 = 25e-6  # 5 m each way: what smartphones reach under an open sky (gps.gov: 4.9 m)
 _NAMED = 3
@@ -282,7 +281,7 @@ class GeoEstimationCsv(Config):
     def make(self, inputs: Inputs) -> Made:
         made: list[Built] = []
         for file in self.family:
-            built = foreign.geoestimation_cells(_text(inputs.spark, file.uri), file.name, file.uri)
+            built = cell_files.geoestimation_cells(_text(inputs.spark, file.uri), file.name, file.uri)
             made.append(built if not made else self._with_parents(built, made[-1]))
         return Made(made, {})
 
@@ -306,7 +305,7 @@ class QuadtreeCsv(Config):
     uri: str
 
     def make(self, inputs: Inputs) -> Made:
-        return Made([foreign.quadtree_boxes(_text(inputs.spark, self.uri), self.name, self.uri)], {})
+        return Made([cell_files.quadtree_boxes(_text(inputs.spark, self.uri), self.name, self.uri)], {})
 
 
 Method = Annotated[

@@ -11,13 +11,11 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geosieve.geo.arrays import F8
 from geosieve.geo.morton import Box
 from geosieve.geo.sphere import cell_area_km2
 from geosieve.partitions.building.cell_tree import DEPTH, Cells
 from geosieve.runtime.errors import InputError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _DIGITS = np.frombuffer(b"0123", dtype=np.uint8).astype(np.uint32)
 _TOLERANCE = 1e-6  # of a cell: published edges are sums of rounded halves

@@ -8,19 +8,17 @@ from typing import Any, Literal, cast
 import numpy as np
 import pyarrow as pa
 import shapely
-from numpy.typing import NDArray
 from pydantic import Field
 
-from geosieve.partitions.base import OUTSIDE, Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import OUTSIDE
+from geosieve.partitions.base import Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
 from geosieve.partitions.building.cells import Assigner, assigner, identity
 from geosieve.partitions.kinds.polygons import PolygonPartition, outline_facts
-from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.pieces import Pieces
+from geosieve.rasters.candidates import Candidates
 from geosieve.runtime.config import RunId
 from geosieve.runtime.errors import InputError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 
 class Definition(PartitionDefinition):
@@ -89,5 +87,5 @@ class BuiltPartition:
     def outlines(self) -> dict[int, bytes]:
         return {}
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         return self.assigner.assign(lat, lon)

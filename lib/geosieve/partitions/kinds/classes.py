@@ -7,17 +7,15 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import field_validator
 
-from geosieve.partitions.base import UNKNOWN, PartitionDefinition, Tables, region_table
-from geosieve.partitions.nearby import Nearby
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import UNMAPPED
+from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.pieces import NO_PIECES, Pieces
-from geosieve.partitions.rastermap import VALID, RasterMap
+from geosieve.rasters.candidates import Candidates
+from geosieve.rasters.mosaic import VALID, Mosaic
 from geosieve.runtime.config import Config
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 
 class RasterClass(Config):
@@ -30,7 +28,7 @@ class RasterClass(Config):
 class Definition(PartitionDefinition):
     """Regions in the order of `classes`, by values as stored (scale and offset are not applied).
 
-    A value in none of them is labelled UNKNOWN and counted.
+    A value in none of them is labelled UNMAPPED and counted.
     """
 
     kind: Literal["classes"]
@@ -47,7 +45,7 @@ class Definition(PartitionDefinition):
         return classes
 
     def build(self, tables: Tables) -> ClassesPartition:
-        rasters = RasterMap.of(tables.catalog(self.collection))
+        rasters = Mosaic.of(tables.catalog(self.collection))
         facts = {"values": [sorted(c.values) for c in self.classes], "map": rasters.facts()}
         return ClassesPartition(self, rasters, self.content_digest(facts))
 
@@ -55,7 +53,7 @@ class Definition(PartitionDefinition):
 @dataclass(frozen=True)
 class ClassesPartition:
     definition: Definition
-    rasters: RasterMap
+    rasters: Mosaic
     digest: str
 
     @property
@@ -92,12 +90,12 @@ class ClassesPartition:
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        values, state = self.rasters.values(lat, lon, nearby, self.units)
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
+        values, state = self.rasters.values(lat, lon, candidates, self.units)
         return np.where(state != VALID, state, self.regions_of(values))
 
     def regions_of(self, values: F8) -> I8:
         pairs = sorted((v, i) for i, c in enumerate(self.definition.classes) for v in c.values)
         known, region = np.array(pairs).T
         at = np.minimum(np.searchsorted(known, values), known.size - 1)
-        return np.where(known[at] == values, region[at], UNKNOWN)
+        return np.where(known[at] == values, region[at], UNMAPPED)

@@ -8,17 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import model_validator
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
-from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.pieces import NO_PIECES, Pieces
-from geosieve.partitions.rastermap import VALID, RasterMap
+from geosieve.rasters.candidates import Candidates
+from geosieve.rasters.mosaic import VALID, Mosaic
 from geosieve.runtime.errors import ConfigError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _AS_STORED = (1.0, 0.0)
 
@@ -48,7 +45,7 @@ class Definition(PartitionDefinition):
         return self
 
     def build(self, tables: Tables) -> DensityPartition:
-        rasters = RasterMap.of(tables.catalog(self.collection))
+        rasters = Mosaic.of(tables.catalog(self.collection))
         edges = tuple(self.edges) if self.edges is not None else self._equal_widths(rasters)
         facts: dict[str, Any] = {"edges": edges, "map": rasters.facts()}
         if self.units == "physical" and (rasters.scalings() != _AS_STORED).any():
@@ -58,11 +55,9 @@ class Definition(PartitionDefinition):
     def fitted(self, tables: Tables) -> Definition:
         if self.edges is not None:
             return self
-        return self.model_copy(
-            update={"edges": list(self._equal_widths(RasterMap.of(tables.catalog(self.collection))))}
-        )
+        return self.model_copy(update={"edges": list(self._equal_widths(Mosaic.of(tables.catalog(self.collection))))})
 
-    def _equal_widths(self, rasters: RasterMap) -> tuple[float, ...]:
+    def _equal_widths(self, rasters: Mosaic) -> tuple[float, ...]:
         if self.units == "stored" and (rasters.scalings() != _AS_STORED).any():
             raise ConfigError(
                 f"partition {self.name}: statistics of {self.collection!r} are in units, not in stored values",
@@ -81,7 +76,7 @@ class Definition(PartitionDefinition):
 @dataclass(frozen=True)
 class DensityPartition:
     definition: Definition
-    rasters: RasterMap
+    rasters: Mosaic
     edges: tuple[float, ...]
     digest: str
 
@@ -112,8 +107,8 @@ class DensityPartition:
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
-        values, state = self.rasters.values(lat, lon, nearby, self.units)
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
+        values, state = self.rasters.values(lat, lon, candidates, self.units)
         return np.where(state != VALID, state, self.regions_of(values))
 
     def regions_of(self, values: F8) -> I8:

@@ -21,19 +21,18 @@ from pyproj.exceptions import ProjError
 
 from geosieve.geo import plane
 from geosieve.geo.antimeridian import areas_of, crosses, shortest_edges
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.sphere import EARTH_RADIUS_KM
-from geosieve.partitions.base import OUTSIDE, PartitionDefinition, Tables, region_table
-from geosieve.partitions.nearby import Nearby
+from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.pieces import Pieces
+from geosieve.rasters.candidates import Candidates
 from geosieve.rasters.paths import gdal_path
 from geosieve.rasters.sampling import gdal_options
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.failures import of_store
 from geosieve.runtime.identity import nanodegrees
 from geosieve.runtime.names import did_you_mean
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _FORMATS = (
     "GeoJSON", "GeoJSONSeq", "TopoJSON", "GPKG", "ESRI Shapefile", "FlatGeobuf", "GML", "KML", "LIBKML", "OpenFileGDB",
@@ -389,10 +388,10 @@ class PolygonPartition:
     def outlines(self) -> dict[int, bytes]:
         return dict(enumerate(self.shapes))
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         region = np.full(lat.size, OUTSIDE, dtype=np.int64)
-        for number in nearby.items():
-            asked = nearby.points_near(number)
+        for number in candidates.items():
+            asked = candidates.points_of(number)
             asked = asked[region[asked] == OUTSIDE]
             shape = shapely.from_wkb(self.shapes[number])
             shapely.prepare(shape)

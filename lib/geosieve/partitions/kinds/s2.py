@@ -7,19 +7,16 @@ from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pydantic import Field
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import areas_km2
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
 from geosieve.partitions.building import adaptive_s2
-from geosieve.partitions.nearby import Nearby
 from geosieve.partitions.pieces import NO_PIECES, Pieces
+from geosieve.rasters.candidates import Candidates
 from geosieve.runtime.errors import ConfigError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _AT_ONCE = 500_000  # cells whose corners are in memory together
 _MOST_PIECES = 1_000_000  # a driver holds an outline of each
@@ -69,5 +66,5 @@ class S2Partition:
     def outlines(self) -> dict[int, bytes]:
         return {}
 
-    def assign(self, lat: F8, lon: F8, nearby: Nearby) -> I8:
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         return s2.positions(s2.cell_ids(lat, lon, self.level))

@@ -13,24 +13,16 @@ import shapely
 from numpy.typing import NDArray
 
 from geosieve.geo import plane
+from geosieve.geo.arrays import F8, I8
+from geosieve.geo.codes import NODATA, OUTSIDE
 from geosieve.geo.sphere import normalize_lon
-from geosieve.partitions.base import FILE_COLUMNS, NODATA, OUTSIDE, Partition
-from geosieve.partitions.nearby import CellIndex, Nearby
+from geosieve.partitions.base import Partition
 from geosieve.rasters import content
+from geosieve.rasters.candidates import CandidateIndex, Candidates
+from geosieve.rasters.files import FILE_COLUMNS, RasterFile
 from geosieve.rasters.georeference import PixelGrid
 from geosieve.rasters.identity import file_facts
-from geosieve.rasters.sampling import (
-    RasterFile,
-    catalogued,
-    gdal_environment,
-    is_valid,
-    pixel_grid,
-    pixels,
-    read_pixels,
-)
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.rasters.sampling import catalogued, gdal_environment, is_valid, pixel_grid, pixels, read_pixels
 
 VALID = 0
 
@@ -61,7 +53,7 @@ def _file(facts: dict[str, Any]) -> RasterFile:
 
 
 @dataclass(frozen=True)
-class RasterMap:
+class Mosaic:
     """Files of one collection in the order in which they are asked: by priority, then by URI.
 
     Workers are sent `packed`, which `values` needs, and not `files`, whose footprints only the driver needs.
@@ -71,7 +63,7 @@ class RasterMap:
     packed: PackedFiles
 
     @classmethod
-    def of(cls, files: pa.Table) -> RasterMap:
+    def of(cls, files: pa.Table) -> Mosaic:
         """The map of these files, a table of CATALOGED_COLUMNS in any order."""
         ordered = files.sort_by([("priority", "ascending"), ("uri", "ascending")])
         for name in _SHARED:
@@ -105,7 +97,7 @@ class RasterMap:
         near = np.flatnonzero(~self.files["is_global"].to_numpy())
         return dict(zip(near.tolist(), self.files["footprint"].take(near).to_pylist(), strict=True))
 
-    def values(self, lat: F8, lon: F8, nearby: Nearby, units: str = "stored") -> tuple[F8, I8]:
+    def values(self, lat: F8, lon: F8, candidates: Candidates, units: str = "stored") -> tuple[F8, I8]:
         """Value of each point's pixel and its state: VALID, NODATA (some file covers it) or OUTSIDE.
 
         The first file with a valid value wins. units: `stored`, or `physical`, with the file's scale and offset. Values
@@ -116,9 +108,9 @@ class RasterMap:
         everywhere = np.arange(lat.size)
         with gdal_environment():
             # Only files near a point are looked at, however many there are.
-            for number in np.union1d(self.packed.everywhere, list(nearby.items())).astype(int).tolist():
+            for number in np.union1d(self.packed.everywhere, list(candidates.items())).astype(int).tolist():
                 file = self.packed[number]
-                asked = everywhere if file.is_global else nearby.points_near(number)
+                asked = everywhere if file.is_global else candidates.points_of(number)
                 asked = asked[state[asked] != VALID]
                 if asked.size == 0:
                     continue
@@ -140,7 +132,7 @@ class Mapped(Partition, Protocol):
     """A partition whose regions are those of the values of a map."""
 
     @property
-    def rasters(self) -> RasterMap:
+    def rasters(self) -> Mosaic:
         """The map."""
         ...
 
@@ -150,7 +142,7 @@ class Mapped(Partition, Protocol):
         ...
 
     def regions_of(self, values: F8) -> I8:
-        """Region of each valid value, (n,); UNKNOWN where it has none."""
+        """Region of each valid value, (n,); UNMAPPED where it has none."""
         ...
 
 
@@ -160,7 +152,9 @@ def parts_of_files(partition: Mapped) -> list[tuple[int, int]]:
     return [(k, first) for k, size in enumerate(sizes) for first in content.parts(*size)]
 
 
-def area_of_pixels(partition: Mapped, index: CellIndex, wanted: NDArray[np.bool_], number: int, first_row: int) -> F8:
+def area_of_pixels(
+    partition: Mapped, index: CandidateIndex, wanted: NDArray[np.bool_], number: int, first_row: int
+) -> F8:
     """Area, km², (n_regions,), that each `wanted` region has in a part of a file, by the file's own pixels.
 
     A pixel counts where the map takes it, not where a file that is asked before has another value.
@@ -184,7 +178,7 @@ def area_of_pixels(partition: Mapped, index: CellIndex, wanted: NDArray[np.bool_
                 lat, lon = grid.system.inverse(*grid.coordinates(top + 0.5, left + 0.5))
                 there = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
                 lat, lon, region = lat[there], normalize_lon(lon[there]), region[kept[there]]
-                taken = np.flatnonzero(partition.assign(lat, lon, index.nearby(lat, lon)) == region)
+                taken = np.flatnonzero(partition.assign(lat, lon, index.candidates(lat, lon)) == region)
                 km2 = _pixel_areas_km2(grid, top[there[taken]], left[there[taken]], lon[taken])
                 area += np.bincount(region[taken], km2, area.size)
     return area

@@ -10,9 +10,9 @@ import s2sphere
 from given_tables import GivenTables
 
 from geosieve.partitions.base import Tables
-from geosieve.partitions.building.foreign import geoestimation_cells, quadtree_boxes
+from geosieve.partitions.building.cell_files import geoestimation_cells, quadtree_boxes
 from geosieve.partitions.kinds.built import Definition
-from geosieve.partitions.nearby import NOTHING
+from geosieve.rasters.candidates import NOTHING
 from geosieve.runtime.errors import InputError
 
 HEADER = "class_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean"
@@ -35,7 +35,7 @@ def test_class_labels_are_the_regions_whatever_the_order_of_rows() -> None:
     tables: Tables = GivenTables(built={"cells": built.published})
     definition = Definition(kind="built", name="x", root="r", partition="cells")
     partition = definition.build(tables)
-    assert partition.assign(lat, lon, NOTHING.nearby(lat, lon)).tolist() == [1, 0, 2, -1]
+    assert partition.assign(lat, lon, NOTHING.candidates(lat, lon)).tolist() == [1, 0, 2, -1]
     assert (partition.name, partition.n_regions, partition.digest) == ("x", 3, built.published.digest)
 
 

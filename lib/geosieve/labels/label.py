@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.geo import s2
-from geosieve.images.committed import (
+from geosieve.images.read import (
     NO_POSITION,
     NO_POSITION_MESSAGE,
     NOT_POSITIONED,
@@ -26,12 +26,12 @@ from geosieve.images.committed import (
     ImagesInput,
     read_images,
 )
+from geosieve.job.main import Context
+from geosieve.labels.summary import LabelCounter, publish_partitions, summarize
 from geosieve.partitions.base import Partition, doubts
-from geosieve.partitions.choice import PartitionsConfig
-from geosieve.partitions.nearby import NOTHING, CellIndex, join_outlines, occupied_cells
-from geosieve.partitions.published import CommittedTables
-from geosieve.partitions.summary import LabelCounter, publish_partitions, summarize
-from geosieve.runtime.job import Context
+from geosieve.partitions.config import PartitionsConfig
+from geosieve.partitions.read import CommittedTables
+from geosieve.rasters.candidates import NOTHING, CandidateIndex, join_outlines, occupied_cells
 from geosieve.tables.arrow import chunks, tasks_for
 from geosieve.tables.publish import Leaf
 from geosieve.tables.schema import Table
@@ -110,7 +110,7 @@ def _reject_columns() -> list[Any]:
     ]
 
 
-def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]) -> dict[str, CellIndex]:
+def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]) -> dict[str, CandidateIndex]:
     """For each partition which of its files or polygons are near the cells that hold points."""
     outlines = {p.name: p.outlines() for p in partitions}
     if not any(outlines.values()):  # every map is one global file: nothing to decide
@@ -121,7 +121,7 @@ def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]
 def label_points(
     points: DataFrame,
     partitions: list[Partition],
-    indices: dict[str, CellIndex],
+    indices: dict[str, CandidateIndex],
     table: Table,
     rows: int,
     counter: LabelCounter,
@@ -154,7 +154,7 @@ class Labeller:
     """Labels points with every partition; lives in the workers."""
 
     partitions: list[Partition]
-    indices: dict[str, CellIndex]
+    indices: dict[str, CandidateIndex]
 
     def label(self, points: pa.Table) -> pa.Table:
         """A table image_id, source, lat, lon with s2_id and every partition's column added, in the order of s2_id."""
@@ -164,8 +164,8 @@ class Labeller:
         lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
         columns = {"s2_id": leaves[order]}
         for partition in self.partitions:
-            nearby = self.indices[partition.name].nearby(lat, lon)
-            columns[partition.name] = partition.assign(lat, lon, nearby)
+            candidates = self.indices[partition.name].candidates(lat, lon)
+            columns[partition.name] = partition.assign(lat, lon, candidates)
         for name, values in columns.items():
             points = points.append_column(name, pa.array(values, pa.int64()))
         return points

@@ -7,7 +7,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 
-from geosieve.partitions.base import CATALOGED_COLUMNS
+from geosieve.rasters.files import CATALOGED_COLUMNS
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import committed_runs, read_runs, select_runs

@@ -21,10 +21,10 @@ from small_worlds import (
     random_predictions,
 )
 
+from geosieve.ensemble.calibration import log_score
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities, mask_prior, prior
+from geosieve.ensemble.ranking import rank
 from geosieve.overlay.atoms import Overlay, OverlayPartition
-from geosieve.overlay.calibration import log_score
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities, mask_prior, prior
-from geosieve.overlay.ranking import rank
 from geosieve.runtime.errors import InputError
 
 EARTH_KM2 = 4 * np.pi * 6371.0088**2
@@ -48,7 +48,7 @@ def test_the_area_needed_is_that_of_the_pixel_algorithm(
     predictions = random_predictions(rng, regions, images)
     row, column = rng.integers(0, rows, images), rng.integers(0, 2 * rows, images)
     truth = grid.drawn(*grid.grid.centres(row, column))
-    found = ensemble_of(overlay).reached(predictions, truth)
+    found = ensemble_of(overlay).area_to_truth_km2(predictions, truth)
     for i in range(images):
         product = pixel_densities(maps, [p.values[i] for p in predictions.values()])
         assert found[i] == pytest.approx(pixel_area(maps, product, row[i], column[i]), rel=1e-9)
@@ -73,14 +73,16 @@ def test_a_single_predictor_needs_the_area_of_the_denser_regions() -> None:
     overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
     predictions = {"model0": Probabilities("hash0", np.array([[0.75, 0.25]]))}
     ensemble = ensemble_of(overlay)
-    assert ensemble.reached(predictions, grid.drawn([45.0], [10.0])) == pytest.approx([EARTH_KM2 / 2], rel=1e-12)
-    assert ensemble.reached(predictions, grid.drawn([-45.0], [10.0])) == pytest.approx([EARTH_KM2], rel=1e-12)
+    assert ensemble.area_to_truth_km2(predictions, grid.drawn([45.0], [10.0])) == pytest.approx(
+        [EARTH_KM2 / 2], rel=1e-12
+    )
+    assert ensemble.area_to_truth_km2(predictions, grid.drawn([-45.0], [10.0])) == pytest.approx([EARTH_KM2], rel=1e-12)
 
 
 def test_equal_densities_count_as_reached() -> None:
     overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
     predictions = {"model0": Probabilities("hash0", np.array([[0.5, 0.5]]))}
-    assert ensemble_of(overlay).reached(predictions, grid.drawn([45.0], [0.0])) == pytest.approx([EARTH_KM2])
+    assert ensemble_of(overlay).area_to_truth_km2(predictions, grid.drawn([45.0], [0.0])) == pytest.approx([EARTH_KM2])
 
 
 def test_outside_of_a_partition_nothing_has_a_density() -> None:
@@ -90,7 +92,7 @@ def test_outside_of_a_partition_nothing_has_a_density() -> None:
     # 0 covers half of the Earth and 1 a quarter: 1 is twice as dense. Outside comes last, and brings all of the Earth.
     at = grid.drawn([10.0, 10.0, 10.0], [45.0, -45.0, 135.0])
     doubled = {name: Probabilities(p.partition_hash, np.repeat(p.values, 3, axis=0)) for name, p in predictions.items()}
-    assert ensemble.reached(doubled, at) == pytest.approx(np.array([0.25, 0.75, 1.0]) * EARTH_KM2, rel=1e-12)
+    assert ensemble.area_to_truth_km2(doubled, at) == pytest.approx(np.array([0.25, 0.75, 1.0]) * EARTH_KM2, rel=1e-12)
 
 
 def _two_predictors() -> tuple[Ensemble, dict[str, Probabilities]]:
@@ -117,12 +119,12 @@ def test_a_missing_prediction_says_nothing() -> None:
 def test_weight_zero_is_absence_and_temperature_flattens() -> None:
     ensemble, predictions = _two_predictors()
     first, second = ensemble.predictors
-    without = Ensemble(ensemble.overlay, (first, Predictor(second.name, second.partition, weight=0.0)))
+    without = Ensemble(ensemble.overlay, (first, EnsembleMember(second.name, second.partition, weight=0.0)))
     assert without.scores(predictions) == pytest.approx(ensemble.scores({"model0": predictions["model0"]}))
     # p^(1/2), normalised, by hand
     root = np.sqrt(predictions["model1"].values)
     by_hand = {**predictions, "model1": Probabilities("hash1", root / root.sum(axis=1, keepdims=True))}
-    warm = Ensemble(ensemble.overlay, (first, Predictor(second.name, second.partition, temperature=2.0)))
+    warm = Ensemble(ensemble.overlay, (first, EnsembleMember(second.name, second.partition, temperature=2.0)))
     assert warm.scores(predictions) == pytest.approx(ensemble.scores(by_hand))
 
 
@@ -133,11 +135,11 @@ def test_the_order_of_images_and_the_numbering_of_regions_change_nothing() -> No
     overlay, grid = overlay_of(maps, regions)
     predictions = random_predictions(rng, regions, 20)
     lat, lon = rng.uniform(-90, 90, 20), rng.uniform(-180, 180, 20)
-    expected = ensemble_of(overlay).reached(predictions, grid.drawn(lat, lon))
+    expected = ensemble_of(overlay).area_to_truth_km2(predictions, grid.drawn(lat, lon))
 
     shuffled = rng.permutation(20)
     moved = {name: Probabilities(p.partition_hash, p.values[shuffled]) for name, p in predictions.items()}
-    assert ensemble_of(overlay).reached(moved, grid.drawn(lat[shuffled], lon[shuffled])) == pytest.approx(
+    assert ensemble_of(overlay).area_to_truth_km2(moved, grid.drawn(lat[shuffled], lon[shuffled])) == pytest.approx(
         expected[shuffled], rel=1e-12
     )
 
@@ -146,7 +148,9 @@ def test_the_order_of_images_and_the_numbering_of_regions_change_nothing() -> No
     values = np.empty_like(predictions["model0"].values)
     values[:, number] = predictions["model0"].values
     again = {**predictions, "model0": Probabilities("hash0", values)}
-    assert ensemble_of(renamed).reached(again, renamed_grid.drawn(lat, lon)) == pytest.approx(expected, rel=1e-12)
+    assert ensemble_of(renamed).area_to_truth_km2(again, renamed_grid.drawn(lat, lon)) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 def test_more_probability_never_ranks_a_region_lower() -> None:
@@ -160,7 +164,9 @@ def test_more_probability_never_ranks_a_region_lower() -> None:
         raised = np.where(np.arange(32) == region, 0.0, p)
         raised = raised / raised.sum() * (1 - share)
         raised[region] = share
-        areas.append(float(ensemble_of(overlay).reached({"model0": Probabilities("hash0", raised[None])}, truth)[0]))
+        areas.append(
+            float(ensemble_of(overlay).area_to_truth_km2({"model0": Probabilities("hash0", raised[None])}, truth)[0])
+        )
     assert areas == sorted(areas, reverse=True)
     assert areas[-1] == pytest.approx(overlay.area_km2[truth[0]])
 
@@ -170,10 +176,10 @@ def test_a_mask_prior_keeps_the_order_within_its_regions() -> None:
     rng = np.random.default_rng(8)
     overlay, _ = overlay_of(random_maps(rng, 10, regions), regions)
     prior = mask_prior(overlay, "urban", "p1", [2, 3])
-    ensemble = Ensemble(overlay, (Predictor("model0", "p0"), prior))
+    ensemble = Ensemble(overlay, (EnsembleMember("model0", "p0"), prior))
     predictions = {"model0": random_predictions(rng, regions, 1)["model0"]}
     scores = ensemble.scores(predictions)[0]
-    base = Ensemble(overlay, (Predictor("model0", "p0"),)).scores(predictions)[0]
+    base = Ensemble(overlay, (EnsembleMember("model0", "p0"),)).scores(predictions)[0]
     urban = np.isin(overlay.labels[:, 1], [2, 3])
     assert np.isneginf(scores[~urban]).all()
     difference = scores[urban] - base[urban]
@@ -196,7 +202,7 @@ def test_a_mask_prior_needs_the_area_of_the_union_of_its_regions(seed: int, chos
     mask = mask_prior(overlay, "urban", "p0", sorted(chosen))
     for weight in (1.0, 0.7):
         ensemble = Ensemble(overlay, (replace(mask, weight=weight),))
-        assert ensemble.reached({}, truth) == pytest.approx(expected, rel=1e-12)
+        assert ensemble.area_to_truth_km2({}, truth) == pytest.approx(expected, rel=1e-12)
         assert ensemble.mass_before({}, truth) == pytest.approx(np.where(inside, 0.0, 1.0))
 
 
@@ -233,7 +239,7 @@ def test_the_mask_prior_of_all_published_cells_needs_the_area_of_their_union() -
     truth = np.arange(0, len(labels), 97)
     expected = np.where(truth > 0, area.sum(), EARTH_KM2)
     assert area.sum() == pytest.approx(280.694e6, rel=1e-5)
-    assert ensemble.reached({}, truth) == pytest.approx(expected, rel=1e-9)
+    assert ensemble.area_to_truth_km2({}, truth) == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_density_that_is_even_reaches_all_of_its_area_however_it_is_said() -> None:
@@ -242,10 +248,10 @@ def test_a_density_that_is_even_reaches_all_of_its_area_however_it_is_said() -> 
     overlay, _ = overlay_of(random_maps(rng, 12, [40, 3]), [40, 3])
     area, truth = overlay.region_areas_km2[0], np.arange(overlay.n_atoms)
     by_people = Ensemble(overlay, (prior("people", "p0", 7.3 * area),))
-    assert by_people.reached({}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
+    assert by_people.area_to_truth_km2({}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
     shares = Probabilities("hash0", np.repeat(area[None] / area.sum(), truth.size, axis=0))
-    model = Ensemble(overlay, (Predictor("model0", "p0"),))
-    assert model.reached({"model0": shares}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
+    model = Ensemble(overlay, (EnsembleMember("model0", "p0"),))
+    assert model.area_to_truth_km2({"model0": shares}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -260,7 +266,7 @@ def test_neither_the_order_of_predictors_nor_the_way_of_summing_breaks_ties(seed
     area = overlay.region_areas_km2
     weights = rng.choice([0.1, 0.3, 0.7], 3)
     alike = [prior(f"prior{k}", f"p{k}", np.where(area[k] > 0, weights * area[k], 0.0)) for k in range(3)]
-    model = Predictor("model3", "p3")
+    model = EnsembleMember("model3", "p3")
     said = {"model3": Probabilities("hash3", np.repeat(area[3][None] / EARTH_KM2, overlay.n_atoms, axis=0))}
     predictors, truth = (*alike, model), np.arange(overlay.n_atoms)
     expected = Ensemble(overlay, predictors).ranks(said, truth)
@@ -281,27 +287,27 @@ def test_images_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
     """1,500 images of 3,000 regions are 18 MB in single precision and 36 MB as doubles; a chunk takes a few."""
     rng = np.random.default_rng(4)
     overlay, _ = overlay_of([np.arange(3042).reshape(39, 78) % 3000, random_maps(rng, 39, [4])[0]], [3000, 4])
-    ensemble = Ensemble(overlay, (Predictor("model0", "p0"), mask_prior(overlay, "urban", "p1", [1, 2])))
+    ensemble = Ensemble(overlay, (EnsembleMember("model0", "p0"), mask_prior(overlay, "urban", "p1", [1, 2])))
     p = rng.random((1500, 3000), np.float32)
     p /= p.sum(axis=1, keepdims=True)
     truth = rng.integers(0, overlay.n_atoms, 1500)
     np.save(tmp_path / "p.npy", p)
     few = Probabilities("hash0", p[:30].astype(np.float64))
-    expected = ensemble.reached({"model0": few}, truth[:30])
+    expected = ensemble.area_to_truth_km2({"model0": few}, truth[:30])
     for values in (p, np.load(tmp_path / "p.npy", mmap_mode="r")):
         given = {"model0": Probabilities("hash0", values)}
-        for measure in (ensemble.reached, ensemble.mass_needed, partial(log_score, ensemble)):
+        for measure in (ensemble.area_to_truth_km2, ensemble.credible_level, partial(log_score, ensemble)):
             tracemalloc.start()
             found = measure(given, truth)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
             assert peak < 24e6, measure
-            if measure == ensemble.reached:
+            if measure == ensemble.area_to_truth_km2:
                 assert found[:30] == pytest.approx(expected, rel=1e-12)
         assert ensemble.missing(given) == {"model0": 0}
     p[1141] *= 2
     with pytest.raises(InputError, match="not 1 in sum") as error:
-        ensemble.reached({"model0": Probabilities("hash0", p)}, truth)
+        ensemble.area_to_truth_km2({"model0": Probabilities("hash0", p)}, truth)
     assert "row 1141" in str(error.value)
 
 
@@ -329,7 +335,7 @@ def test_unknown_predictors_and_unequal_numbers_of_images_are_refused() -> None:
     with pytest.raises(InputError, match=r"different numbers of images: \[3, 7\]"):
         ensemble.scores({**predictions, "model1": fewer})
     with pytest.raises(KeyError, match="partition 'p9' is not in the overlay"):
-        Ensemble(ensemble.overlay, (Predictor("x", "p9"),))
+        Ensemble(ensemble.overlay, (EnsembleMember("x", "p9"),))
 
 
 def test_predictions_and_truth_are_of_the_same_images() -> None:
@@ -343,7 +349,7 @@ def test_predictions_and_truth_are_of_the_same_images() -> None:
         ([0, 0, 0, 0, overlay.n_atoms], "must be 0 to"),
     ):
         with pytest.raises(InputError, match=says):
-            ensemble.reached(predictions, truth)
+            ensemble.area_to_truth_km2(predictions, truth)
 
 
 def test_without_any_prediction_all_images_need_what_the_priors_say() -> None:
@@ -352,8 +358,8 @@ def test_without_any_prediction_all_images_need_what_the_priors_say() -> None:
     area = overlay.region_areas_km2[1]
     alone = Ensemble(overlay, (mask_prior(overlay, "urban", "p1", [0]),))
     inside = int(np.flatnonzero(overlay.labels[:, 1] == 0)[0])
-    assert alone.reached({}, [inside] * 4) == pytest.approx([area[0]] * 4)
-    assert ensemble_of(overlay).reached({}, [0, 1]) == pytest.approx([EARTH_KM2] * 2)
+    assert alone.area_to_truth_km2({}, [inside] * 4) == pytest.approx([area[0]] * 4)
+    assert ensemble_of(overlay).area_to_truth_km2({}, [0, 1]) == pytest.approx([EARTH_KM2] * 2)
 
 
 def test_missing_predictions_are_counted() -> None:
@@ -374,7 +380,10 @@ def test_a_prior_of_weights_is_a_predictor_that_always_says_them() -> None:
     same = {**predictions, "model1": Probabilities("hash1", np.tile(people / 8, (5, 1)))}
     truth = rng.integers(0, overlay.n_atoms, 5)
     del predictions["model1"]
-    assert with_prior.reached(predictions, truth).tolist() == ensemble_of(overlay).reached(same, truth).tolist()
+    assert (
+        with_prior.area_to_truth_km2(predictions, truth).tolist()
+        == ensemble_of(overlay).area_to_truth_km2(same, truth).tolist()
+    )
 
 
 def test_a_prior_without_area_or_of_no_region_is_refused() -> None:
@@ -385,6 +394,6 @@ def test_a_prior_without_area_or_of_no_region_is_refused() -> None:
         with pytest.raises(ValueError, match="are 0 to 2"):
             mask_prior(overlay, "urban", "p0", regions)
     with pytest.raises(ValueError, match="not finite"):
-        Predictor("urban", "p0", fixed=(np.nan, 0.5, 0.5))
+        EnsembleMember("urban", "p0", fixed=(np.nan, 0.5, 0.5))
     with pytest.raises(ValueError, match="only a prior"):
-        Predictor("model", "p0", density=(0.5, 0.5, 0.5))
+        EnsembleMember("model", "p0", density=(0.5, 0.5, 0.5))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pyspark.sql import SparkSession
 from shapely.geometry import box
 
-from geosieve.partitions.nearby import CellIndex, cell_keys, join_outlines, occupied_cells
+from geosieve.rasters.candidates import CandidateIndex, cell_keys, join_outlines, occupied_cells
 
 
 def test_spark_and_numpy_agree_on_the_cell_of_every_point(spark: SparkSession) -> None:
@@ -28,13 +28,13 @@ def test_spark_and_numpy_agree_on_the_cell_of_every_point(spark: SparkSession) -
 def test_pairs_are_those_of_a_plain_loop(pairs: list[tuple[int, int]], rows: list[int]) -> None:
     # cells of the first column of the grid: row r is key 1440 r
     cell, item = (np.array([p[i] for p in pairs], np.int64) for i in (0, 1))
-    index = CellIndex.from_pairs(cell * 1440, item)
+    index = CandidateIndex.from_pairs(cell * 1440, item)
     lat, lon = np.array(rows) * 0.25 - 90 + 0.1, np.full(len(rows), -179.9)
-    nearby = index.nearby(lat, lon)
+    candidates = index.candidates(lat, lon)
     for wanted in range(6):
         expected = [i for i, r in enumerate(rows) if (r, wanted) in pairs]
-        assert sorted(nearby.points_near(wanted).tolist()) == expected
-    assert list(nearby.items()) == sorted({i for r, i in pairs if r in rows})
+        assert sorted(candidates.points_of(wanted).tolist()) == expected
+    assert list(candidates.items()) == sorted({i for r, i in pairs if r in rows})
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -52,12 +52,12 @@ def test_the_join_misses_no_outline(spark: SparkSession, seed: int) -> None:
     points = spark.createDataFrame(list(zip(lat.tolist(), lon.tolist(), strict=True)), "lat double, lon double")
     outlines = {"maps": {i: shapely.to_wkb(shape) for i, shape in enumerate(shapes)}, "none": {}}
     indices = join_outlines(spark, occupied_cells(points), outlines)
-    nearby = indices["maps"].nearby(lat, lon)
+    candidates = indices["maps"].candidates(lat, lon)
     for number, shape in enumerate(shapes):
         holds = shapely.intersects_xy(shape, lon, lat) | (
             (np.abs(lon) == 180) & shapely.intersects_xy(shape, -lon, lat)
         )
-        assert set(np.flatnonzero(holds)) <= set(nearby.points_near(number).tolist())
+        assert set(np.flatnonzero(holds)) <= set(candidates.points_of(number).tolist())
     assert indices["none"].keys.size == 0
     # and it is an index: most outlines are not near most points
-    assert nearby.point.size < 0.1 * lat.size * len(shapes)
+    assert candidates.point.size < 0.1 * lat.size * len(shapes)

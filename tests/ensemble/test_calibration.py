@@ -10,11 +10,11 @@ from scipy.optimize import approx_fprime
 from scipy.stats import binom
 from small_worlds import ensemble_of, overlay_of, random_maps, random_predictions
 
+from geosieve.ensemble.calibration import _LogLinear, fit, log_score, reliability
+from geosieve.ensemble.conformal import ConformalSets, check_claims, mass_at, quantile
+from geosieve.ensemble.members import Ensemble, Predictions, Probabilities, mask_prior, with_weights
+from geosieve.ensemble.ranking import rank
 from geosieve.overlay.atoms import Overlay
-from geosieve.overlay.calibration import _LogLinear, fit, log_score, reliability
-from geosieve.overlay.conformal import ConformalSets, check_claims, mass_at, quantile
-from geosieve.overlay.ensemble import Ensemble, Predictions, Probabilities, mask_prior, with_weights
-from geosieve.overlay.ranking import rank
 
 REGIONS = [24, 4, 6]
 
@@ -86,7 +86,7 @@ def test_the_mass_needed_is_that_of_the_denser_atoms() -> None:
     truth = np.random.default_rng(1).integers(0, ensemble.overlay.n_atoms, 6)
     scores, p = ensemble.scores(predictions), masses(ensemble, predictions)
     expected = [p[i][scores[i] >= scores[i, truth[i]]].sum() for i in range(6)]
-    assert ensemble.mass_needed(predictions, truth) == pytest.approx(expected, rel=1e-9)
+    assert ensemble.credible_level(predictions, truth) == pytest.approx(expected, rel=1e-9)
     expected_ranks = [(scores[i] >= scores[i, truth[i]]).sum() for i in range(6)]
     assert ensemble.ranks(predictions, truth).tolist() == expected_ranks
     (ranking,) = rank(ensemble, predictions)
@@ -108,7 +108,7 @@ def test_a_calibrated_ensemble_is_reliable_and_an_overconfident_one_is_not() -> 
 
 
 def _reliability(ensemble: Ensemble, predictions: Predictions, truth: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    before, needed = ensemble.mass_before(predictions, truth), ensemble.mass_needed(predictions, truth)
+    before, needed = ensemble.mass_before(predictions, truth), ensemble.credible_level(predictions, truth)
     return reliability(before, needed, levels)
 
 
@@ -152,8 +152,8 @@ def test_masses_of_predictors_that_nearly_exclude_each_other_do_not_underflow() 
         "model1": Probabilities("hash1", np.array([[1e-35, 1.0]])),
     }
     # (1e-40)^10 against (1e-35)^10
-    assert ensemble.mass_needed(against, [0]) == pytest.approx(1.0)
-    assert ensemble.mass_needed(against, [1]) == pytest.approx(1.0)
+    assert ensemble.credible_level(against, [0]) == pytest.approx(1.0)
+    assert ensemble.credible_level(against, [1]) == pytest.approx(1.0)
     assert ensemble.mass_before(against, [1]) == pytest.approx(1.0)
 
 
@@ -175,7 +175,7 @@ def test_conformal_sets_cover_what_they_state(seed: int, coverage: float) -> Non
     ensemble, predictions = world(seed, 3000)
     law = with_weights(ensemble, {"model1": 0.1}, {"model0": 3.0})
     truth = drawn(seed + 1, law, predictions)
-    needed = ensemble.mass_needed(predictions, truth)
+    needed = ensemble.credible_level(predictions, truth)
     calibration, test = slice(0, 1500), slice(1500, 3000)
     sets = ConformalSets.marginal(needed[calibration], coverage)
     covered = int(sets.covers(needed[test], truth[test]).sum())
@@ -196,9 +196,9 @@ def test_conformal_sets_cover_what_they_state(seed: int, coverage: float) -> Non
 def test_a_set_holds_the_truth_that_it_is_said_to_cover() -> None:
     ensemble, predictions = world(13, 40)
     truth = drawn(14, ensemble, predictions)
-    needed = ensemble.mass_needed(predictions, truth)
+    needed = ensemble.credible_level(predictions, truth)
     stratum = ensemble.overlay.labels[:, 1]
-    area = ensemble.reached(predictions, truth)
+    area = ensemble.area_to_truth_km2(predictions, truth)
     for sets, of in (
         (ConformalSets.marginal(needed[:20], 0.6), needed),
         (ConformalSets.by_stratum(needed[:20], truth[:20], stratum, 0.6), needed),
@@ -213,7 +213,7 @@ def test_a_set_holds_the_truth_that_it_is_said_to_cover() -> None:
 
 def test_sets_of_a_higher_coverage_hold_those_of_a_lower() -> None:
     ensemble, predictions = world(15, 30)
-    needed = ensemble.mass_needed(predictions, drawn(16, ensemble, predictions))
+    needed = ensemble.credible_level(predictions, drawn(16, ensemble, predictions))
     (ranking,) = rank(ensemble, predictions)
     half, most = (ConformalSets.marginal(needed, c).holds(ranking) for c in (0.5, 0.9))
     assert (half <= most).all()
@@ -223,7 +223,7 @@ def test_sets_of_a_higher_coverage_hold_those_of_a_lower() -> None:
 def test_p_values_of_true_claims_are_uniform_and_those_of_false_ones_small() -> None:
     ensemble, predictions = world(17, 4000)
     truth = drawn(18, ensemble, predictions)
-    calibration = ensemble.mass_needed(predictions, truth)[:2000]
+    calibration = ensemble.credible_level(predictions, truth)[:2000]
     rest = {name: Probabilities(p.partition_hash, p.values[2000:]) for name, p in predictions.items()}
     true_claims = check_claims(ensemble, rest, truth[2000:], calibration)
     for level in (0.05, 0.2, 0.5):
@@ -231,7 +231,7 @@ def test_p_values_of_true_claims_are_uniform_and_those_of_false_ones_small() -> 
     elsewhere = np.random.default_rng(0).integers(0, ensemble.overlay.n_atoms, 2000)
     false_claims = check_claims(ensemble, rest, elsewhere, calibration)
     assert (false_claims.p_value <= 0.2).mean() > 0.25
-    assert true_claims.area_km2 == pytest.approx(ensemble.reached(rest, truth[2000:]))
+    assert true_claims.area_km2 == pytest.approx(ensemble.area_to_truth_km2(rest, truth[2000:]))
     assert true_claims.p_value.min() >= 1 / 2001
 
 
@@ -243,11 +243,11 @@ def test_where_nothing_is_possible_nothing_is_excluded() -> None:
         "model0": Probabilities("hash0", np.array([[1.0, 0.0]])),
         "model1": Probabilities("hash1", np.array([[0.0, 1.0]])),
     }
-    needed = ensemble.mass_needed(apart, [0])
+    needed = ensemble.credible_level(apart, [0])
     assert np.isnan(needed).all()
     sets = ConformalSets.marginal(np.linspace(0, 1, 50), 0.9)
     (ranking,) = rank(ensemble, apart)
     assert sets.holds(ranking).all()
     assert isinstance(overlay, Overlay)
-    assert ensemble.reached(apart, [0]) == pytest.approx(overlay.area_km2.sum())
+    assert ensemble.area_to_truth_km2(apart, [0]) == pytest.approx(overlay.area_km2.sum())
     assert check_claims(ensemble, apart, [0], np.linspace(0, 1, 50)).p_value == pytest.approx(1.0)

@@ -11,14 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.ranges import ranges
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _PER_DEGREE = 4  # cells of 0.25°: a power of two, so that Spark and numpy agree to the last bit
 _ROWS, _COLUMNS = 180 * _PER_DEGREE, 360 * _PER_DEGREE
@@ -47,7 +44,7 @@ def every_cell() -> I8:
 
 
 @dataclass(frozen=True)
-class CellIndex:
+class CandidateIndex:
     """For each cell the numbers of the things near it: sorted keys, and `items[offsets[i]:offsets[i + 1]]`."""
 
     keys: I8
@@ -55,36 +52,36 @@ class CellIndex:
     items: I8
 
     @classmethod
-    def from_pairs(cls, cell: I8, item: I8) -> CellIndex:
+    def from_pairs(cls, cell: I8, item: I8) -> CandidateIndex:
         """Index of (cell, item) pairs; repeated pairs count once."""
         pairs = np.unique(np.column_stack([cell, item]), axis=0) if cell.size else np.empty((0, 2), np.int64)
         keys, starts = np.unique(pairs[:, 0], return_index=True)
         return cls(keys, np.r_[starts, len(pairs)].astype(np.int64), pairs[:, 1].copy())
 
-    def nearby(self, lat: F8, lon: F8) -> Nearby:
+    def candidates(self, lat: F8, lon: F8) -> Candidates:
         """The things near each of these points."""
         if self.keys.size == 0:
-            return Nearby(np.empty(0, np.int64), np.empty(0, np.int64))
+            return Candidates(np.empty(0, np.int64), np.empty(0, np.int64))
         cell = cell_keys(lat, lon)
         at = np.minimum(np.searchsorted(self.keys, cell), self.keys.size - 1)
         counts = np.where(self.keys[at] == cell, self.offsets[at + 1] - self.offsets[at], 0)
         point = np.repeat(np.arange(lat.size), counts)
         item = self.items[ranges(self.offsets[at], counts)]
         order = np.argsort(item, kind="stable")
-        return Nearby(item[order], point[order])
+        return Candidates(item[order], point[order])
 
 
-NOTHING = CellIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+NOTHING = CandidateIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True)
-class Nearby:
+class Candidates:
     """Pairs (item, index of a point near it), sorted by item."""
 
     item: I8
     point: I8
 
-    def points_near(self, item: int) -> I8:
+    def points_of(self, item: int) -> I8:
         """Indices of the points near one file or polygon."""
         first, last = np.searchsorted(self.item, [item, item + 1])
         return self.point[first:last]
@@ -94,7 +91,7 @@ class Nearby:
         return iter(np.unique(self.item).tolist())
 
 
-def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, bytes]]) -> dict[str, CellIndex]:
+def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, bytes]]) -> dict[str, CandidateIndex]:
     """For each partition's name the index of its outlines (WKB, lon-lat) over the cells.
 
     One Sedona join for all partitions; the outlines are broadcast, because Sedona cannot know how few they are and
@@ -116,7 +113,7 @@ def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, 
     for name, shapes in outlines.items():
         mine = (thing >= first) & (thing < first + len(shapes))
         items = np.fromiter(shapes, dtype=np.int64, count=len(shapes))
-        indices[name] = CellIndex.from_pairs(cell[mine], items[thing[mine] - first])
+        indices[name] = CandidateIndex.from_pairs(cell[mine], items[thing[mine] - first])
         first += len(shapes)
     return indices
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.partitions.base import Partition, PartitionDefinition, Published, region_table
-from geosieve.partitions.catalog import read_catalog
+from geosieve.rasters.read import read_catalog
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
 from geosieve.runtime.names import did_you_mean

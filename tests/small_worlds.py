@@ -8,14 +8,14 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
 from geosieve.overlay.blocks import Bands, Layer, Narrow
 from geosieve.overlay.build import exact_areas
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
-from geosieve.overlay.runs import Runs, describe, find_runs, sum_up, unique_rows
+from geosieve.overlay.spans import PixelSpans, describe, find_spans, sum_up, unique_rows
 from geosieve.partitions.base import Partition
-from geosieve.partitions.nearby import NOTHING, CellIndex, _extents, every_cell
+from geosieve.rasters.candidates import NOTHING, CandidateIndex, _extents, every_cell
 
 Maps = list[NDArray[np.int64]]
 
@@ -34,7 +34,7 @@ def random_maps(rng: np.random.Generator, rows: int, regions: list[int], outside
 def overlay_of(maps: Maps, regions: list[int]) -> tuple[Overlay, AtomGrid]:
     rows = len(maps[0])
     grid = EqualAngleGrid(rows, 2 * rows)
-    runs = find_runs(0, 0, np.stack(maps).astype(np.int32), np.zeros_like(maps[0], dtype=bool))
+    runs = find_spans(0, 0, np.stack(maps).astype(np.int32), np.zeros_like(maps[0], dtype=bool))
     labels, facts = sum_up(grid, runs)
     told = describe(grid, facts)
     partitions = tuple(OverlayPartition(f"p{k}", f"hash{k}", n) for k, n in enumerate(regions))
@@ -44,7 +44,7 @@ def overlay_of(maps: Maps, regions: list[int]) -> tuple[Overlay, AtomGrid]:
 
 
 def ensemble_of(overlay: Overlay) -> Ensemble:
-    return Ensemble(overlay, tuple(Predictor(f"model{k}", p.name) for k, p in enumerate(overlay.partitions)))
+    return Ensemble(overlay, tuple(EnsembleMember(f"model{k}", p.name) for k, p in enumerate(overlay.partitions)))
 
 
 def random_predictions(rng: np.random.Generator, regions: list[int], images: int) -> dict[str, Probabilities]:
@@ -91,11 +91,11 @@ def overlay_of_partitions(partitions: list[Partition], arcsec: float) -> tuple[O
                 shapely.from_wkb(list(shapes.values())), predicate="intersects"
             )
             pairs = [keys[found[1]], np.array(list(shapes))[found[0]]]
-        index = CellIndex.from_pairs(*pairs) if shapes else NOTHING
+        index = CandidateIndex.from_pairs(*pairs) if shapes else NOTHING
         layers.append(Layer(p, index, narrow=Narrow.of(p, grid)))
     bands = Bands(grid, tuple(layers), None)
     runs = [run for band in range(len(bands)) for run in bands.runs(band)]
-    whole = reduce(Runs.together, runs)
+    whole = reduce(PixelSpans.together, runs)
     labels, facts = sum_up(grid, whole)
     area, warnings = exact_areas(grid, partitions, labels, facts["area"])
     assert not warnings

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geosieve.runtime.errors import InputError
-from geosieve.splits.numbers import balanced, capped
+from geosieve.splits.quotas import balanced, capped
 
 NAMES = "ab"
 counts_of = st.fixed_dictionaries({name: st.integers(0, 12) for name in "abc"})

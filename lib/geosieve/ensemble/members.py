@@ -19,13 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geosieve.ensemble.structure import Structure
+from geosieve.geo.arrays import F8, I8
 from geosieve.overlay.atoms import Overlay
-from geosieve.overlay.structure import Structure
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 SUM_TOLERANCE = 1e-3
 """How far probabilities may be from a sum of 1: float32 softmaxes over 10,000 classes are."""
@@ -34,7 +32,7 @@ _ATOMS_AT_ONCE = 8_000_000  # images × atoms: some 50 bytes of each where no ce
 
 
 @dataclass(frozen=True)
-class Predictor:
+class EnsembleMember:
     """A predictor of an ensemble: the partition that it tells apart, and how much it counts.
 
     Its probabilities p become p^(1/temperature), normalised, and its densities are raised to `weight`. A prior is a
@@ -94,7 +92,7 @@ class Ensemble:
     """Predictors, each over a partition of the overlay. KeyError if one names a partition that is not in it."""
 
     overlay: Overlay
-    predictors: tuple[Predictor, ...]
+    predictors: tuple[EnsembleMember, ...]
 
     def __post_init__(self) -> None:
         if not self.predictors or len({p.name for p in self.predictors}) < len(self.predictors):
@@ -132,7 +130,7 @@ class Ensemble:
         return Factors(images, tuple(self._maker(p, predictions.get(p.name), images, floor) for p in self.predictors))
 
     def _maker(
-        self, predictor: Predictor, given: Probabilities | None, images: int, floor: float
+        self, predictor: EnsembleMember, given: Probabilities | None, images: int, floor: float
     ) -> Callable[[slice], F8]:
         k = self.overlay.column(predictor.partition)
         partition, area = self.overlay.partitions[k], self.overlay.region_areas_km2[k]
@@ -182,7 +180,7 @@ class Ensemble:
         """The atoms by the region of the finest predictor."""
         return Structure.of(self.overlay.area_km2, self.columns)
 
-    def reached(self, predictions: Predictions, truth: ArrayLike) -> F8:
+    def area_to_truth_km2(self, predictions: Predictions, truth: ArrayLike) -> F8:
         """Area, km², of all atoms that score at least as much as the truth's: Alg. 3, ties count. (images,)
 
         `truth`: the atom of each image's true position.
@@ -193,7 +191,7 @@ class Ensemble:
         """Number of atoms that score at least as much as the truth's, (images,)."""
         return self._by_chunk(predictions, truth, self.structure.atoms_above).astype(np.int64)
 
-    def mass_needed(self, predictions: Predictions, truth: ArrayLike) -> F8:
+    def credible_level(self, predictions: Predictions, truth: ArrayLike) -> F8:
         """Probability of all atoms that score at least as much as the truth's, (images,); NaN if there is none."""
         return self._by_chunk(predictions, truth, self.structure.mass_above)
 
@@ -233,7 +231,7 @@ def _repeated(row: F8, images: int) -> Callable[[slice], F8]:
     return lambda rows: np.broadcast_to(row, (len(range(*rows.indices(images))), row.shape[1]))
 
 
-def _factor(predictor: Predictor, values: F8, area: F8, floor: float, first: int = 0) -> F8:
+def _factor(predictor: EnsembleMember, values: F8, area: F8, floor: float, first: int = 0) -> F8:
     """Log densities, (images, 1 + regions), of values, which are changed. `first`: number of the first image."""
     missing = _check(values, predictor.name, first)
     found = np.empty((len(values), 1 + area.size))
@@ -277,7 +275,7 @@ def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
     return missing
 
 
-def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> Predictor:
+def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> EnsembleMember:
     """A prior that is constant per area in some regions and zero elsewhere ("urban prior": the densest buckets).
 
     With all regions it is the prior of area. ValueError if the regions have no area.
@@ -291,7 +289,7 @@ def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) 
     return replace(mask, density=tuple(even.tolist()))
 
 
-def prior(name: str, partition: str, weights: ArrayLike) -> Predictor:
+def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
     """A prior with probabilities proportional to a weight of each region: its population, its images.
 
     ValueError if a weight is negative or not finite, or none is above 0.
@@ -299,7 +297,7 @@ def prior(name: str, partition: str, weights: ArrayLike) -> Predictor:
     w = np.asarray(weights, dtype=np.float64)
     if not ((w >= 0).all() and np.isfinite(w).all() and w.sum() > 0):
         raise ValueError(f"prior {name}: weights of regions must be numbers from 0 on, and one of them above 0")
-    return Predictor(name, partition, fixed=tuple((w / w.sum()).tolist()))
+    return EnsembleMember(name, partition, fixed=tuple((w / w.sum()).tolist()))
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:

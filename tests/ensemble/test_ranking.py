@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from pyproj import Geod
 from small_worlds import ensemble_of, overlay_of, pixel_densities, random_maps, random_predictions
 
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
+from geosieve.ensemble.patches import patches
+from geosieve.ensemble.ranking import Ranking, coarse_regions, coarsen, rank
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
-from geosieve.overlay.ensemble import Ensemble, Predictor, Probabilities
-from geosieve.overlay.patches import patches
-from geosieve.overlay.ranking import Ranking, coarse_regions, coarsen, rank
 from geosieve.reporting.regions import draw_regions
 from geosieve.runtime.errors import InputError
 
@@ -147,7 +147,9 @@ def test_an_atom_without_area_takes_no_probability() -> None:
     partitions = (OverlayPartition("p", "hash", 2),)
     area = np.array([0.0, 100.0, 300.0])
     overlay = Overlay(partitions, np.array([[0], [0], [1]]), area, *(np.zeros(3) for _ in range(3)))
-    (ranking,) = rank(Ensemble(overlay, (Predictor("m", "p"),)), {"m": Probabilities("hash", np.array([[0.5, 0.5]]))})
+    (ranking,) = rank(
+        Ensemble(overlay, (EnsembleMember("m", "p"),)), {"m": Probabilities("hash", np.array([[0.5, 0.5]]))}
+    )
     assert dict(zip(ranking.atom[0].tolist(), ranking.probability[0].tolist(), strict=True)) == pytest.approx(
         {0: 0.0, 1: 0.5, 2: 0.5}
     )

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import EARTH_RADIUS_KM
 
-I8 = NDArray[np.int64]
-F8 = NDArray[np.float64]
 Facts = dict[str, NDArray[Any]]
 
 _DECIMALS = 9  # of a degree
@@ -31,8 +30,8 @@ GREATEST = ("south_row", "east", "east_shifted")
 
 
 @dataclass(frozen=True)
-class Runs:
-    """Runs in the order of rows and columns; `labels` has a row a run and a column a partition.
+class PixelSpans:
+    """PixelSpans in the order of rows and columns; `labels` has a row a run and a column a partition.
 
     A part of a mixed pixel has length 1, the `share` of the pixel's area that it takes, and its own centre, lat and lon
     in degrees. A run of whole pixels has share 1, and NaN for both.
@@ -51,24 +50,24 @@ class Runs:
         return self.row.size
 
     @classmethod
-    def whole(cls, row: I8, column: I8, length: I8, land: NDArray[np.bool_], labels: I8) -> Runs:
-        """Runs of whole pixels."""
+    def whole(cls, row: I8, column: I8, length: I8, land: NDArray[np.bool_], labels: I8) -> PixelSpans:
+        """PixelSpans of whole pixels."""
         nowhere = np.full(row.size, np.nan)
         return cls(row, column, length, land, labels, np.ones(row.size), nowhere, nowhere)
 
-    def taken(self, chosen: NDArray[np.bool_] | I8) -> Runs:
+    def taken(self, chosen: NDArray[np.bool_] | I8) -> PixelSpans:
         """Some of the runs."""
-        return Runs(*(getattr(self, field.name)[chosen] for field in fields(self)))
+        return PixelSpans(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
-    def together(cls, first: Runs, second: Runs) -> Runs:
+    def together(cls, first: PixelSpans, second: PixelSpans) -> PixelSpans:
         """Both, in the order of rows and columns."""
         both = cls(*(np.concatenate([getattr(of, f.name) for of in (first, second)]) for f in fields(cls)))
         return both.taken(np.lexsort((both.column, both.row)))
 
 
-def find_runs(first_row: int, first_column: int, labels: NDArray[np.int32], land: NDArray[np.bool_]) -> Runs:
-    """Runs of a block of the grid: `labels` (partitions, rows, columns) and `land` (rows, columns) of its pixels."""
+def find_spans(first_row: int, first_column: int, labels: NDArray[np.int32], land: NDArray[np.bool_]) -> PixelSpans:
+    """Spans of a block of the grid: `labels` (partitions, rows, columns) and `land` (rows, columns) of its pixels."""
     _, rows, columns = labels.shape
     starts = np.ones((rows, columns), dtype=bool)
     starts[:, 1:] = land[:, 1:] != land[:, :-1]
@@ -78,7 +77,7 @@ def find_runs(first_row: int, first_column: int, labels: NDArray[np.int32], land
     row, column = np.divmod(at, columns)
     length = np.diff(at, append=rows * columns)
     values = labels.reshape(len(labels), -1)[:, at].T.astype(np.int64)
-    return Runs.whole(row + first_row, column + first_column, length, land.ravel()[at], values)
+    return PixelSpans.whole(row + first_row, column + first_column, length, land.ravel()[at], values)
 
 
 def unique_rows(values: I8) -> tuple[I8, I8]:
@@ -92,7 +91,7 @@ def unique_rows(values: I8) -> tuple[I8, I8]:
     return values[first], code
 
 
-def sum_up(grid: EqualAngleGrid, runs: Runs) -> tuple[I8, Facts]:
+def sum_up(grid: EqualAngleGrid, runs: PixelSpans) -> tuple[I8, Facts]:
     """Distinct labels of the runs (m, k), and for each what SUMS, LEAST and GREATEST name."""
     return merge(runs.labels, _facts(grid, runs))
 
@@ -109,7 +108,7 @@ def merge(labels: I8, facts: Facts) -> tuple[I8, Facts]:
     return distinct, merged
 
 
-def _facts(grid: EqualAngleGrid, runs: Runs) -> Facts:
+def _facts(grid: EqualAngleGrid, runs: PixelSpans) -> Facts:
     end = runs.column + runs.length
     shifted = (runs.column + grid.cols // 2) % grid.cols
     wraps = shifted + runs.length > grid.cols  # crosses the meridian 0
@@ -128,7 +127,7 @@ def _facts(grid: EqualAngleGrid, runs: Runs) -> Facts:
     }
 
 
-def _moments(grid: EqualAngleGrid, runs: Runs, area: F8) -> dict[str, F8]:
+def _moments(grid: EqualAngleGrid, runs: PixelSpans, area: F8) -> dict[str, F8]:
     """Integral of the unit vector over each run: of a rectangle in latitude and longitude in closed form."""
     phi = np.radians(grid.row_edges())
     # ∫ cos² φ dφ and ∫ sin φ cos φ dφ over each row

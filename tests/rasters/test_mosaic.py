@@ -16,14 +16,16 @@ from pyproj import Transformer
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
 
-from geosieve.partitions.base import OUTSIDE, CatalogedFile, file_table, parse_definition
-from geosieve.partitions.nearby import CellIndex, cell_keys, every_cell, join_outlines, occupied_cells
-from geosieve.partitions.rastermap import VALID, Mapped, PackedFiles, RasterMap, area_of_pixels, parts_of_files
+from geosieve.geo.codes import OUTSIDE
+from geosieve.partitions.base import parse_definition
+from geosieve.rasters.candidates import CandidateIndex, cell_keys, every_cell, join_outlines, occupied_cells
+from geosieve.rasters.files import CatalogedFile, file_table
+from geosieve.rasters.mosaic import VALID, Mapped, Mosaic, PackedFiles, area_of_pixels, parts_of_files
 
 FAR = 2000
 
 
-def many(tmp_path: Path) -> RasterMap:
+def many(tmp_path: Path) -> Mosaic:
     """A tile at (0..4 E, 6..10 N), asked first, and 2,000 files that do not exist."""
     tile = cataloged(
         write_raster(tmp_path / "a.tif", np.arange(16, dtype=np.uint8).reshape(4, 4), from_origin(0, 10, 1, 1))
@@ -34,7 +36,7 @@ def many(tmp_path: Path) -> RasterMap:
         )
         for n in range(FAR)
     ]
-    return RasterMap.of(file_table([*others, tile]))
+    return Mosaic.of(file_table([*others, tile]))
 
 
 def test_a_worker_holds_little_of_each_file(tmp_path: Path) -> None:
@@ -54,7 +56,9 @@ def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pyte
     unpack = PackedFiles.__getitem__
     monkeypatch.setattr(PackedFiles, "__getitem__", lambda self, n: looked.append(n) or unpack(self, n))
     cells = np.unique(cell_keys(lat, lon))
-    values, state = rasters.values(lat, lon, CellIndex.from_pairs(cells, np.zeros_like(cells)).nearby(lat, lon))
+    values, state = rasters.values(
+        lat, lon, CandidateIndex.from_pairs(cells, np.zeros_like(cells)).candidates(lat, lon)
+    )
     assert values[:2].tolist() == [0, 15]
     assert state.tolist() == [VALID, VALID, OUTSIDE]
     assert looked == [0]
@@ -63,9 +67,9 @@ def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pyte
 def test_a_global_file_is_asked_in_its_turn_without_an_index(tmp_path: Path) -> None:
     tile = cataloged(write_raster(tmp_path / "a.tif", np.full((4, 4), 251, np.uint8), from_origin(0, 10, 1, 1)))
     everywhere = cataloged(world(tmp_path / "world.tif", 10), priorities=[{"pattern": "*", "priority": 1}])
-    rasters = RasterMap.of(file_table([everywhere, tile]))
+    rasters = Mosaic.of(file_table([everywhere, tile]))
     lat, lon = np.array([9.5, -50.0]), np.array([0.5, 0.5])
-    near = CellIndex.from_pairs(cell_keys(lat[:1], lon[:1]), np.array([0])).nearby(lat, lon)
+    near = CandidateIndex.from_pairs(cell_keys(lat[:1], lon[:1]), np.array([0])).candidates(lat, lon)
     values, state = rasters.values(lat, lon, near)
     assert values[0] == 251 and 1 <= values[1] < 250
     assert (state == VALID).all()
@@ -99,9 +103,9 @@ def test_points_are_found_through_footprints_cells_and_pixels(spark: SparkSessio
             here = (row >= 0) & (row < 200) & (column >= 0) & (column < 200)
             expected[here] = (n * values.size + row * 200 + column)[here]
     points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
-    rasters = RasterMap.of(file_table(files))
+    rasters = Mosaic.of(file_table(files))
     index = join_outlines(spark, occupied_cells(points), {"map": rasters.outlines()})["map"]
-    found, state = pickle.loads(pickle.dumps(rasters)).values(lat, lon, index.nearby(lat, lon))
+    found, state = pickle.loads(pickle.dumps(rasters)).values(lat, lon, index.candidates(lat, lon))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(state == VALID, ~np.isnan(expected))
     assert set(np.unique(expected[~np.isnan(expected)] // values.size)) == set(range(len(tiles)))
@@ -121,7 +125,7 @@ def test_areas_by_pixels_are_those_of_the_ground(tmp_path: Path) -> None:
     partition = definition.build(GivenTables([cataloged(tmp_path / "utm.tif")]))
     assert isinstance(partition, Mapped)
     everywhere = every_cell()
-    index = CellIndex.from_pairs(everywhere, np.zeros_like(everywhere))
+    index = CandidateIndex.from_pairs(everywhere, np.zeros_like(everywhere))
     parts = parts_of_files(partition)
     area = np.sum([area_of_pixels(partition, index, np.array([False, True, True]), *part) for part in parts], axis=0)
     # UTM's scale is within 4e-4 of 1 here; a sphere's area and an ellipsoid's differ by less than 0.7 %.

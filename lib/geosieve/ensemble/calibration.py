@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize
 
-from geosieve.overlay.ensemble import Ensemble, Factors, Predictions
+from geosieve.ensemble.members import Ensemble, Factors, Predictions
+from geosieve.geo.arrays import F8, I8
 from geosieve.runtime.errors import InputError
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 FLOOR = 1e-12
 """Probabilities below this count as this much in the log score: one zero at a truth would outweigh all other images."""
@@ -147,14 +145,14 @@ def _said(factor: F8) -> NDArray[np.bool_]:
     return np.asarray((factor != 0).any(axis=1))
 
 
-def reliability(mass_before: ArrayLike, mass_needed: ArrayLike, levels: ArrayLike) -> F8:
+def reliability(mass_before: ArrayLike, credible_level: ArrayLike, levels: ArrayLike) -> F8:
     """Share of images whose truth lies in the densest region of each stated probability: a reliability diagram.
 
-    `mass_before` and `mass_needed` (images,) as of Ensemble. A region of exactly a level's probability ends within an
-    atom; an image whose truth is that atom counts by the part of it that is inside, so that calibrated is share =
+    `mass_before` and `credible_level` (images,) as of Ensemble. A region of exactly a level's probability ends within
+    an atom; an image whose truth is that atom counts by the part of it that is inside, so that calibrated is share =
     level however large atoms are. Missing (NaN) is never inside.
     """
-    before, needed = (np.asarray(of, dtype=np.float64)[:, None] for of in (mass_before, mass_needed))
+    before, needed = (np.asarray(of, dtype=np.float64)[:, None] for of in (mass_before, credible_level))
     with np.errstate(invalid="ignore", divide="ignore"):
         part = (np.asarray(levels, dtype=np.float64)[None, :] - before) / (needed - before)
     return np.asarray(np.clip(np.nan_to_num(part, nan=0.0), 0.0, 1.0).mean(axis=0))

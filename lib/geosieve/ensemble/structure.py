@@ -8,11 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.ranges import ranges
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
-
 
 TIE = 1e-10
 """Scores (log densities) that differ by no more are equal: rounding makes some 1e-14, and 1e-12 at a weight of 10."""

@@ -14,13 +14,12 @@ import shapely
 from numpy.typing import NDArray
 
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8
 from geosieve.partitions.base import region_table
 from geosieve.partitions.building import adaptive_s2, quadtree
 from geosieve.partitions.building.cells import QUADTREE, S2_CELLS, Built
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
-
-F8 = NDArray[np.float64]
 
 _GEOESTIMATION = ["class_label", "hex_id", "imgs_per_cell", "latitude_mean", "longitude_mean"]
 _KEPT_AS_TEXT = "tokens must be kept as text: what takes them for numbers makes 779 of 0779, and 100000 of 1e5"

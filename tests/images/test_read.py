@@ -9,7 +9,7 @@ import pytest
 from ingesting import Ingest
 from pyspark.sql import SparkSession
 
-from geosieve.images.committed import ImagesInput, read_images
+from geosieve.images.read import ImagesInput, read_images
 from geosieve.runtime.errors import EXIT_DONE, InputError
 
 

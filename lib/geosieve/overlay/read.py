@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from geosieve.geo.arrays import I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.runtime.config import Config, RunId
@@ -20,8 +20,6 @@ from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_ATOMS, OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
 
 BUILD_JOB = "build_overlay"
-
-I8 = NDArray[np.int64]
 
 
 def parts_of(name: str) -> str:

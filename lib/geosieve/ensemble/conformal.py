@@ -12,11 +12,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from geosieve.overlay.ensemble import Ensemble, Predictions
-from geosieve.overlay.ranking import Ranking
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.ensemble.members import Ensemble, Predictions
+from geosieve.ensemble.ranking import Ranking
+from geosieve.geo.arrays import F8, I8
 
 _ROUNDING = 1e-9  # sums of one set of atoms in different orders differ in the last digits: those within this are equal
 
@@ -38,8 +36,8 @@ def quantile(scores: ArrayLike, coverage: float) -> float:
 class ConformalSets:
     """Thresholds on what it takes to reach an atom, one for each stratum (a column of the overlay) or one for all.
 
-    What it takes is counted in probability (`Ensemble.mass_needed`) or in area (`Ensemble.reached`, km²). A stratum
-    without calibration images has an infinite threshold: all its atoms belong to every set.
+    What it takes is counted in probability (`Ensemble.credible_level`) or in area (`Ensemble.area_to_truth_km2`). A
+    stratum without calibration images has an infinite threshold: all its atoms belong to every set.
     """
 
     coverage: float
@@ -119,12 +117,12 @@ class Claim:
 def check_claims(ensemble: Ensemble, predictions: Predictions, claimed: ArrayLike, calibration: ArrayLike) -> Claim:
     """Test claimed atoms, (images,), against the `calibration` images' mass needed to reach their truth."""
     known = np.sort(np.where(np.isnan(calibration), np.inf, np.asarray(calibration, dtype=np.float64)))
-    needed = ensemble.mass_needed(predictions, claimed)
+    needed = ensemble.credible_level(predictions, claimed)
     # Without a prediction nothing speaks against the claim.
     least = np.where(np.isnan(needed), -np.inf, needed * (1 - _ROUNDING))
     as_bad = known.size - np.searchsorted(known, least, side="left")
     return Claim(
         (1 + as_bad) / (known.size + 1),
         ensemble.ranks(predictions, claimed),
-        ensemble.reached(predictions, claimed),
+        ensemble.area_to_truth_km2(predictions, claimed),
     )

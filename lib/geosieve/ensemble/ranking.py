@@ -7,19 +7,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geosieve.ensemble.members import Ensemble, Predictions
+from geosieve.ensemble.structure import TIE, merge_ties
 from geosieve.geo import s2
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.sphere import haversine_km
 from geosieve.overlay.atoms import Overlay
-from geosieve.overlay.ensemble import Ensemble, Predictions
-from geosieve.overlay.structure import TIE, merge_ties
 from geosieve.runtime.identity import content_digest
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
 
 _ATOMS_AT_ONCE = 4_000_000
 

@@ -6,19 +6,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 from pyspark.accumulators import AccumulatorParam
 from pyspark.sql import SparkSession
 
-from geosieve.partitions.base import NODATA, OUTSIDE, UNKNOWN, Partition, PartitionDefinition
-from geosieve.partitions.published import partitions_frame, regions_frame, used_partitions
+from geosieve.geo.arrays import I8
+from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
+from geosieve.partitions.base import Partition, PartitionDefinition
+from geosieve.partitions.read import partitions_frame, regions_frame, used_partitions
 from geosieve.runtime.errors import IntegrityError
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 _LISTED = 50  # regions that the report counts one by one; of more it gives the fullest
 
-I8 = NDArray[np.int64]
 Counts = dict[str, tuple[I8, I8]]
 """For each partition's name the labels that images have, ascending, and how many images have each."""
 
@@ -107,7 +107,7 @@ def _facts(partition: Partition, labels: I8, images: I8) -> dict[str, Any]:
         "labelled": int(images[inside].sum()),
         "outside": int(images[labels == OUTSIDE].sum()),
         "nodata": int(images[labels == NODATA].sum()),
-        "unknown": int(images[labels == UNKNOWN].sum()),
+        "unknown": int(images[labels == UNMAPPED].sum()),
         "regions_with_images": int(inside.sum()),
         "regions": by_name,
     }

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from geosieve.ensemble.ranking import Ranking
+from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.geo.ranges import ranges
 from geosieve.overlay.atoms import AtomGrid
-from geosieve.overlay.ranking import Ranking
-from geosieve.overlay.runs import Runs, describe, sum_up
-
-F8 = NDArray[np.float64]
-I8 = NDArray[np.int64]
+from geosieve.overlay.spans import PixelSpans, describe, sum_up
 
 
 @dataclass(frozen=True)
@@ -65,18 +63,18 @@ def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
     return Patches(*(np.asarray(of, np.float64) for of in (np.bincount(number, share), *map(told.get, names))))
 
 
-def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[Runs, I8]:
-    """Runs of the chosen atoms, and the atom of each."""
+def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[PixelSpans, I8]:
+    """PixelSpans of the chosen atoms, and the atom of each."""
     at = np.flatnonzero(chosen[grid.atoms])
     after = np.searchsorted(grid.starts, grid.starts[at], side="right")
     end = np.append(grid.starts, grid.grid.rows * grid.grid.cols)[after]
     row, column = np.divmod(grid.starts[at], grid.grid.cols)
     none = np.zeros(at.size, dtype=bool)
-    runs = Runs.whole(row, column, end - grid.starts[at], none, np.empty((at.size, 0), np.int64))
+    runs = PixelSpans.whole(row, column, end - grid.starts[at], none, np.empty((at.size, 0), np.int64))
     return replace(runs, share=grid.share[at]), grid.atoms[at]
 
 
-def _components(grid: EqualAngleGrid, runs: Runs) -> I8:
+def _components(grid: EqualAngleGrid, runs: PixelSpans) -> I8:
     """Number of the connected patch of each run; runs are in the order of rows and columns."""
     start = runs.row * grid.cols + runs.column
     end = start + runs.length
