@@ -24,17 +24,18 @@ from geosieve.evaluation.truth import TableTruth
 from geosieve.images import row_checks
 from geosieve.images.row_checks import COORDINATE_COUNTS
 from geosieve.job.main import Context
-from geosieve.runtime.config import Config
+from geosieve.job.publishing import JobConfig, publishes
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.names import did_you_mean
-from geosieve.tables.publish import Leaf
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import EVALUATIONS, REJECTS
 
 ProtocolName = Literal["geoestimation", "osv5m", "pigeon", "geoclip", "g3"]
+JOB = "evaluate"
 _EVERY: tuple[ProtocolName, ...] = get_args(ProtocolName)
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(JobConfig):
     """Configuration of `evaluate`."""
 
     truth: Annotated[ListTruth | TableTruth, Field(discriminator="format")]
@@ -54,7 +55,6 @@ class EvaluateConfig(Config):
     samples: int = Field(1000, ge=100, le=10_000, description="bootstrap samples")
     seed: int = Field(0, ge=0, lt=2**63)
     confidence: float = Field(0.95, gt=0.5, lt=1)
-    output: str
 
     @model_validator(mode="after")
     def _names(self) -> EvaluateConfig:
@@ -76,22 +76,22 @@ class EvaluateConfig(Config):
         return self
 
 
-def evaluate(context: Context[EvaluateConfig]) -> None:
+def _leaves(_: EvaluateConfig) -> list[Leaf]:
+    return [Leaf(REJECTS, {"job": JOB, "part": "all"}), Leaf(EVALUATIONS)]
+
+
+@publishes(_leaves)
+def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
     """Publish `evaluations`, with `_summary.md` and `_summary.html` beside it.
 
     Rows in (of truth and of predictions) = images evaluated + predictions used + rejects. InputError as `inputs` says.
     """
     config, report, spark = context.config, context.report, context.spark
-    leaves = [Leaf(REJECTS, {"job": report.job, "part": "all"}), Leaf(EVALUATIONS)]
-    publication = context.publication(config.output, leaves)
-    if not context.dry_run and not publication.begin():
-        report.status = "nothing_to_do"
-        return
     with report.stage("open"):
         frames = _open(context)
     if context.dry_run:
         context.show_plan({name: frame.columns for name, frame in frames.items()}, frames)
-        return
+        return 0
     with ExitStack() as stack:
         with report.stage("read"):
             frames = {name: stack.enter_context(_kept(frame)) for name, frame in frames.items()}
@@ -127,8 +127,7 @@ def evaluate(context: Context[EvaluateConfig]) -> None:
         notes = _notes(config, report.details, report.rejected)
         publication.attach(EVALUATIONS, "_summary.md", markdown(figures, notes))
         publication.attach(EVALUATIONS, "_summary.html", html(figures, notes))
-    # The publication counts rows of tables; images and predictions were balanced above.
-    publication.commit(written + rejected, report.to_json(status="done"))
+    return written + rejected  # rows of tables; images and predictions were balanced above
 
 
 _TRUTH = "truth"

@@ -17,6 +17,7 @@ from geosieve.images.nothing import NOTHING
 from geosieve.images.row_checks import OPTIONAL
 from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource, Source
 from geosieve.job.main import Context
+from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGES, REJECTS
@@ -34,18 +35,17 @@ class _Opened:
     found: dict[str, Any]
 
 
-def ingest_images(ctx: Context[IngestConfig]) -> None:
+def _leaves(config: IngestConfig) -> list[Leaf]:
+    return [Leaf(REJECTS, {"job": JOB, "part": config.source.name}), Leaf(IMAGES, {"source": config.source.name})]
+
+
+@publishes(_leaves)
+def ingest_images(ctx: Context[IngestConfig], publication: Publication) -> int:
     """Write the leaves `rejects/job=ingest_images/part=<source>` and `images/source=<source>` of this run.
 
     InputError, with nothing committed, if the source as a whole cannot be used: see `coordinate_lists`; also if
     latitude and longitude are swapped, or if every row is refused.
     """
-    config = ctx.config
-    leaves = [Leaf(REJECTS, {"job": JOB, "part": config.source.name}), Leaf(IMAGES, {"source": config.source.name})]
-    publication = ctx.publication(config.output, leaves)
-    if not ctx.dry_run and not publication.begin():
-        ctx.report.status = "nothing_to_do"
-        return
     with ctx.report.stage("open"):
         opened = _open(ctx)
     if ctx.dry_run:
@@ -53,10 +53,10 @@ def ingest_images(ctx: Context[IngestConfig]) -> None:
             opened.found,
             {"images": _images(opened.checked), "rejects": row_checks.rejects(opened.checked, opened.stage)},
         )
-        return
+        return 0
     # The parsing of a source costs more than reading back what came of it.
     with photos.small_batches(ctx.spark), _on_disk(opened.checked) as checked:
-        _publish(ctx, opened, checked, publication)
+        return _publish(ctx, opened, checked, publication)
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def _on_disk(frame: DataFrame) -> Iterator[DataFrame]:
         kept.unpersist()
 
 
-def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, publication: Publication) -> None:
+def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, publication: Publication) -> int:
     report = ctx.report
     with report.stage("count_input"):
         report.rows_in = opened.count()
@@ -91,7 +91,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
         report.details["warnings"] = _warnings(publication.written(IMAGES))
         report.details[NOTHING] = _words_for_nothing(outcomes)
         report.details["examples"] = {row.error_class: row.example for row in outcomes if row.error_class}
-        publication.commit(report.rows_in, report.to_json(status="done"))
+    return report.rows_in
 
 
 def _open(ctx: Context[IngestConfig]) -> _Opened:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config
 
 
@@ -74,8 +75,7 @@ class PhotoSource(Source):
     format: Literal["photos"]
 
 
-class IngestConfig(Config):
+class IngestConfig(JobConfig):
     """`source`: what to read; `output`: the root below which `images` and `rejects` are written."""
 
     source: Annotated[CsvSource | ParquetSource | PhotoSource, Field(discriminator="format")]
-    output: str = Field(min_length=1)

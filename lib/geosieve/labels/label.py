@@ -27,24 +27,24 @@ from geosieve.images.read import (
     read_images,
 )
 from geosieve.job.main import Context
+from geosieve.job.publishing import JobConfig, publishes
 from geosieve.labels.summary import LabelCounter, publish_partitions, summarize
 from geosieve.partitions.base import Partition, doubts
 from geosieve.partitions.config import PartitionsConfig
-from geosieve.partitions.read import CommittedTables
+from geosieve.partitions.read import LABEL_JOB, CommittedTables
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, join_outlines, occupied_cells
 from geosieve.tables.arrow import chunks, tasks_for
-from geosieve.tables.publish import Leaf
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import PARTITIONS, REGIONS, REJECTS, labels_table
 
 _BATCH_ROWS = 50_000
 
 
-class LabelConfig(PartitionsConfig):
+class LabelConfig(PartitionsConfig, JobConfig):
     """Configuration of `label_attributes`."""
 
     images: ImagesInput
-    output: str
 
     @model_validator(mode="after")
     def _columns(self) -> LabelConfig:
@@ -52,16 +52,19 @@ class LabelConfig(PartitionsConfig):
         return self
 
 
-def label_attributes(context: Context[LabelConfig]) -> None:
+def _table(config: LabelConfig) -> Table:
+    return labels_table([definition.name for definition in config.partitions])
+
+
+def _leaves(config: LabelConfig) -> list[Leaf]:
+    job = {"job": LABEL_JOB}
+    return [Leaf(REJECTS, {**job, "part": "all"}), Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(_table(config))]
+
+
+@publishes(_leaves)
+def label_attributes(context: Context[LabelConfig], publication: Publication) -> int:
     """Label the images of the chosen runs with every partition and publish `labels` and what describes them."""
-    config, report, spark = context.config, context.report, context.spark
-    table = labels_table([definition.name for definition in config.partitions])
-    job = {"job": report.job}
-    leaves = [Leaf(REJECTS, {**job, "part": "all"}), Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(table)]
-    publication = context.publication(config.output, leaves)
-    if not context.dry_run and not publication.begin():
-        report.status = "nothing_to_do"
-        return
+    config, report, spark, table = context.config, context.report, context.spark, _table(context.config)
     with report.stage("inputs"):
         chosen = read_images(spark, config.images)
         chosen.tell(report)
@@ -79,7 +82,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
         unjoined = dict.fromkeys((p.name for p in partitions), NOTHING)
         labels = label_points(points, partitions, unjoined, table, report.rows_in, counter)
         context.show_plan(found, {"labels": labels})
-        return
+        return 0
     with report.stage("join"):
         indices = _indices(spark, points, partitions)
     labels = label_points(points, partitions, indices, table, report.rows_in, counter)
@@ -97,7 +100,7 @@ def label_attributes(context: Context[LabelConfig]) -> None:
                 report.warn(f"partition {name} covers none of the {report.rows_out} images")
             if facts["unknown"]:
                 report.warn(f"partition {name} does not name the value at {facts['unknown']} images")
-    publication.commit(report.rows_in, report.to_json(status="done"))
+    return report.rows_in
 
 
 def _reject_columns() -> list[Any]:

@@ -23,6 +23,7 @@ from pyspark.sql import functions as F
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.job.main import Context
+from geosieve.job.publishing import JobConfig, publishes
 from geosieve.overlay import spans
 from geosieve.overlay.atoms import row_numbers
 from geosieve.overlay.blocks import Bands, Layer, Narrow
@@ -37,7 +38,8 @@ from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
 from geosieve.tables.arrow import chunks
-from geosieve.tables.publish import Leaf
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
 
 _PLACE = "row int, column int, length int, share double, lat double, lon double, land boolean"
@@ -47,7 +49,7 @@ _SHOWN = 5
 _MOST_TASKS = 1000  # that read a map again
 
 
-class OverlayConfig(PartitionsConfig):
+class OverlayConfig(PartitionsConfig, JobConfig):
     """Configuration of `build_overlay`."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="name of the overlay")
@@ -58,7 +60,6 @@ class OverlayConfig(PartitionsConfig):
     land: SerializeAsAny[PartitionDefinition] | None = Field(
         None, description="a partition that has regions on land only, for the atoms' share of land"
     )
-    output: str
 
     @model_validator(mode="before")
     @classmethod
@@ -82,19 +83,21 @@ class OverlayConfig(PartitionsConfig):
         return self
 
 
-def build_overlay(context: Context[OverlayConfig]) -> None:
+def _table(config: OverlayConfig) -> Table:
+    return overlay_atoms_table([definition.name for definition in config.partitions])
+
+
+def _leaves(config: OverlayConfig) -> list[Leaf]:
+    values, job = {"overlay": config.name}, {"job": parts_of(config.name)}
+    return [Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(OVERLAY_RUNS, values), Leaf(_table(config), values)]
+
+
+@publishes(_leaves)
+def build_overlay(context: Context[OverlayConfig], publication: Publication) -> int:
     """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of."""
     config, report, spark = context.config, context.report, context.spark
     grid = EqualAngleGrid.from_arcsec(config.resolution_arcsec)
     names = [definition.name for definition in config.partitions]
-    table = overlay_atoms_table(names)
-    values = {"overlay": config.name}
-    job = {"job": parts_of(config.name)}
-    leaves = [Leaf(PARTITIONS, job), Leaf(REGIONS, job), Leaf(OVERLAY_RUNS, values), Leaf(table, values)]
-    publication = context.publication(config.output, leaves)
-    if not context.dry_run and not publication.begin():
-        report.status = "nothing_to_do"
-        return
     with report.stage("inputs"):
         tables = CommittedTables(spark, config.rasters.root, config.rasters.run)
         partitions = [definition.build(tables) for definition in config.partitions]
@@ -109,7 +112,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
         found = {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}
         found["overlay"] = f"hash {digest}"
         context.show_plan({"grid": f"{grid.rows} x {grid.cols} pixels", **found}, {})
-        return
+        return 0
     with report.stage("join"):
         bands = _bands(spark, grid, partitions, land, config.reduce)
     runs = _runs(spark, bands).persist(StorageLevel.DISK_ONLY)
@@ -135,7 +138,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
         frame = spark.createDataFrame(pd.DataFrame(columns))
         frame = frame.withColumn("land_share", F.nanvl("land_share", F.lit(None).cast("double")))
         frame = frame.withColumn("overlay_hash", F.lit(digest)).withColumn("grid_rows", F.lit(grid.rows))
-        report.rows_in, report.rows_out = len(labels), publication.write(table, frame.coalesce(1))
+        report.rows_in, report.rows_out = len(labels), publication.write(_table(config), frame.coalesce(1))
         publication.write(PARTITIONS, partitions_frame(spark, used_partitions(config.partitions, partitions)))
         listed = [(p.name, p.digest, p.regions(_observed(labels, names, p))) for p in partitions]
         publication.write(REGIONS, regions_frame(spark, listed))
@@ -144,7 +147,7 @@ def build_overlay(context: Context[OverlayConfig]) -> None:
         "overlay_hash": digest,
         "partitions": {p.name: p.digest for p in partitions},
     }
-    publication.commit(report.rows_in, report.to_json(status="done"))
+    return report.rows_in
 
 
 def overlay_digest(

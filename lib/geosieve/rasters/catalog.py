@@ -29,6 +29,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOEr
 
 from geosieve.job.main import Context
 from geosieve.rasters import vrt, vsi
+from geosieve.job.publishing import JobConfig, publishes
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
 from geosieve.rasters.paths import gdal_path
@@ -43,7 +44,7 @@ from geosieve.rasters.sampling import (
 from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.files import Files
-from geosieve.tables.publish import Leaf
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import RASTER_CATALOG, REJECTS
 
 _STATISTICS = ("value_min", "value_max", "positive_min")
@@ -97,27 +98,28 @@ class RasterSource(Config):
         return self
 
 
-class CatalogConfig(Config):
+class CatalogConfig(JobConfig):
     """Configuration of `catalog_rasters`."""
 
     rasters: RasterSource
-    output: str
 
 
 class _Refused(Exception):
     """A file that cannot be catalogued: its error class and message."""
 
 
-def catalog_rasters(context: Context[CatalogConfig]) -> None:
+def _leaves(config: CatalogConfig) -> list[Leaf]:
+    collection = config.rasters.collection
+    return [
+        Leaf(REJECTS, {"job": "catalog_rasters", "part": collection}),
+        Leaf(RASTER_CATALOG, {"collection": collection}),
+    ]
+
+
+@publishes(_leaves)
+def catalog_rasters(context: Context[CatalogConfig], publication: Publication) -> int:
     """List the files, describe each in parallel, publish `raster_catalog` and `rejects`."""
     source, report = context.config.rasters, context.report
-    publication = context.publication(
-        context.config.output,
-        [
-            Leaf(REJECTS, {"job": "catalog_rasters", "part": source.collection}),
-            Leaf(RASTER_CATALOG, {"collection": source.collection}),
-        ],
-    )
     with report.stage("list"):
         uris = _list(Files(context.spark), source)
     described = _describe_all(context.spark, uris, source)
@@ -126,10 +128,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
     if context.dry_run:
         found = {"files": len(uris), "first": uris[0], "last": uris[-1]}
         context.show_plan(found, {"raster_catalog": read})
-        return
-    if not publication.begin():
-        report.status = "nothing_to_do"
-        return
+        return 0
     described.persist(StorageLevel.MEMORY_AND_DISK)
     read.persist(StorageLevel.MEMORY_AND_DISK)
     try:
@@ -150,7 +149,7 @@ def catalog_rasters(context: Context[CatalogConfig]) -> None:
             files = read.where("error_class IS NULL").withColumn("footprint", F.expr("ST_GeomFromWKB(footprint)"))
             names = [name for name in RASTER_CATALOG.spark_schema().names if name != "bbox"]
             report.rows_out = publication.write(RASTER_CATALOG, files.select(*names).coalesce(1))
-        publication.commit(report.rows_in, report.to_json(status="done"))
+        return report.rows_in
     finally:
         read.unpersist()
         described.unpersist()

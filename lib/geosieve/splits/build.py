@@ -19,6 +19,7 @@ from pyspark.sql import functions as F
 
 from geosieve.images.read import NO_POSITION, POSITIONED, Images, read_images, refuse_unknown_sources
 from geosieve.job.main import Context
+from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.report import JobReport
 from geosieve.splits import quotas, rules
@@ -27,21 +28,22 @@ from geosieve.splits.config import LEFT_OUT, Balance, Cap, Cells, Split, SplitCo
 from geosieve.splits.groups import with_groups
 from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
 from geosieve.tables.arrow import tasks_for
-from geosieve.tables.publish import Leaf
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import SPLIT_RECEIPT, SPLITS
 
 
-def build_splits(context: Context[SplitConfig]) -> None:
+def _leaves(config: SplitConfig) -> list[Leaf]:
+    values = {"split_set": config.name}
+    return [Leaf(SPLIT_RECEIPT, values), Leaf(SPLITS, values)]
+
+
+@publishes(_leaves)
+def build_splits(context: Context[SplitConfig], publication: Publication) -> int:
     """Split the images of the chosen runs and publish `splits` and `split_receipt`.
 
     InputError if an id occurs twice, a source is not there, or a cap or balance cannot be had.
     """
     config, report, spark = context.config, context.report, context.spark
-    values = {"split_set": config.name}
-    publication = context.publication(config.output, [Leaf(SPLIT_RECEIPT, values), Leaf(SPLITS, values)])
-    if not context.dry_run and not publication.begin():
-        report.status = "nothing_to_do"
-        return
     with report.stage("inputs"):
         chosen = _read_images(spark, config)
         chosen.tell(report)
@@ -53,7 +55,7 @@ def build_splits(context: Context[SplitConfig]) -> None:
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
         # Without the groups: to find them, links among images are joined.
         context.show_plan(found, {"drawn": _drawn(config.model_copy(update={"groups": []}), images, classes)})
-        return
+        return 0
     with ExitStack() as kept:
         splitter = _Splitter(config, classes, kept, tasks_for(spark, report.rows_in))
         with report.stage("draw"):
@@ -72,7 +74,7 @@ def build_splits(context: Context[SplitConfig]) -> None:
             publication.write(SPLIT_RECEIPT, receipt_rows(spark, outcomes, classes))
     report.details["splits"] = summarize(outcomes)
     _warn(report, config, drawn)
-    publication.commit(report.rows_in, report.to_json(status="done"))
+    return report.rows_in
 
 
 @dataclass(frozen=True)

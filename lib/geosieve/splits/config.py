@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from geosieve.geo.s2 import MAX_LEVEL
 from geosieve.images.read import ImagesInput
+from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config, RunId
 
 LEFT_OUT = "left_out"
@@ -85,7 +86,7 @@ class Cells(Config):
     s2_level: int = Field(ge=0, le=MAX_LEVEL)
 
 
-class SplitConfig(Config):
+class SplitConfig(JobConfig):
     """Configuration of `build_splits`. Of two splits that would touch, the one that stands first keeps its images."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="the partition value split_set=…")
@@ -97,7 +98,6 @@ class SplitConfig(Config):
     )
     draw: Literal["group", "image"] | Cells = Field("group", description="what is drawn as a whole")
     splits: list[Split] = Field(min_length=1, description="in order of precedence: what must not leak comes first")
-    output: str
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:

@@ -10,39 +10,38 @@ from pyspark.sql import DataFrame
 
 from geosieve.images.read import NOT_POSITIONED, POSITIONED, ImagesInput, read_images
 from geosieve.job.main import Context
+from geosieve.job.publishing import JobConfig, publishes
 from geosieve.partitions.building.cells import Built
 from geosieve.partitions.building.methods import Inputs, Made, Method
-from geosieve.partitions.read import partitions_frame, regions_frame
-from geosieve.runtime.config import Config
-from geosieve.tables.publish import Leaf
+from geosieve.partitions.read import BUILD_JOB, partitions_frame, regions_frame
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 
-class BuildConfig(Config):
+class BuildConfig(JobConfig):
     """Configuration of `build_partitions`."""
 
     images: ImagesInput | None = Field(None, description="for methods that follow the images")
     build: Method
-    output: str
 
 
-def build_partitions(context: Context[BuildConfig]) -> None:
+def _leaves(_: BuildConfig) -> list[Leaf]:
+    return [Leaf(PARTITIONS, {"job": BUILD_JOB}), Leaf(REGIONS, {"job": BUILD_JOB})]
+
+
+@publishes(_leaves)
+def build_partitions(context: Context[BuildConfig], publication: Publication) -> int:
     """Make the partitions of one method and publish them.
 
     Rows are regions. Images without a position take no part and are counted; the report's details say how many images
     are inside and outside of each partition, and hold the table of a search.
     """
     config, report, spark = context.config, context.report, context.spark
-    leaves = [Leaf(PARTITIONS, {"job": report.job}), Leaf(REGIONS, {"job": report.job})]
-    publication = context.publication(config.output, leaves)
-    if not context.dry_run and not publication.begin():
-        report.status = "nothing_to_do"
-        return
     with report.stage("inputs"):
         points, nowhere, found = _images(context)
     if context.dry_run:
         context.show_plan(found, {} if points is None else {"images": points})
-        return
+        return 0
     with report.stage("build"):
         made = config.build.make(Inputs(points, spark))
     report.details |= _details(made, found)
@@ -56,7 +55,7 @@ def build_partitions(context: Context[BuildConfig]) -> None:
         described = [(b.name, b.published.digest, b.published.regions) for b in made.partitions]
         report.rows_in = sum(regions.num_rows for _, _, regions in described)
         report.rows_out = publication.write(REGIONS, regions_frame(spark, described))
-    publication.commit(report.rows_in, report.to_json(status="done"))
+    return report.rows_in
 
 
 def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame | None, dict[str, Any]]:
