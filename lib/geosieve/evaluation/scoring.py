@@ -18,7 +18,7 @@ from geosieve.evaluation.continents import CONTINENTS
 from geosieve.evaluation.inputs import stratum_column
 from geosieve.evaluation.protocols import angles, geodesics_km
 from geosieve.evaluation.scored import Answers, Scored, Stratum
-from geosieve.evaluation.truth import WITHOUT_REGION
+from geosieve.labels.read import WITHOUT_REGION
 from geosieve.runtime.errors import InputError
 from geosieve.tables.arrow import chunks
 
@@ -178,7 +178,7 @@ def named_stratum(
 
     Regions of one name are one value. A blank stands in brackets where a region is called so.
     """
-    blanks = {UNKNOWN: UNKNOWN} | (WITHOUT_REGION if regions is not None else {})
+    blanks = {UNKNOWN: UNKNOWN} | ({str(k): word for k, word in WITHOUT_REGION.items()} if regions is not None else {})
     named = [(regions or {}).get(value, value) for value in values]
     buckets = dict.fromkeys(own for value, own in zip(values, named, strict=True) if value not in blanks)
     words = {value: f"({word})" if word in buckets else word for value, word in blanks.items()}

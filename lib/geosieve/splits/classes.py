@@ -8,15 +8,11 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
-from geosieve.partitions.read import LABEL_JOB
-from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.names import advice, did_you_mean
+from geosieve.labels.read import WITHOUT_REGION, read_labels
+from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.names import advice
 from geosieve.splits.config import LabelsInput
-from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
-from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
-
-_WITHOUT_REGION = {OUTSIDE: "(outside)", NODATA: "(no data)", UNMAPPED: "(unknown value)"}
+from geosieve.tables.read import Run
 
 
 def label_column(partition: str) -> str:
@@ -48,31 +44,11 @@ class Classes:
         """The name of a region, or in brackets why an image has none."""
         if region is None:
             return "(not labelled)"
-        return self.regions[partition].get(region) or _WITHOUT_REGION.get(region, f"({region})")
+        return self.regions[partition].get(region) or f"({WITHOUT_REGION.get(region, region)})"
 
 
 def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str]) -> Classes:
     """Labels of the run for these partitions. InputError if the run has no such column or gives no names."""
-    runs = select_runs(committed_runs(spark, given.root, LABELS), given.run, f"{given.root}/{LABELS.name}")
-    if len(runs) > 1:
-        raise ConfigError("labels.run: one run gives the classes", where=given.root, hint="name it, or write latest")
-    run = runs[0]
-    described = {
-        table.name: read_committed(spark, given.root, table, job=LABEL_JOB, run_id=run.run_id)
-        for table in (PARTITIONS, REGIONS)
-    }
-    have = sorted(row.partition for row in described[PARTITIONS.name].select("partition").collect())
-    missing = [name for name in partitions if name not in have]
-    if missing:
-        raise InputError(
-            f"the labels have no partition {', '.join(repr(name) for name in missing)}; they have {', '.join(have)}",
-            where=run.uri,
-            hint=did_you_mean(missing[0], have) or "label the images with it first, or choose another labels.run",
-        )
-    names = described[REGIONS.name].where(F.col("partition").isin(partitions)).select("partition", "name", "region")
-    regions: dict[str, dict[int, str]] = {name: {} for name in partitions}
-    for row in names.orderBy("partition", "region").collect():
-        regions[row.partition][row.region] = row.name
-    labels = read_runs(spark, given.root, labels_table(partitions), [run])
+    committed = read_labels(spark, given.root, given.run, partitions)
     renamed = [F.col(name).alias(label_column(name)) for name in partitions]
-    return Classes(labels.select("source", "image_id", *renamed), regions, run)
+    return Classes(committed.rows().select("source", "image_id", *renamed), committed.region_names(), committed.run)

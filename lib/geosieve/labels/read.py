@@ -1,0 +1,66 @@
+"""What other rooms read of committed labels: the labels of one run, and the names of its regions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
+from geosieve.partitions.read import LABEL_JOB
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import did_you_mean
+from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
+from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
+
+WITHOUT_REGION = {OUTSIDE: "outside", NODATA: "no data", UNMAPPED: "unknown"}
+"""Labels of images that lie in no region, and words for them."""
+
+
+@dataclass(frozen=True)
+class CommittedLabels:
+    """One committed run of `labels` that has these partitions."""
+
+    spark: SparkSession
+    root: str
+    run: Run
+    partitions: tuple[str, ...]
+
+    def rows(self) -> DataFrame:
+        """Rows image_id, source, lat, lon, s2_id and a column of region indices for each partition."""
+        return read_runs(self.spark, self.root, labels_table(list(self.partitions)), [self.run])
+
+    def region_names(self, only: Mapping[str, Sequence[int]] | None = None) -> dict[str, dict[int, str]]:
+        """Names of regions by partition and index, ordered by index; with `only`, of these indices."""
+        regions = read_committed(self.spark, self.root, REGIONS, job=LABEL_JOB, run_id=self.run.run_id)
+        wanted = F.col("partition").isin(list(self.partitions))
+        if only is not None:
+            keys = [f"{name}/{index}" for name, indices in only.items() for index in indices]
+            wanted = F.concat_ws("/", "partition", "region").isin(keys)
+        names: dict[str, dict[int, str]] = {name: {} for name in self.partitions}
+        listed = regions.where(wanted).select("partition", "region", "name").orderBy("partition", "region")
+        for row in listed.collect():
+            names[row["partition"]][row["region"]] = row["name"]
+        return names
+
+
+def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[str]) -> CommittedLabels:
+    """The run of that id, or the `latest`. InputError if it has not labelled with one of the partitions, or is many."""
+    where = f"{root}/{LABELS.name}"
+    runs = select_runs(committed_runs(spark, root, LABELS), run, where)
+    if len(runs) > 1:
+        raise InputError(
+            f"{len(runs)} runs of labels", where=where, hint="an image stands in each: name one, or `latest`"
+        )
+    used = read_committed(spark, root, PARTITIONS, job=LABEL_JOB, run_id=runs[0].run_id)
+    known = sorted(row["partition"] for row in used.select("partition").collect())
+    missing = sorted(set(partitions) - set(known))
+    if missing:
+        raise InputError(
+            f"run {runs[0].run_id} has no label of {', '.join(missing)}; it has {', '.join(known)}",
+            where=runs[0].uri,
+            hint=did_you_mean(missing[0], known) or "label the images with it first, or choose another run",
+        )
+    return CommittedLabels(spark, root, runs[0], tuple(partitions))
