@@ -36,7 +36,7 @@ from geosieve.partitions.base import region_table
 from geosieve.partitions.building import adaptive_s2, geocells, quadtree
 from geosieve.partitions.building.cell_tree import DEPTH, Cells, Histogram, between, refine, sizes
 from geosieve.partitions.building.cells import QuadtreeCells, S2Cells, VoronoiCells
-from geosieve.partitions.building.methods import _voronoi
+from geosieve.partitions.building.methods.geocells import voronoi_partition
 from geosieve.partitions.kinds.built import BuiltPartition
 from geosieve.partitions.kinds.polygons import PolygonPartition
 from geosieve.partitions.kinds.s2 import S2Partition
@@ -193,7 +193,7 @@ def test_geocells_have_the_areas_of_scipys_voronoi_cells() -> None:
     lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 60))), rng.uniform(-180, 180, 60)
     lat, lon = np.r_[lat, 45 + rng.normal(0, 0.3, 20)], np.r_[lon, 7 + rng.normal(0, 0.3, 20)]  # some are small
     vectors = unit_vectors(lat, lon)
-    built = _voronoi("geocells", {"method": "geocells"}, lat, lon, geocells.voronoi(vectors), None)
+    built = voronoi_partition("geocells", {"method": "geocells"}, lat, lon, geocells.voronoi(vectors), None)
     partition = BuiltPartition("geocells", "h", built.published.regions, built.assigner())
     assert isinstance(partition.assigner, VoronoiCells)
     overlay, _ = overlay_of_partitions([partition], 7200)

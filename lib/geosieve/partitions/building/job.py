@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 from pyspark.sql import DataFrame
@@ -12,10 +12,20 @@ from geosieve.images.read import NOT_POSITIONED, POSITIONED, ImagesInput, read_i
 from geosieve.job.main import Context
 from geosieve.job.publishing import JobConfig, publishes
 from geosieve.partitions.building.cells import Built
-from geosieve.partitions.building.methods import Inputs, Made, Method
+from geosieve.partitions.building.making import Inputs, Made
+from geosieve.partitions.building.methods.adaptive_s2 import AdaptiveS2
+from geosieve.partitions.building.methods.definitions import Definitions
+from geosieve.partitions.building.methods.geocells import Geocells
+from geosieve.partitions.building.methods.geoestimation_csv import GeoEstimationCsv
+from geosieve.partitions.building.methods.quadtree import Quadtree
+from geosieve.partitions.building.methods.quadtree_csv import QuadtreeCsv
 from geosieve.partitions.read import BUILD_JOB, partitions_frame, regions_frame
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
+
+Method = Annotated[
+    AdaptiveS2 | Quadtree | Geocells | Definitions | GeoEstimationCsv | QuadtreeCsv, Field(discriminator="method")
+]
 
 
 class BuildConfig(JobConfig):

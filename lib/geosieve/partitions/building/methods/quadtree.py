@@ -1,0 +1,50 @@
+"""Method `quadtree`: boxes of longitude and latitude that follow the images (OSV-5M)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from geosieve.geo.morton import Box
+from geosieve.partitions.building import counting, quadtree
+from geosieve.partitions.building.cell_tree import refine
+from geosieve.partitions.building.cells import QUADTREE, Built, QuadtreeCells, Together
+from geosieve.partitions.building.making import Inputs, Made, Name, counted_regions, coverage, refuse_empty, too_small
+from geosieve.runtime.config import Config
+
+
+class Bounds(Config):
+    """A box of longitude and latitude, degrees."""
+
+    south: float = Field(ge=-90, le=90)
+    west: float = Field(ge=-180, le=180)
+    north: float = Field(ge=-90, le=90)
+    east: float = Field(ge=-180, le=180)
+
+
+class Quadtree(Config):
+    """OSV-5M: boxes with more than img_max images are halved both ways, `depth` times at most."""
+
+    method: Literal["quadtree"]
+    name: Name
+    depth: int = Field(10, ge=0, le=30)
+    img_max: int = Field(1000, ge=1)
+    img_min: int = Field(0, ge=0, description="boxes with as many images or fewer are dropped, at start and end")
+    bounds: Bounds | None = Field(None, description="the box to divide; that of the images if not given")
+
+    def make(self, inputs: Inputs) -> Made:
+        points = inputs.points()
+        found = counting.bounds(points)
+        images = int(found.pop("images"))
+        refuse_empty(self.name, images, images, 0)
+        root = Box(**(self.bounds.model_dump() if self.bounds else found))
+        histogram = counting.cell_histogram(points, root.leaves, 0, self.depth, self.img_max)
+        cells, counts = refine(histogram, 0, self.depth, self.img_max, self.img_min)
+        refuse_empty(self.name, cells.first.size, images, self.img_min)
+        means = counting.mean_positions(points, Together([QuadtreeCells(root, cells)]), 1)
+        regions = counted_regions(quadtree.names_of(cells), *quadtree.outlines(root, cells), counts, means[0], None)
+        definition = {**self.model_dump(exclude={"name"}), "bounds": vars(root)}
+        built = Built.of(self.name, QUADTREE, definition, regions)
+        warnings = too_small(points, [built], "set a smaller build.depth")
+        return Made([built], {"images": coverage([built], means)}, warnings)
