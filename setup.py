@@ -54,6 +54,7 @@ setup(
     python_requires=">=3.11,<3.12",
     package_dir={"": "lib"},
     packages=find_packages("lib"),
+    package_data={"geosieve.partitions": ["definitions/*.yaml"]},
     install_requires=CORE,
     extras_require={"test": TEST, "bench": BENCH, "gpu": GPU},
 )

@@ -29,7 +29,7 @@ from geosieve.overlay.spans import describe, find_runs, sum_up
 
 IMAGES, PIXEL_IMAGES, ORDERED = 1000, 5, 3
 PARTITIONS = ("cells", "density", "land_cover")
-EVIDENCE = [Path("conf/evidence/density.yaml"), Path("conf/evidence/land_cover.yaml")]
+EVIDENCE = [Path("demo/evidence/density.yaml"), Path("demo/evidence/land_cover.yaml")]
 
 
 def build(arcsec: int) -> tuple[Path, float, float]:

@@ -1,6 +1,6 @@
 """The demo of ranked regions: real positions and maps, simulated predictors, Recall vs Area.
 
-Every file in conf/evidence is a map: it is catalogued, becomes a partition of the overlay, and gets a simulated
+Every file in demo/evidence is a map: it is catalogued, becomes a partition of the overlay, and gets a simulated
 predictor.
 """
 
@@ -42,7 +42,7 @@ from geosieve.runtime.session import spark_session
 from geosieve.tables.read import read_committed
 from geosieve.tables.schemas import labels_table
 
-EVIDENCE = Path("conf/evidence")
+EVIDENCE = Path("demo/evidence")
 CURVES, MAP = Path("build/recall_vs_area.png"), Path("build/regions.png")
 IMAGES = 2000
 CELLS = "cells"
@@ -76,7 +76,7 @@ def run() -> int:
 
 def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
     """Run the jobs that lead to the overlay; it, its grid, and the images with their regions."""
-    job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
+    job("ingest_images", IngestConfig, ingest_images, "conf/ingest_images/demo.yaml", run_id)
     with tempfile.TemporaryDirectory() as folder:
 
         def written(name: str, config: dict[str, Any]) -> str:
@@ -87,8 +87,8 @@ def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple
         for name, content in evidence.items():
             config = written(name, {"rasters": content["rasters"], "output": str(TABLES)})
             job("catalog_rasters", CatalogConfig, catalog_rasters, config, run_id)
-        job("build_partitions", BuildConfig, build_partitions, "conf/building/demo.yaml", run_id)
-        whole = read_yaml("conf/overlay/demo.yaml")
+        job("build_partitions", BuildConfig, build_partitions, "conf/build_partitions/demo.yaml", run_id)
+        whole = read_yaml("conf/build_overlay/demo.yaml")
         whole["partitions"] += [content["partition"] for content in evidence.values()]
         job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
         labels = {"images": {"root": str(TABLES)}, **{key: whole[key] for key in ("rasters", "partitions", "output")}}

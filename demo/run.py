@@ -22,7 +22,7 @@ from geosieve.reporting.label_map import draw_label_map
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 
-TABLES = Path("build/tables")
+TABLES = Path("tables")
 MAP = Path("build/labels_map.png")
 
 
@@ -34,10 +34,10 @@ def run() -> int:
     run_id = datetime.now(UTC).strftime("demo-%Y%m%dT%H%M%SZ")
     print("starting Spark ...", flush=True)
     with spark_session("geosieve demo", local=True):
-        ingested = job("ingest_images", IngestConfig, ingest_images, "conf/sources/demo.yaml", run_id)
+        ingested = job("ingest_images", IngestConfig, ingest_images, "conf/ingest_images/demo.yaml", run_id)
         for name in ("koppen", "igbp", "population_proxy"):
-            job("catalog_rasters", CatalogConfig, catalog_rasters, f"conf/rasters/{name}.yaml", run_id)
-        report = job("label_attributes", LabelConfig, label_attributes, "conf/label_attributes.yaml", run_id)
+            job("catalog_rasters", CatalogConfig, catalog_rasters, f"conf/catalog_rasters/{name}.yaml", run_id)
+        report = job("label_attributes", LabelConfig, label_attributes, "conf/label_attributes/demo.yaml", run_id)
     leaf = next(uri for uri in report["outputs"] if "/labels/" in uri)
     for rejected, n in ingested["rejected"].items():
         print(f"{n} positions were rejected: {rejected}")

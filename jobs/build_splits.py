@@ -1,4 +1,4 @@
-"""Split images without leakage: `spark-submit jobs/build_splits.py --config conf/splits/by_author.yaml`."""
+"""Split images without leakage: `spark-submit jobs/build_splits.py --config conf/build_splits/by_author.yaml`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Describe the raster files of a map: `spark-submit jobs/catalog_rasters.py --config conf/rasters/landscan.yaml`."""
+"""Describe a map's files: `spark-submit jobs/catalog_rasters.py --config conf/catalog_rasters/landscan.yaml`."""
 
 import sys
 

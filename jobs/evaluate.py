@@ -1,4 +1,4 @@
-"""Evaluate predicted positions: `spark-submit jobs/evaluate.py --config conf/evaluate.yaml`."""
+"""Evaluate predicted positions: `spark-submit jobs/evaluate.py --config conf/evaluate/predictions.yaml`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Turn a source (list of coordinates, folder of photos) into the table `images`; see conf/sources/."""
+"""Turn a source (list of coordinates, folder of photos) into the table `images`; see conf/ingest_images/."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Label images with maps and cells: `spark-submit jobs/label_attributes.py --config conf/label_attributes.yaml`."""
+"""Label images with partitions: `spark-submit jobs/label_attributes.py --config conf/label_attributes/demo.yaml`."""
 
 import sys
 

@@ -9,25 +9,45 @@ from pathlib import Path
 
 import pytest
 
+from geosieve.evaluation.job import EvaluateConfig
 from geosieve.images.sources import IngestConfig
 from geosieve.labels.label import LabelConfig
+from geosieve.overlay.build import OverlayConfig
+from geosieve.partitions.building.job import BuildConfig
+from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
+from geosieve.splits.config import SplitConfig
 
 ROOT = Path(__file__).parents[2]
-MODELS = {"rasters": CatalogConfig, "sources": IngestConfig}
+MODELS = {
+    "build_overlay": OverlayConfig,
+    "build_partitions": BuildConfig,
+    "build_splits": SplitConfig,
+    "catalog_rasters": CatalogConfig,
+    "evaluate": EvaluateConfig,
+    "ingest_images": IngestConfig,
+    "label_attributes": LabelConfig,
+}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("conf/rasters/*")) + sorted(ROOT.glob("conf/sources/*")), ids=str)
-def test_a_configuration_in_conf_is_valid(path: Path) -> None:
-    load(MODELS[path.parent.name], path)
+def test_every_job_has_a_folder_of_configurations() -> None:
+    assert {path.name for path in (ROOT / "conf").iterdir()} == set(MODELS)
+    assert {path.stem for path in (ROOT / "jobs").glob("*.py")} == set(MODELS)
 
 
-def test_the_labelling_configuration_takes_every_ready_made_partition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    names = sorted(path.stem for path in Path("conf/partitions").glob("*.yaml"))
-    config = load(LabelConfig, "conf/label_attributes.yaml", [f"partitions={names}"])
+@pytest.mark.parametrize("path", sorted(ROOT.glob("conf/*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_configuration_in_conf_is_valid_from_any_directory(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(MODELS[path.parent.name], path).output == "tables"  # type: ignore[attr-defined]
+
+
+def test_every_ready_made_partition_is_found_by_its_name() -> None:
+    names = sorted(path.stem for path in READY_MADE.glob("*.yaml"))
+    config = load(LabelConfig, ROOT / "conf/label_attributes/demo.yaml", [f"partitions={names}"])
     assert [definition.name for definition in config.partitions] == names
 
 

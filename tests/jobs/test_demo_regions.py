@@ -19,7 +19,7 @@ from geosieve.overlay.atoms import AtomGrid
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "build" / "demo"
 TABLES = ROOT / "build" / "tables"
-LAND_COVER = [{12, 14}, {2, 4}, {1, 3, 5, 8}, {6, 7, 9, 10}, {11}, {13}, {0, 15, 16}]  # classes of conf/evidence
+LAND_COVER = [{12, 14}, {2, 4}, {1, 3, 5, 8}, {6, 7, 9, 10}, {11}, {13}, {0, 15, 16}]  # classes of demo/evidence
 
 pytestmark = pytest.mark.skipif(
     not (DATA / ".packages").exists(), reason="the demo's packages are not there: make build/demo/.packages"

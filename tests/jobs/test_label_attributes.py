@@ -290,7 +290,7 @@ def test_the_readmes_query_counts_an_image_once_whatever_runs_there_are(workspac
     )
     assert workspace.label(cells, run_id="c")[0] == 0
     (workspace.tables / "labels/run_id=c/_SUCCESS").unlink()
-    found = duckdb.sql(query[1].replace("build/tables", str(workspace.tables))).fetchall()
+    found = duckdb.sql(query[1].replace("tables", str(workspace.tables))).fetchall()
     assert found == [("1", 2)]  # both are in face 0, whose token is 1
 
 

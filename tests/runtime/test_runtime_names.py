@@ -40,11 +40,17 @@ def test_a_partition_is_looked_up_by_its_name_whatever_it_looks_like(folder: str
     assert look_up("no", folder).name == "no"
 
 
+def test_a_folder_of_ones_own_goes_before_the_ready_made_definitions(folder: str) -> None:
+    assert look_up("koppen", folder).kind == "s2"
+    assert look_up("koppen", None).kind == "classes"
+    assert look_up("igbp", folder).kind == "classes"
+
+
 def test_a_partition_without_a_definition_is_told_with_the_nearest(folder: str) -> None:
     with pytest.raises(ConfigError) as caught:
         look_up("kopen", folder)
-    assert caught.value.where == folder and caught.value.hint == "did you mean 'koppen'?"
-    with pytest.raises(ConfigError, match="its partitions: koppen, no"):
+    assert folder in caught.value.where and caught.value.hint == "did you mean 'koppen'?"
+    with pytest.raises(ConfigError, match="there are: countries, .*koppen, .*no, "):
         look_up("elevation_above_sea", folder)
 
 

@@ -65,7 +65,7 @@ class OverlayConfig(PartitionsConfig, JobConfig):
     @classmethod
     def _look_up_land(cls, content: Any) -> Any:
         if isinstance(content, dict) and isinstance(content.get("land"), str | dict):
-            return {**content, "land": look_up(content["land"], content.get("definitions", "conf/partitions"))}
+            return {**content, "land": look_up(content["land"], content.get("definitions"))}
         return content
 
     @model_validator(mode="after")

@@ -21,10 +21,14 @@ class RastersInput(Config):
     run: RunId = Field("latest", description="a run id or `latest`")
 
 
-def look_up(entry: Any, folder: str) -> PartitionDefinition:
-    """The definition in `folder` of a name, or a definition that is written out.
+READY_MADE = Path(__file__).parent / "definitions"
+"""Definitions that come with geosieve: they travel in the package, so that a job finds them wherever it runs."""
 
-    ConfigError names the nearest of the partitions in `folder`.
+
+def look_up(entry: Any, folder: str | None) -> PartitionDefinition:
+    """A definition that is written out, or that of a name: from `folder` if it is there, else a ready-made one.
+
+    ConfigError names the nearest of these partitions.
     """
     if isinstance(entry, dict):
         return parse_definition(entry, "partitions")
@@ -32,20 +36,23 @@ def look_up(entry: Any, folder: str) -> PartitionDefinition:
         raise ConfigError(
             f"{json.dumps(entry)} is no name of a partition", where="partitions", hint="if it is one, put it in quotes"
         )
-    path = Path(folder) / f"{entry}.yaml"
-    if not path.exists():
-        known = (file.stem for file in Path(folder).glob("*.yaml"))
-        raise ConfigError(
-            f"there is no partition {str(entry)!r}", where=folder, hint=advice(str(entry), known, "its partitions")
-        )
-    return parse_definition({"name": entry, **read_yaml(path)}, str(path))
+    folders = [Path(folder), READY_MADE] if folder else [READY_MADE]
+    for path in (place / f"{entry}.yaml" for place in folders):
+        if path.exists():
+            return parse_definition({"name": entry, **read_yaml(path)}, str(path))
+    known = sorted({file.stem for place in folders for file in place.glob("*.yaml")})
+    raise ConfigError(
+        f"there is no partition {str(entry)!r}",
+        where=" or ".join(map(str, folders)),
+        hint=advice(str(entry), known, "there are"),
+    )
 
 
 class PartitionsConfig(Config):
-    """A job's partitions. A partition is a name in `definitions`, or a definition written out."""
+    """A job's partitions. A partition is the name of a definition, or a definition written out."""
 
     rasters: RastersInput
-    definitions: str = "conf/partitions"
+    definitions: str | None = Field(None, description="folder of definitions besides those that come with geosieve")
     partitions: list[SerializeAsAny[PartitionDefinition]] = Field(min_length=1)
 
     @model_validator(mode="before")
@@ -54,7 +61,7 @@ class PartitionsConfig(Config):
         """Replace names by the definitions in their files, so that the effective configuration holds them whole."""
         if not isinstance(content, dict) or not isinstance(content.get("partitions"), list):
             return content
-        folder = content.get("definitions", "conf/partitions")
+        folder = content.get("definitions")
         return {**content, "partitions": [look_up(entry, folder) for entry in content["partitions"]]}
 
     @model_validator(mode="after")
