@@ -50,7 +50,7 @@ def test_a_partition_without_a_definition_is_told_with_the_nearest(folder: str) 
     with pytest.raises(ConfigError) as caught:
         look_up("kopen", folder)
     assert folder in caught.value.where and caught.value.hint == "did you mean 'koppen'?"
-    with pytest.raises(ConfigError, match="there are: countries, .*koppen, .*no, "):
+    with pytest.raises(ConfigError, match=r"there are: countries, .*koppen, .*no, "):
         look_up("elevation_above_sea", folder)
 
 
