@@ -28,8 +28,8 @@ from rasterio.errors import CRSError as UnwritableCRS
 from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
 
 from geosieve.job.main import Context
-from geosieve.rasters import vrt, vsi
 from geosieve.job.publishing import JobConfig, publishes
+from geosieve.rasters import vrt, vsi
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
 from geosieve.rasters.paths import gdal_path
