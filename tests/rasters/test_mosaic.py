@@ -18,9 +18,10 @@ from rasterio.transform import from_origin
 
 from geosieve.geo.codes import OUTSIDE
 from geosieve.partitions.base import parse_definition
+from geosieve.partitions.mapped import Mapped, area_of_pixels, parts_of_files
 from geosieve.rasters.candidates import CandidateIndex, cell_keys, every_cell, join_outlines, occupied_cells
 from geosieve.rasters.files import CatalogedFile, file_table
-from geosieve.rasters.mosaic import VALID, Mapped, Mosaic, PackedFiles, area_of_pixels, parts_of_files
+from geosieve.rasters.mosaic import VALID, Mosaic, PackedFiles
 
 FAR = 2000
 

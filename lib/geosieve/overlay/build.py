@@ -31,9 +31,9 @@ from geosieve.overlay.raking import TOLERANCE, rake
 from geosieve.overlay.read import parts_of
 from geosieve.partitions.base import Partition, PartitionDefinition, doubts
 from geosieve.partitions.config import PartitionsConfig, look_up
+from geosieve.partitions.mapped import Mapped, area_of_pixels, parts_of_files
 from geosieve.partitions.read import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, every_cell, join_outlines
-from geosieve.rasters.mosaic import Mapped, area_of_pixels, parts_of_files
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
