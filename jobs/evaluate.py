@@ -2,7 +2,8 @@
 
 import sys
 
-from geosieve.evaluation.job import EvaluateConfig, evaluate
+from geosieve.evaluation.config import EvaluateConfig
+from geosieve.evaluation.job import evaluate
 from geosieve.job.main import main
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pyspark.sql import SparkSession
 from shared_data import DATA, needs_data
 
 from geosieve.evaluation import inputs
-from geosieve.evaluation.job import EvaluateConfig, evaluate
+from geosieve.evaluation.config import EvaluateConfig
+from geosieve.evaluation.job import evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.job.main import main
 from geosieve.labels.label import LabelConfig, label_attributes

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from geosieve.evaluation.job import EvaluateConfig
+from geosieve.evaluation.config import EvaluateConfig
 from geosieve.images.sources import IngestConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overlay.build import OverlayConfig

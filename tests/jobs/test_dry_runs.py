@@ -10,7 +10,8 @@ import pytest
 from fabricated_rasters import world
 from pyspark.sql import SparkSession
 
-from geosieve.evaluation.job import EvaluateConfig, evaluate
+from geosieve.evaluation.config import EvaluateConfig
+from geosieve.evaluation.job import evaluate
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.job.main import main
 from geosieve.labels.label import LabelConfig, label_attributes

@@ -1,0 +1,186 @@
+"""The lists of an evaluation: opened, checked as a whole, and predictions matched with the truth by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.evaluation import inputs, truth
+from geosieve.evaluation.config import EvaluateConfig
+from geosieve.evaluation.inputs import ListTruth, System
+from geosieve.evaluation.scoring import MAX_IMAGES
+from geosieve.evaluation.truth import TableTruth
+from geosieve.images import row_checks
+from geosieve.images.row_checks import COORDINATE_COUNTS
+from geosieve.runtime.errors import InputError
+
+TRUTH = "truth"
+
+
+@dataclass(frozen=True)
+class GivenList:
+    """The truth, or the predictions of a system: its key in the configuration, what that says of it, and its rows.
+
+    Rows are as of `inputs.read_list`: good ones and refused ones.
+    """
+
+    key: str
+    source: ListTruth | TableTruth | System
+    rows: DataFrame
+
+    @property
+    def system(self) -> str | None:
+        """Name of the system; None for the truth."""
+        return self.source.name if isinstance(self.source, System) else None
+
+    @property
+    def good(self) -> DataFrame:
+        """The rows that were not refused."""
+        return self.rows.where("error_class IS NULL")
+
+
+def open_lists(spark: SparkSession, config: EvaluateConfig) -> tuple[GivenList, list[GivenList]]:
+    """The truth, and the predictions of each system."""
+    if isinstance(config.truth, TableTruth):
+        images = truth.read_tables(spark, config.truth)
+    else:
+        images = inputs.read_list(spark, config.truth, TRUTH)
+    predictions = []
+    for number, system in enumerate(config.systems):
+        key = f"systems.{number}"
+        rows = inputs.read_list(spark, system, key)
+        predictions.append(GivenList(key, system, _with_area(rows, system.columns.area_km2 is not None)))
+    return GivenList(TRUTH, config.truth, images), predictions
+
+
+def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
+    """Rows of predictions with `area_km2` as a number, and what is no fault in a prediction made good."""
+    text = F.col("area_km2") if has_area else F.lit(None).cast("string")
+    area = F.expr("try_cast(area_km2 AS double)")
+    # (0, 0) stands for an unknown position in truth; a system may answer it.
+    said = F.col("area_km2").isNotNull() & ~row_checks.is_word_for_nothing(F.col("area_km2"))
+    bad = (area < 0) | (area.isNull() & said)
+    error = F.when(F.col("error_class") != "null_island", F.col("error_class"))
+    good = error.isNull()
+    return (
+        rows.withColumn("area_km2", text)
+        .withColumn("bad", F.coalesce(good & bad, F.lit(False)))
+        .withColumns(
+            {
+                "message": F.when(F.col("bad"), F.lit("area_km2 is no area: negative, or no number")).when(
+                    ~good, F.col("message")
+                ),
+                "error_class": F.when(F.col("bad"), F.lit("bad_area")).otherwise(error),
+                "area_km2": F.nanvl(area, F.lit(None)),
+            }
+        )
+        .drop("bad")
+    )
+
+
+@contextmanager
+def kept(given: GivenList) -> Iterator[GivenList]:
+    """The list with its rows computed once, with the rows of an id in one place for all that follows."""
+    frame = given.rows
+    tasks = max(4, 2 * frame.sparkSession.sparkContext.defaultParallelism)
+    stored = frame.repartition(tasks, "image_id").persist(StorageLevel.DISK_ONLY)
+    try:
+        yield replace(given, rows=stored)
+    finally:
+        stored.unpersist()
+
+
+def check(given: GivenList, most_refused: float) -> int:
+    """How many rows a list has. InputError for what refuses it as a whole.
+
+    most_refused: the greatest share of its rows that may be refused.
+    """
+    source, name, frame = given.source, given.key, given.rows
+    found = (
+        frame.groupBy("input_uri", "error_class", "suspect")
+        .agg(F.count("*").alias("count"), *map(F.expr, COORDINATE_COUNTS))
+        .collect()
+    )
+    if not isinstance(source, TableTruth):
+        names = source.columns
+        swap_hint = f"swap {name}.columns.lat and .lon, now {names.lat!r} and {names.lon!r}"
+        row_checks.refuse_other_coordinates(found, swap_hint, "subtract 360 from longitudes above 180")
+        for uri in sorted({row["input_uri"] for row in found if row["suspect"]}):
+            inputs.refuse_aggregates(frame, source, uri)
+    counts: dict[str | None, int] = {}
+    for row in found:
+        counts[row["error_class"]] = counts.get(row["error_class"], 0) + row["count"]
+    if not counts.get(None):
+        classes = ", ".join(f"{error} {rows}" for error, rows in sorted(counts.items(), key=str)) or "it holds no rows"
+        example = frame.where("message IS NOT NULL").select("message").first()
+        raise InputError(
+            f"no usable row ({classes})", where=name, hint=example["message"] if example is not None else ""
+        )
+    refused = sum(rows for error, rows in counts.items() if error not in (None, inputs.EXCLUDED))
+    if refused > most_refused * (refused + counts[None]):
+        classes = ", ".join(f"{error} {rows}" for error, rows in sorted(counts.items(), key=str) if error is not None)
+        example = frame.where("error_class IS NOT NULL AND message IS NOT NULL").select("message").first()
+        raise InputError(
+            f"{refused} of {refused + counts[None]} rows are refused ({classes}), more than a share of "
+            f"{most_refused:g}",
+            where=name,
+            hint="mend the list, or allow more by most_refused" + (f"; {example['message']}" if example else ""),
+        )
+    if not isinstance(source, TableTruth):
+        inputs.refuse_means(frame, name)
+    if given.system is None and counts[None] > MAX_IMAGES:
+        raise InputError(
+            f"{counts[None]} images; one run evaluates at most {MAX_IMAGES}", where=name, hint="sample them"
+        )
+    inputs.refuse_repeats(frame, None if isinstance(source, TableTruth) else source, name)
+    return sum(counts.values())
+
+
+def settle(given: GivenList, images: DataFrame, used: int, unmatched: Literal["error", "reject"]) -> DataFrame:
+    """Rows of predictions with error class `no_truth` or `truth_rejected` where that is so.
+
+    images: rows of the truth; used: how many predictions were joined with an image. InputError for predictions
+    without truth unless these are to be rejects, and in any case if all are.
+    """
+    name, frame, good = given.key, given.rows, F.col("error_class").isNull()
+    n = frame.where(good).count()
+    if n == used:
+        return frame  # each was joined with its image
+    flags = images.where("image_id IS NOT NULL").select("image_id", F.col("error_class").isNull().alias("usable"))
+    joined = frame.join(flags, "image_id", "left")
+    lost, barred = good & F.col("usable").isNull(), good & ~F.col("usable")
+    alone = joined.where(lost).count()
+    if alone and (unmatched == "error" or alone == n):
+        raise InputError(
+            f"{alone} of {n} predictions are for images that the truth does not have, e.g. "
+            + ", ".join(repr(row["image_id"]) for row in joined.where(lost).orderBy("image_id").take(3)),
+            where=name,
+            hint=f"truth has ids like {_example(flags)!r}; see strip_extension, exclude_ids, and unmatched: reject",
+        )
+    return joined.withColumns(
+        {
+            "error_class": F.when(lost, "no_truth").when(barred, "truth_rejected").otherwise(F.col("error_class")),
+            "message": F.when(lost, "no image of this id in the truth")
+            .when(barred, "the truth of this image was rejected")
+            .otherwise(F.col("message")),
+        }
+    )
+
+
+def _example(images: DataFrame) -> str:
+    row = images.orderBy("image_id").first()
+    return str(row["image_id"]) if row is not None else ""
+
+
+def count_refused(predictions: DataFrame, images: DataFrame) -> dict[str, int]:
+    """Images of the truth whose prediction was refused, by error class."""
+    refused = predictions.where("error_class IS NOT NULL AND image_id IS NOT NULL")
+    usable = images.where("error_class IS NULL").select("image_id")
+    found = refused.join(usable, "image_id").groupBy("error_class").count().collect()
+    return {row["error_class"]: row["count"] for row in sorted(found)}
