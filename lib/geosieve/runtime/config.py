@@ -18,7 +18,8 @@ from typing import Any, Literal, TypeAlias, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from geosieve.runtime.errors import ConfigError
+from geosieve.runtime import store
+from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice, did_you_mean
 
 
@@ -35,6 +36,8 @@ class Config(BaseModel):
 
 
 C = TypeVar("C", bound=Config)
+
+_MOST_BYTES = 1 << 24
 
 
 class _Loader(yaml.SafeLoader):
@@ -77,12 +80,15 @@ def _parse(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping. ConfigError if the file is missing, no YAML, or no mapping."""
+    """Read one YAML mapping, from any store. ConfigError if the file is missing, no YAML, or no mapping.
+
+    RetryableError if its store is throttled or down.
+    """
     try:
-        content = _parse(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError("no such configuration file", where=str(path), hint="see conf/ for examples") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        content = _parse(store.read(str(path), _MOST_BYTES).decode())
+    except InputError as error:
+        raise ConfigError(f"no configuration: {error.what}", where=str(path), hint="see conf/ for examples") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"unreadable configuration: {error}", where=str(path)) from error
     if not isinstance(content, dict):
         raise ConfigError("a configuration file must hold a YAML mapping", where=str(path))

@@ -67,6 +67,8 @@ _STORE = (  # the first pattern that matches decides
         _THROTTLED,
         r"(?i)SlowDown|reduce your request rate|Service Unavailable|encountered an internal error|"
         r"Status Code: (?:429|50[0234])|HTTP (?:error|response) code(?: on \S+)?: (?:429|50[0234])|CURL error|"
+        r"AWS Error (?:SLOW_DOWN|SERVICE_UNAVAILABLE|NETWORK_CONNECTION|INTERNAL_FAILURE|REQUEST_TIMEOUT|THROTTLING)|"
+        r"\(HTTP status (?:429|50[0234])\)|"
         r"ConnectTimeout|Connection refused|Connection reset|Read timed out|connect timed out",
         errors.EXIT_RETRYABLE,
         "the store did not answer within the retry budget; try again later",
