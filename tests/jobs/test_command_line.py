@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import version
@@ -43,6 +44,20 @@ def test_a_configuration_in_conf_is_valid_from_any_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert load(MODELS[path.parent.name], path).output == "tables"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("conf/*/*")), ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_saved_configuration_says_the_same_again(path: Path, tmp_path: Path) -> None:
+    config = load(MODELS[path.parent.name], path)
+    saved = tmp_path / "_config.json"
+    saved.write_text(config.model_dump_json(indent=1))
+    assert json.loads(saved.read_text())["version"] == 1
+    assert load(MODELS[path.parent.name], saved) == config
+
+
+def test_a_configuration_of_a_later_version_is_refused() -> None:
+    with pytest.raises(errors.ConfigError, match="a later geosieve wrote version 999"):
+        load(CatalogConfig, ROOT / "conf/catalog_rasters/koppen.yaml", ["version=999"])
 
 
 def test_every_ready_made_partition_is_found_by_its_name() -> None:

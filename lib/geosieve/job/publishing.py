@@ -6,17 +6,28 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from geosieve.job.main import Context, Run
 from geosieve.runtime.config import Config
 from geosieve.tables.publish import Leaf, Publication
 
+VERSION = 1
+"""Of configurations: it rises when a key changes its meaning, and what older ones said is then brought up to date."""
+
 
 class JobConfig(Config):
     """Base of the configuration of every job that writes tables."""
 
+    version: int = Field(VERSION, ge=1, description="of its format, as a saved configuration says")
     output: str = Field(min_length=1, description="root folder of the tables, on any store")
+
+    @field_validator("version")
+    @classmethod
+    def _known(cls, version: int) -> int:
+        if version > VERSION:
+            raise ValueError(f"a later geosieve wrote version {version}; this one reads up to {VERSION}")
+        return version
 
 
 C = TypeVar("C", bound=JobConfig)
