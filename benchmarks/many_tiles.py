@@ -22,7 +22,7 @@ from geosieve.geo.arrays import F8
 from geosieve.rasters.candidates import CandidateIndex, every_cell, join_outlines
 from geosieve.rasters.catalog import RasterSource, catalog_file
 from geosieve.rasters.files import CatalogedFile, RasterFile, file_table
-from geosieve.rasters.mosaic import Mosaic
+from geosieve.rasters.mosaic import Mosaic, MosaicReader
 from geosieve.runtime.session import spark_session
 
 FEW, MANY, NEAR, POINTS = 1_000, 100_000, 50, 300_000
@@ -63,8 +63,8 @@ def collection(near: list[CatalogedFile], n: int) -> Mosaic:
     return Mosaic.of(file_table(files))
 
 
-def chunk(rasters: Mosaic, index: CandidateIndex, lat: F8, lon: F8) -> F8:
-    return rasters.values(lat, lon, index.candidates(lat, lon))[0]
+def chunk(reader: MosaicReader, index: CandidateIndex, lat: F8, lon: F8) -> F8:
+    return reader.values(lat, lon, index.candidates(lat, lon))[0]
 
 
 def main() -> int:
@@ -85,11 +85,11 @@ def main() -> int:
     one_core()
     rng = np.random.default_rng(2)
     lat, lon = rng.uniform(50 - SIDE_DEG, 50, POINTS), rng.uniform(0, SIDE_DEG * NEAR, POINTS)
-    packed = {n: pickle.dumps(rasters) for n, rasters in maps.items()}
+    packed = {n: pickle.dumps(rasters.reader) for n, rasters in maps.items()}
     held = {n: pickle.loads(content) for n, content in packed.items()}  # as in a worker
     print(f"  pickled map of {FEW:,} files {len(packed[FEW]):,} bytes, of {MANY:,} files {len(packed[MANY]):,} bytes")
     met = bar("a file in a worker", len(packed[MANY]) / MANY, 400, unit="bytes")
-    works = {f"{n:,}": partial(chunk, rasters, indices[n], lat, lon) for n, rasters in held.items()}
+    works = {f"{n:,}": partial(chunk, reader, indices[n], lat, lon) for n, reader in held.items()}
     seconds, values = interleaved(works)
     few, many = works
     assert np.isfinite(values[few]).all() and np.array_equal(values[few], values[many])

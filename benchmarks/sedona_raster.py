@@ -58,7 +58,7 @@ def ours(path: Path, points: DataFrame) -> DataFrame:
     def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             lat, lon = batch["lat"].to_numpy(), batch["lon"].to_numpy()
-            found, _ = rasters.values(lat, lon, NOTHING.candidates(lat, lon))
+            found, _ = rasters.reader.values(lat, lon, NOTHING.candidates(lat, lon))
             yield pa.RecordBatch.from_pydict({"id": batch["id"], "value": found})
 
     return points.mapInArrow(values, "id bigint, value double")

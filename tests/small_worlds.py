@@ -92,7 +92,7 @@ def overlay_of_partitions(partitions: list[Partition], arcsec: float) -> tuple[O
             )
             pairs = [keys[found[1]], np.array(list(shapes))[found[0]]]
         index = CandidateIndex.from_pairs(*pairs) if shapes else NOTHING
-        layers.append(Layer(p, index, narrow=Narrow.of(p, grid)))
+        layers.append(Layer(p.assigner(), index, narrow=Narrow.of(p, grid)))
     bands = Bands(grid, tuple(layers), None)
     runs = [run for band in range(len(bands)) for run in bands.runs(band)]
     whole = reduce(PixelSpans.together, runs)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from geosieve.partitions.base import F8, I8, region_table
+from geosieve.geo.arrays import F8, I8
+from geosieve.partitions.base import region_table
 from geosieve.rasters.candidates import Candidates
 
 _SECONDS = 120.0  # a test that dies must not leave tasks behind for ever
@@ -33,6 +34,9 @@ class HeldPartition:
 
     def outlines(self) -> dict[int, bytes]:
         return {}
+
+    def assigner(self) -> HeldPartition:
+        return self
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         folder = Path(self.folder)

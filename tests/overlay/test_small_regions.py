@@ -88,7 +88,7 @@ def test_every_cell_has_its_own_area_however_small() -> None:
     assert overlay.area_km2.sum() == pytest.approx(EARTH_KM2, rel=1e-9)
     # Centroids lie in their cells.
     inside = overlay.labels[:, 0] >= 0
-    at = cells.assign(
+    at = cells.assigner().assign(
         overlay.lat[inside], overlay.lon[inside], CandidateIndex.candidates(overlay_index(), *2 * [np.empty(0)])
     )
     assert (at == overlay.labels[inside, 0]).mean() > 0.999
@@ -110,7 +110,7 @@ def test_cells_of_real_photographs_have_their_own_areas_at_120_arc_seconds() -> 
         _, low, _, high = shapely.bounds(adaptive_s2.outlines(adaptive_s2.ids_of(cells))[0]).T
         inside = (low >= south) & (high <= north)
         families.append(partition_of(Cells(cells.first[inside], cells.level[inside]), name))
-    bands = Bands(grid, tuple(Layer(p, narrow=Narrow.of(p, grid)) for p in families), None)
+    bands = Bands(grid, tuple(Layer(p.assigner(), narrow=Narrow.of(p, grid)) for p in families), None)
     labels, facts = sum_up(grid, reduce(PixelSpans.together, bands.runs(number)))
     # The rest of the Earth, where none of these cells is, as one atom more.
     labels, area = np.vstack([labels, [[OUTSIDE, OUTSIDE]]]), np.r_[facts["area"], EARTH_KM2 - facts["area"].sum()]
@@ -208,7 +208,7 @@ def test_a_point_is_in_the_atom_of_its_own_regions() -> None:
     overlay, _ = overlay_of_partitions([cells, level], 1800)
     lat, lon = towns(np.random.default_rng(4), 20_000)
     nowhere = overlay_index().candidates(lat, lon)
-    regions = np.column_stack([p.assign(lat, lon, nowhere) for p in (cells, level)])
+    regions = np.column_stack([p.assigner().assign(lat, lon, nowhere) for p in (cells, level)])
     atoms, unseen = overlay.atoms_of(regions)
     same = (overlay.labels[atoms] == regions).all(axis=1)
     assert unseen == (~same).sum() < 20
@@ -245,7 +245,7 @@ def test_a_sure_predictor_reaches_small_cells_as_well_as_others() -> None:
     cells = adaptive(rng, 30, points=30_000)
     overlay, _ = overlay_of_partitions([cells], 1200)
     lat, lon = towns(np.random.default_rng(5), 2000)
-    label = cells.assign(lat, lon, overlay_index().candidates(lat, lon))
+    label = cells.assigner().assign(lat, lon, overlay_index().candidates(lat, lon))
     label = label[label >= 0]
     p = np.full((label.size, cells.n_regions), 0.1 / cells.n_regions)
     p[np.arange(label.size), label] += 0.9

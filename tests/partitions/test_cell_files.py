@@ -35,7 +35,7 @@ def test_class_labels_are_the_regions_whatever_the_order_of_rows() -> None:
     tables: Tables = GivenTables(built={"cells": built.published})
     definition = Definition(kind="built", name="x", root="r", partition="cells")
     partition = definition.build(tables)
-    assert partition.assign(lat, lon, NOTHING.candidates(lat, lon)).tolist() == [1, 0, 2, -1]
+    assert partition.assigner().assign(lat, lon, NOTHING.candidates(lat, lon)).tolist() == [1, 0, 2, -1]
     assert (partition.name, partition.n_regions, partition.digest) == ("x", 3, built.published.digest)
 
 

@@ -55,7 +55,7 @@ def test_countries_of_known_places_and_of_im2gps3k(spark: SparkSession) -> None:
     lon = np.concatenate([[place[1] for place in CITIES], photos["longitude"]])
     points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
     index = join_outlines(spark, occupied_cells(points), {"countries": countries.outlines()})["countries"]
-    region = countries.assign(lat, lon, index.candidates(lat, lon))
+    region = countries.assigner().assign(lat, lon, index.candidates(lat, lon))
 
     names = {r["region"]: r["name"] for r in countries.regions(np.empty(0, np.int64)).to_pylist()}
     assert [names.get(r) for r in region[: len(CITIES)].tolist()] == list(CITIES.values())

@@ -44,7 +44,7 @@ def everything_near(partition: Partition, lat: np.ndarray, lon: np.ndarray) -> C
 
 def assign(partition: Partition, lat: Any, lon: Any) -> list[int]:
     lat, lon = np.array(lat, float), np.array(lon, float)
-    return partition.assign(lat, lon, everything_near(partition, lat, lon).candidates(lat, lon)).tolist()
+    return partition.assigner().assign(lat, lon, everything_near(partition, lat, lon).candidates(lat, lon)).tolist()
 
 
 class TestClasses:
@@ -167,7 +167,7 @@ def test_s2_regions_are_the_cells_in_id_order(level: int) -> None:
     rng = np.random.default_rng(0)
     lat, lon = np.degrees(np.arcsin(rng.uniform(-1, 1, 500))), rng.uniform(-180, 180, 500)
     partition = build([], kind="s2", level=level)
-    region = partition.assign(lat, lon, NOTHING.candidates(lat, lon))
+    region = partition.assigner().assign(lat, lon, NOTHING.candidates(lat, lon))
     points = (s2sphere.LatLng.from_degrees(*point) for point in zip(lat, lon, strict=True))
     cells = [s2sphere.CellId.from_lat_lng(point).parent(level) for point in points]
     named = {r["region"]: r["name"] for r in partition.regions(np.unique(region)).to_pylist()}

@@ -18,10 +18,10 @@ from rasterio.transform import from_origin
 
 from geosieve.geo.codes import OUTSIDE
 from geosieve.partitions.base import parse_definition
-from geosieve.partitions.mapped import Mapped, area_of_pixels, parts_of_files
+from geosieve.partitions.mapped import MapAssigner, area_of_pixels, parts_of_files
 from geosieve.rasters.candidates import CandidateIndex, cell_keys, every_cell, join_outlines, occupied_cells
 from geosieve.rasters.files import CatalogedFile, file_table
-from geosieve.rasters.mosaic import VALID, Mosaic, PackedFiles
+from geosieve.rasters.mosaic import VALID, FileColumns, Mosaic
 
 FAR = 2000
 
@@ -42,24 +42,22 @@ def many(tmp_path: Path) -> Mosaic:
 
 def test_a_worker_holds_little_of_each_file(tmp_path: Path) -> None:
     rasters = many(tmp_path)
-    assert len(pickle.dumps(rasters)) < 400 * FAR
-    held = pickle.loads(pickle.dumps(rasters))
-    assert [held.packed[n] for n in (0, 1, FAR)] == [rasters.packed[n] for n in (0, 1, FAR)]
-    tile = rasters.packed[0]
+    assert len(pickle.dumps(rasters.reader)) < 400 * FAR
+    held = pickle.loads(pickle.dumps(rasters.reader))
+    assert [held.files[n] for n in (0, 1, FAR)] == [rasters.reader.files[n] for n in (0, 1, FAR)]
+    tile = rasters.reader.files[0]
     assert (tile.uri, tile.transform) == (str(tmp_path / "a.tif"), (1, 0, 0, 0, -1, 10))
-    assert rasters.packed[FAR] == replace(tile, uri=f"s3a://bucket/collection/{FAR - 1:06d}.tif", priority=1)
+    assert rasters.reader.files[FAR] == replace(tile, uri=f"s3a://bucket/collection/{FAR - 1:06d}.tif", priority=1)
 
 
 def test_only_files_near_a_point_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rasters = pickle.loads(pickle.dumps(many(tmp_path)))
+    reader = pickle.loads(pickle.dumps(many(tmp_path).reader))
     lat, lon = np.array([9.5, 6.5, 50.0]), np.array([0.5, 3.5, 0.5])
     looked: list[int] = []
-    unpack = PackedFiles.__getitem__
-    monkeypatch.setattr(PackedFiles, "__getitem__", lambda self, n: looked.append(n) or unpack(self, n))
+    unpack = FileColumns.__getitem__
+    monkeypatch.setattr(FileColumns, "__getitem__", lambda self, n: looked.append(n) or unpack(self, n))
     cells = np.unique(cell_keys(lat, lon))
-    values, state = rasters.values(
-        lat, lon, CandidateIndex.from_pairs(cells, np.zeros_like(cells)).candidates(lat, lon)
-    )
+    values, state = reader.values(lat, lon, CandidateIndex.from_pairs(cells, np.zeros_like(cells)).candidates(lat, lon))
     assert values[:2].tolist() == [0, 15]
     assert state.tolist() == [VALID, VALID, OUTSIDE]
     assert looked == [0]
@@ -71,7 +69,7 @@ def test_a_global_file_is_asked_in_its_turn_without_an_index(tmp_path: Path) -> 
     rasters = Mosaic.of(file_table([everywhere, tile]))
     lat, lon = np.array([9.5, -50.0]), np.array([0.5, 0.5])
     near = CandidateIndex.from_pairs(cell_keys(lat[:1], lon[:1]), np.array([0])).candidates(lat, lon)
-    values, state = rasters.values(lat, lon, near)
+    values, state = rasters.reader.values(lat, lon, near)
     assert values[0] == 251 and 1 <= values[1] < 250
     assert (state == VALID).all()
 
@@ -106,7 +104,7 @@ def test_points_are_found_through_footprints_cells_and_pixels(spark: SparkSessio
     points = spark.createDataFrame(pd.DataFrame({"lat": lat, "lon": lon}))
     rasters = Mosaic.of(file_table(files))
     index = join_outlines(spark, occupied_cells(points), {"map": rasters.outlines()})["map"]
-    found, state = pickle.loads(pickle.dumps(rasters)).values(lat, lon, index.candidates(lat, lon))
+    found, state = pickle.loads(pickle.dumps(rasters.reader)).values(lat, lon, index.candidates(lat, lon))
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(state == VALID, ~np.isnan(expected))
     assert set(np.unique(expected[~np.isnan(expected)] // values.size)) == set(range(len(tiles)))
@@ -124,10 +122,11 @@ def test_areas_by_pixels_are_those_of_the_ground(tmp_path: Path) -> None:
     buckets = {"kind": "density", "name": "d", "collection": "c", "names": ["low", "high", "none"], "edges": [90, 99]}
     definition = parse_definition(buckets, "test")
     partition = definition.build(GivenTables([cataloged(tmp_path / "utm.tif")]))
-    assert isinstance(partition, Mapped)
+    assigner = partition.assigner()
+    assert isinstance(assigner, MapAssigner)
     everywhere = every_cell()
     index = CandidateIndex.from_pairs(everywhere, np.zeros_like(everywhere))
-    parts = parts_of_files(partition)
-    area = np.sum([area_of_pixels(partition, index, np.array([False, True, True]), *part) for part in parts], axis=0)
+    parts = parts_of_files(assigner.reader.files)
+    area = np.sum([area_of_pixels(assigner, index, np.array([False, True, True]), *part) for part in parts], axis=0)
     # UTM's scale is within 4e-4 of 1 here; a sphere's area and an ellipsoid's differ by less than 0.7 %.
     assert area == pytest.approx([0, 43 - 9, 0], rel=0.01)

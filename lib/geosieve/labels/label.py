@@ -29,7 +29,7 @@ from geosieve.images.read import (
 from geosieve.job.main import Context
 from geosieve.job.publishing import JobConfig, publishes
 from geosieve.labels.summary import LabelCounter, publish_partitions, summarize
-from geosieve.partitions.base import Partition, doubts
+from geosieve.partitions.base import Assigner, Partition, doubts
 from geosieve.partitions.config import PartitionsConfig
 from geosieve.partitions.read import LABEL_JOB, CommittedTables
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, join_outlines, occupied_cells
@@ -134,7 +134,7 @@ def label_points(
     `rows`, about how many they are, decides the number of tasks.
     """
     context = points.sparkSession.sparkContext
-    labeller = Labeller(partitions, indices)
+    labeller = Labeller({p.name: (p.assigner(), indices[p.name]) for p in partitions})
     shared = context.broadcast(labeller)
 
     def label_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -154,10 +154,9 @@ def _shuffle_key() -> list[Any]:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Labels points with every partition; lives in the workers."""
+    """Labels points with every partition, by name its function and what is near what; lives in the workers."""
 
-    partitions: list[Partition]
-    indices: dict[str, CandidateIndex]
+    partitions: dict[str, tuple[Assigner, CandidateIndex]]
 
     def label(self, points: pa.Table) -> pa.Table:
         """A table image_id, source, lat, lon with s2_id and every partition's column added, in the order of s2_id."""
@@ -166,9 +165,8 @@ class Labeller:
         points = points.take(order)
         lat, lon = points["lat"].to_numpy(), points["lon"].to_numpy()
         columns = {"s2_id": leaves[order]}
-        for partition in self.partitions:
-            candidates = self.indices[partition.name].candidates(lat, lon)
-            columns[partition.name] = partition.assign(lat, lon, candidates)
+        for name, (assigner, index) in self.partitions.items():
+            columns[name] = assigner.assign(lat, lon, index.candidates(lat, lon))
         for name, values in columns.items():
             points = points.append_column(name, pa.array(values, pa.int64()))
         return points

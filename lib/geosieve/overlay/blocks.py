@@ -22,7 +22,7 @@ from geosieve.geo.outlines import lat_lon, unit_vectors
 from geosieve.geo.plane import points_inside
 from geosieve.geo.sphere import EARTH_RADIUS_KM
 from geosieve.overlay.spans import PixelSpans, find_spans, unique_rows
-from geosieve.partitions.base import Partition
+from geosieve.partitions.base import Assigner, Partition
 from geosieve.rasters.candidates import NOTHING, CandidateIndex
 
 _BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that a row of its tiles is read once
@@ -81,13 +81,13 @@ class Layer:
     whose borders are known exactly.
     """
 
-    partition: Partition
+    assigner: Assigner
     index: CandidateIndex = NOTHING
     reduce: int = 1
     narrow: Narrow | None = None
 
     def regions(self, lat: F8, lon: F8) -> I4:
-        return self.partition.assign(lat, lon, self.index.candidates(lat, lon)).astype(np.int32)
+        return self.assigner.assign(lat, lon, self.index.candidates(lat, lon)).astype(np.int32)
 
 
 @dataclass(frozen=True)

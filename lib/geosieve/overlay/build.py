@@ -31,7 +31,7 @@ from geosieve.overlay.raking import TOLERANCE, rake
 from geosieve.overlay.read import parts_of
 from geosieve.partitions.base import Partition, PartitionDefinition, doubts
 from geosieve.partitions.config import PartitionsConfig, look_up
-from geosieve.partitions.mapped import Mapped, area_of_pixels, parts_of_files
+from geosieve.partitions.mapped import MapAssigner, area_of_pixels, parts_of_files
 from geosieve.partitions.read import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, every_cell, join_outlines
 from geosieve.runtime.errors import ConfigError, IntegrityError
@@ -121,7 +121,7 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
             labels, atoms = _atoms(runs, grid)
         _check_whole(grid, atoms)
         with report.stage("areas"):
-            indices = {layer.partition.name: layer.index for layer in bands.layers}
+            indices = {p.name: layer.index for p, layer in zip(partitions, bands.layers, strict=True)}
             own = partial(_areas_by_pixels, spark, indices)
             area, warnings = exact_areas(grid, partitions, labels, np.asarray(atoms["area"], dtype=np.float64), own)
             for warning in warnings:
@@ -235,10 +235,11 @@ def _areas_by_pixels(
     spark: SparkSession, indices: dict[str, CandidateIndex], partition: Partition, regions: NDArray[np.bool_]
 ) -> F8 | None:
     """Areas, km², of these regions by the pixels of the partition's map; None if it has none. Reads all of the map."""
-    if not isinstance(partition, Mapped):
+    assigner = partition.assigner()
+    if not isinstance(assigner, MapAssigner):
         return None
-    parts = parts_of_files(partition)
-    shared = spark.sparkContext.broadcast((partition, indices[partition.name], regions))
+    parts = parts_of_files(assigner.reader.files)
+    shared = spark.sparkContext.broadcast((assigner, indices[partition.name], regions))
     tasks = spark.sparkContext.parallelize(parts, min(len(parts), _MOST_TASKS))
     return np.asarray(tasks.map(lambda part: area_of_pixels(*shared.value, *part)).treeReduce(np.add))
 
@@ -267,8 +268,8 @@ def _bands(
     outlines = {p.name: p.outlines() for p in [*partitions, *([land] if land else [])]}
     some = any(outlines.values())
     near = join_outlines(spark, every_cell(), outlines) if some else dict.fromkeys(outlines, NOTHING)
-    layers = tuple(Layer(p, near[p.name], reduce.get(p.name, 1), Narrow.of(p, grid)) for p in partitions)
-    return Bands(grid, layers, Layer(land, near[land.name]) if land else None)
+    layers = tuple(Layer(p.assigner(), near[p.name], reduce.get(p.name, 1), Narrow.of(p, grid)) for p in partitions)
+    return Bands(grid, layers, Layer(land.assigner(), near[land.name]) if land else None)
 
 
 def _runs(spark: SparkSession, bands: Bands) -> DataFrame:

@@ -52,8 +52,16 @@ def region_table(
     return pa.table([columns.pop(field.name, empty) for field in _REGIONS], schema=_REGIONS)
 
 
+class Assigner(Protocol):
+    """What a worker needs of a partition: it is broadcast, so that it is picklable and holds nothing else."""
+
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
+        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNMAPPED."""
+        ...
+
+
 class Partition(Protocol):
-    """What labelling needs of a partition. It is sent to workers, so it must be picklable."""
+    """What the driver knows of a partition."""
 
     @property
     def name(self) -> str:
@@ -86,8 +94,8 @@ class Partition(Protocol):
         """Numbers and outlines (WKB, lon-lat) of the files or polygons that matter only to points near them."""
         ...
 
-    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNMAPPED."""
+    def assigner(self) -> Assigner:
+        """The function that a partition is, for workers."""
         ...
 
 
@@ -144,6 +152,10 @@ class PartitionDefinition(Config):
     def build(self, tables: Tables) -> Partition:
         """The partition; `tables` gives what it needs from other jobs. ConfigError if it cannot be built."""
         raise NotImplementedError
+
+    def restored(self, published: Published, tables: Tables) -> Partition:
+        """The partition that was published with this definition: built anew, unless a kind keeps all in its regions."""
+        return self.build(tables)
 
     def fitted(self, tables: Tables) -> PartitionDefinition:
         """This definition with what it would take from the data (the edges of buckets) written out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass
 
 import numpy as np
 import shapely
@@ -11,48 +11,47 @@ from numpy.typing import NDArray
 from geosieve.geo import plane
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.sphere import normalize_lon
-from geosieve.partitions.base import Partition
 from geosieve.rasters import content
-from geosieve.rasters.candidates import CandidateIndex
+from geosieve.rasters.candidates import CandidateIndex, Candidates
 from geosieve.rasters.georeference import PixelGrid
-from geosieve.rasters.mosaic import Mosaic, in_units
+from geosieve.rasters.mosaic import VALID, FileColumns, MosaicReader, in_units
 from geosieve.rasters.sampling import catalogued, gdal_environment, is_valid, pixel_grid
 
 
-@runtime_checkable
-class Mapped(Partition, Protocol):
-    """A partition whose regions are those of the values of a map."""
+@dataclass(frozen=True)
+class MapAssigner:
+    """A partition by the values of a map: the value of a point's pixel decides.
 
-    @property
-    def rasters(self) -> Mosaic:
-        """The map."""
-        ...
+    units: `stored` or `physical`, with the file's scale and offset.
+    """
 
-    @property
-    def units(self) -> str:
-        """`stored` or `physical`: which values decide."""
-        ...
+    reader: MosaicReader
+    units: str
+
+    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
+        """As of `Assigner`."""
+        values, state = self.reader.values(lat, lon, candidates, self.units)
+        return np.where(state != VALID, state, self.regions_of(values))
 
     def regions_of(self, values: F8) -> I8:
         """Region of each valid value, (n,); UNMAPPED where it has none."""
-        ...
+        raise NotImplementedError
 
 
-def parts_of_files(partition: Mapped) -> list[tuple[int, int]]:
+def parts_of_files(files: FileColumns) -> list[tuple[int, int]]:
     """All parts of the map's files, some 64 million pixels each: number of the file and first row."""
-    sizes = zip(*(partition.rasters.files[name].to_pylist() for name in ("height", "width")), strict=True)
-    return [(k, first) for k, size in enumerate(sizes) for first in content.parts(*size)]
+    return [(k, first) for k, file in enumerate(files) for first in content.parts(file.height, file.width)]
 
 
 def area_of_pixels(
-    partition: Mapped, index: CandidateIndex, wanted: NDArray[np.bool_], number: int, first_row: int
+    assigner: MapAssigner, index: CandidateIndex, wanted: NDArray[np.bool_], number: int, first_row: int
 ) -> F8:
-    """Area, km², (n_regions,), that each `wanted` region has in a part of a file, by the file's own pixels.
+    """Area, km², (regions,), that each `wanted` region has in a part of a file, by the file's own pixels.
 
     A pixel counts where the map takes it, not where a file that is asked before has another value.
     """
-    area = np.zeros(partition.n_regions)
-    file = partition.rasters.packed[number]
+    area = np.zeros(wanted.size)
+    file = assigner.reader.files[number]
     grid = pixel_grid(file)
     last_row = min(first_row + content.part_rows(file.width), file.height)
     shape, blocks = (file.height, file.width), (file.block_height, file.block_width)
@@ -62,7 +61,7 @@ def area_of_pixels(
                 stored = dataset.read(file.band, window=window)
                 mask = dataset.read_masks(file.band, window=window) != 0 if file.mask != "none" else None
                 row, column = np.nonzero(is_valid(stored, file.nodata, mask))
-                region = partition.regions_of(in_units(stored[row, column], file, partition.units))
+                region = assigner.regions_of(in_units(stored[row, column], file, assigner.units))
                 kept = np.flatnonzero((region >= 0) & wanted[np.maximum(region, 0)])
                 if not kept.size:
                     continue
@@ -70,7 +69,7 @@ def area_of_pixels(
                 lat, lon = grid.system.inverse(*grid.coordinates(top + 0.5, left + 0.5))
                 there = np.flatnonzero(np.isfinite(lat) & np.isfinite(lon))
                 lat, lon, region = lat[there], normalize_lon(lon[there]), region[kept[there]]
-                taken = np.flatnonzero(partition.assign(lat, lon, index.candidates(lat, lon)) == region)
+                taken = np.flatnonzero(assigner.assign(lat, lon, index.candidates(lat, lon)) == region)
                 km2 = _pixel_areas_km2(grid, top[there[taken]], left[there[taken]], lon[taken])
                 area += np.bincount(region[taken], km2, area.size)
     return area

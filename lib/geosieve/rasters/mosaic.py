@@ -23,7 +23,7 @@ VALID = 0
 _SHARED = ("crs_wkt", "driver", "mask")  # texts that are the same in many files
 
 
-class PackedFiles:
+class FileColumns:
     """Files by number, in columns: about 310 bytes each, and each CRS once, however many files share it."""
 
     def __init__(self, files: pa.Table) -> None:
@@ -50,11 +50,11 @@ def _file(facts: dict[str, Any]) -> RasterFile:
 class Mosaic:
     """Files of one collection in the order in which they are asked: by priority, then by URI.
 
-    Workers are sent `packed`, which `values` needs, and not `files`, whose footprints only the driver needs.
+    The driver holds it, with the footprints; workers are sent `reader`.
     """
 
     files: pa.Table
-    packed: PackedFiles
+    reader: MosaicReader
 
     @classmethod
     def of(cls, files: pa.Table) -> Mosaic:
@@ -63,14 +63,11 @@ class Mosaic:
         for name in _SHARED:
             ordered = ordered.set_column(FILE_COLUMNS.names.index(name), name, ordered[name].dictionary_encode())
         ordered = ordered.combine_chunks()
-        return cls(ordered, PackedFiles(ordered))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"files": self.files.schema.empty_table(), "packed": self.packed}
+        return cls(ordered, MosaicReader(FileColumns(ordered)))
 
     def facts(self) -> Iterator[dict[str, Any]]:
         """What identifies the data, in the order that decides between overlapping files."""
-        return map(file_facts, self.packed)
+        return map(file_facts, self.reader.files)
 
     def scalings(self) -> F8:
         """Scale and offset of each file, (files, 2)."""
@@ -91,6 +88,13 @@ class Mosaic:
         near = np.flatnonzero(~self.files["is_global"].to_numpy())
         return dict(zip(near.tolist(), self.files["footprint"].take(near).to_pylist(), strict=True))
 
+
+@dataclass(frozen=True)
+class MosaicReader:
+    """Values at points, by the files in the order in which they are asked."""
+
+    files: FileColumns
+
     def values(self, lat: F8, lon: F8, candidates: Candidates, units: str = "stored") -> tuple[F8, I8]:
         """Value of each point's pixel and its state: VALID, NODATA (some file covers it) or OUTSIDE.
 
@@ -102,8 +106,8 @@ class Mosaic:
         everywhere = np.arange(lat.size)
         with gdal_environment():
             # Only files near a point are looked at, however many there are.
-            for number in np.union1d(self.packed.everywhere, list(candidates.items())).astype(int).tolist():
-                file = self.packed[number]
+            for number in np.union1d(self.files.everywhere, list(candidates.items())).astype(int).tolist():
+                file = self.files[number]
                 asked = everywhere if file.is_global else candidates.points_of(number)
                 asked = asked[state[asked] != VALID]
                 if asked.size == 0:

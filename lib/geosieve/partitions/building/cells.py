@@ -25,7 +25,7 @@ IDENTITY_VERSION = 1
 """Version of the facts that `identity` covers; it changes when they do."""
 
 
-class Assigner(Protocol):
+class CellAssigner(Protocol):
     """Disjoint regions; picklable."""
 
     def assign(self, lat: F8, lon: F8) -> I8:
@@ -81,7 +81,7 @@ class VoronoiCells:
 class Together:
     """Several partitions at once."""
 
-    assigners: list[Assigner]
+    assigners: list[CellAssigner]
 
     def __call__(self, lat: F8, lon: F8) -> list[I8]:
         return [assigner.assign(lat, lon) for assigner in self.assigners]
@@ -98,7 +98,7 @@ class S2Family:
         return [cells.locate(leaves) for cells in self.members]
 
 
-def assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> Assigner:
+def cell_assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> CellAssigner:
     """The function that a published partition of one of the kinds of this module is."""
     if kind == VORONOI:
         vectors = unit_vectors(regions["lat"].to_numpy(), regions["lon"].to_numpy())
@@ -145,6 +145,6 @@ class Built:
         """A partition of one of the kinds of this module, with its hash."""
         return cls(name, Published(kind, identity(kind, definition, regions), definition, regions))
 
-    def assigner(self) -> Assigner:
+    def assigner(self) -> CellAssigner:
         """The partition as a function."""
-        return assigner(self.published.kind, self.published.definition, self.published.regions)
+        return cell_assigner(self.published.kind, self.published.definition, self.published.regions)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,7 @@ from pydantic import Field
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.codes import OUTSIDE
 from geosieve.partitions.base import Partition, PartitionDefinition, Published, Tables, kinds, parse_definition
-from geosieve.partitions.building.cells import Assigner, assigner, identity
-from geosieve.partitions.kinds.polygons import PolygonPartition, outline_facts
+from geosieve.partitions.building.cells import CellAssigner, cell_assigner, identity
 from geosieve.partitions.pieces import Pieces
 from geosieve.rasters.candidates import Candidates
 from geosieve.runtime.config import RunId
@@ -31,20 +30,14 @@ class Definition(PartitionDefinition):
 
     def build(self, tables: Tables) -> Partition:
         found = tables.published(self.root, self.partition, self.run)
-        if found.kind == "polygons":
-            names, shapes = found.regions["name"].to_pylist(), found.regions["wkb"].to_pylist()
-            definition = parse_definition(found.definition, self.root)
-            self._check("outlines", found, definition.content_digest(outline_facts(shapes)))
-            return PolygonPartition(self.name, tuple(names), tuple(shapes), found.digest)
-        if found.kind in kinds():  # a definition with its fitted values: the maps are asked
-            definition = parse_definition(found.definition, self.root)
-            fitted = cast(Any, definition.build(tables))
-            self._check("maps", found, fitted.digest)
-            # Of a map: its name is its definition's. An S2 level is not published.
-            return cast(Partition, replace(fitted, definition=definition.model_copy(update={"name": self.name})))
+        if found.kind in kinds():
+            definition = parse_definition({**found.definition, "name": self.name}, self.root)
+            partition = definition.restored(found, tables)
+            self._check("maps or outlines", found, partition.digest)
+            return partition
         self._check("cells", found, identity(found.kind, found.definition, found.regions))
         return BuiltPartition(
-            self.name, found.digest, found.regions, assigner(found.kind, found.definition, found.regions)
+            self.name, found.digest, found.regions, cell_assigner(found.kind, found.definition, found.regions)
         )
 
     def _check(self, what: str, found: Published, digest: str) -> None:
@@ -63,7 +56,7 @@ class BuiltPartition:
     name: str
     digest: str
     table: pa.Table
-    assigner: Assigner
+    cells: CellAssigner
 
     @property
     def n_regions(self) -> int:
@@ -77,7 +70,7 @@ class BuiltPartition:
 
     def pieces(self, width_km: float) -> Pieces:
         shapes = shapely.from_wkb(np.array(self.table["wkb"].to_pylist(), dtype=object))
-        holes, hole_areas = self.assigner.holes()
+        holes, hole_areas = self.cells.holes()
         return Pieces(
             np.concatenate([self.table["region"].to_numpy(), np.full(holes.size, OUTSIDE)]),
             np.concatenate([self.areas_km2(), hole_areas]),
@@ -87,5 +80,13 @@ class BuiltPartition:
     def outlines(self) -> dict[int, bytes]:
         return {}
 
+    def assigner(self) -> BuiltAssigner:
+        return BuiltAssigner(self.cells)
+
+
+@dataclass(frozen=True)
+class BuiltAssigner:
+    cells: CellAssigner
+
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        return self.assigner.assign(lat, lon)
+        return self.cells.assign(lat, lon)

@@ -12,9 +12,9 @@ from pydantic import field_validator
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.codes import UNMAPPED
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
+from geosieve.partitions.mapped import MapAssigner
 from geosieve.partitions.pieces import NO_PIECES, Pieces
-from geosieve.rasters.candidates import Candidates
-from geosieve.rasters.mosaic import VALID, Mosaic
+from geosieve.rasters.mosaic import Mosaic
 from geosieve.runtime.config import Config
 
 
@@ -61,10 +61,6 @@ class ClassesPartition:
         return self.definition.name
 
     @property
-    def units(self) -> str:
-        return "stored"
-
-    @property
     def n_regions(self) -> int:
         return len(self.definition.classes)
 
@@ -90,12 +86,19 @@ class ClassesPartition:
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()
 
-    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        values, state = self.rasters.values(lat, lon, candidates, self.units)
-        return np.where(state != VALID, state, self.regions_of(values))
-
-    def regions_of(self, values: F8) -> I8:
+    def assigner(self) -> ClassesAssigner:
         pairs = sorted((v, i) for i, c in enumerate(self.definition.classes) for v in c.values)
         known, region = np.array(pairs).T
-        at = np.minimum(np.searchsorted(known, values), known.size - 1)
-        return np.where(known[at] == values, region[at], UNMAPPED)
+        return ClassesAssigner(self.rasters.reader, "stored", known, region)
+
+
+@dataclass(frozen=True)
+class ClassesAssigner(MapAssigner):
+    """By the region of each known value; `known` ascends."""
+
+    known: I8
+    region: I8
+
+    def regions_of(self, values: F8) -> I8:
+        at = np.minimum(np.searchsorted(self.known, values), self.known.size - 1)
+        return np.where(self.known[at] == values, self.region[at], UNMAPPED)

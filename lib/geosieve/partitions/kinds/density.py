@@ -12,9 +12,9 @@ from pydantic import model_validator
 
 from geosieve.geo.arrays import F8, I8
 from geosieve.partitions.base import PartitionDefinition, Tables, region_table
+from geosieve.partitions.mapped import MapAssigner
 from geosieve.partitions.pieces import NO_PIECES, Pieces
-from geosieve.rasters.candidates import Candidates
-from geosieve.rasters.mosaic import VALID, Mosaic
+from geosieve.rasters.mosaic import Mosaic
 from geosieve.runtime.errors import ConfigError
 
 _AS_STORED = (1.0, 0.0)
@@ -85,10 +85,6 @@ class DensityPartition:
         return self.definition.name
 
     @property
-    def units(self) -> str:
-        return self.definition.units
-
-    @property
     def n_regions(self) -> int:
         return len(self.definition.names)
 
@@ -107,9 +103,15 @@ class DensityPartition:
     def outlines(self) -> dict[int, bytes]:
         return self.rasters.outlines()
 
-    def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        values, state = self.rasters.values(lat, lon, candidates, self.units)
-        return np.where(state != VALID, state, self.regions_of(values))
+    def assigner(self) -> DensityAssigner:
+        return DensityAssigner(self.rasters.reader, self.definition.units, self.edges)
+
+
+@dataclass(frozen=True)
+class DensityAssigner(MapAssigner):
+    """By the bucket between ascending edges."""
+
+    edges: tuple[float, ...]
 
     def regions_of(self, values: F8) -> I8:
         return np.searchsorted(np.array(self.edges), values, side="right")

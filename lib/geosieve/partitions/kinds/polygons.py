@@ -24,7 +24,7 @@ from geosieve.geo.antimeridian import areas_of, crosses, shortest_edges
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.codes import OUTSIDE
 from geosieve.geo.sphere import EARTH_RADIUS_KM
-from geosieve.partitions.base import PartitionDefinition, Tables, region_table
+from geosieve.partitions.base import PartitionDefinition, Published, Tables, region_table
 from geosieve.partitions.pieces import Pieces
 from geosieve.rasters.candidates import Candidates
 from geosieve.rasters.paths import gdal_path
@@ -71,6 +71,10 @@ class Definition(PartitionDefinition):
             return encoding and codecs.lookup(encoding).name
         except LookupError:
             raise ValueError(f"there is no encoding {encoding!r}; for instance utf-8, windows-1252, cp932") from None
+
+    def restored(self, published: Published, tables: Tables) -> PolygonPartition:
+        names, shapes = (tuple(published.regions[column].to_pylist()) for column in ("name", "wkb"))
+        return PolygonPartition(self.name, names, shapes, self.content_digest(outline_facts(shapes)))
 
     def build(self, tables: Tables) -> PolygonPartition:
         wkb, columns, crs = self._read_geoparquet(tables) if self.uri.endswith("parquet") else self._read()
@@ -387,6 +391,16 @@ class PolygonPartition:
 
     def outlines(self) -> dict[int, bytes]:
         return dict(enumerate(self.shapes))
+
+    def assigner(self) -> PolygonAssigner:
+        return PolygonAssigner(self.shapes)
+
+
+@dataclass(frozen=True)
+class PolygonAssigner:
+    """By the first of the shapes (WKB) that holds a point."""
+
+    shapes: tuple[bytes, ...]
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         region = np.full(lat.size, OUTSIDE, dtype=np.int64)

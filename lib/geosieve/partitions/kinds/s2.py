@@ -66,5 +66,13 @@ class S2Partition:
     def outlines(self) -> dict[int, bytes]:
         return {}
 
+    def assigner(self) -> S2Assigner:
+        return S2Assigner(self.level)
+
+
+@dataclass(frozen=True)
+class S2Assigner:
+    level: int
+
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
         return s2.positions(s2.cell_ids(lat, lon, self.level))
