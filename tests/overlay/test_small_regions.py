@@ -195,7 +195,7 @@ def test_geocells_have_the_areas_of_scipys_voronoi_cells() -> None:
     vectors = unit_vectors(lat, lon)
     built = voronoi_partition("geocells", {"method": "geocells"}, lat, lon, geocells.voronoi(vectors), None)
     partition = BuiltPartition("geocells", "h", built.published.regions, built.assigner())
-    assert isinstance(partition.assigner, VoronoiCells)
+    assert isinstance(partition.cells, VoronoiCells)
     overlay, _ = overlay_of_partitions([partition], 7200)
     expected = SphericalVoronoi(vectors).calculate_areas() * 6371.0088**2
     assert overlay.region_areas_km2[0] == pytest.approx(expected, rel=1e-6)
