@@ -18,7 +18,7 @@ from geosieve.images.sources import Columns
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 
 COORDS = Path(__file__).parents[3] / "shared" / "data" / "coords"
-CONF = Path(__file__).parents[2] / "conf" / "sources"
+CONF = Path(__file__).parents[2] / "conf" / "ingest_images"
 
 GOOD = "paris,48.8584,2.2945\nrio,-22.9519,-43.2105\nfiji,-17.8,179.99\n"
 BAD = {

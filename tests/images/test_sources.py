@@ -12,7 +12,7 @@ from geosieve.images.sources import IngestConfig
 from geosieve.runtime.config import load, validate
 from geosieve.runtime.errors import EXIT_DONE, ConfigError
 
-CONF = Path(__file__).parents[2] / "conf" / "sources"
+CONF = Path(__file__).parents[2] / "conf" / "ingest_images"
 
 MP16 = "IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban"
 OSV5M = (

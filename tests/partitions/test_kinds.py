@@ -22,12 +22,13 @@ from rasterio.transform import from_origin
 
 from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
 from geosieve.partitions.base import Partition, doubts, kinds, parse_definition
+from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, cell_keys
 from geosieve.rasters.files import CatalogedFile
 from geosieve.runtime.config import read_yaml
 from geosieve.runtime.errors import ConfigError, InputError
 
-CONF = Path(__file__).parents[2] / "conf" / "partitions"
+CONF = READY_MADE
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cases"
 
 
