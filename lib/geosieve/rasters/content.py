@@ -1,6 +1,6 @@
 """What identifies a raster's pixels: digests of blocks of the grid, whatever the file's format, tiling and compression.
 
-The grid is cut into blocks of 1024 rows and 8192 columns that have nothing to do with the file's own. A block's digest
+The grid is cut into blocks of 1024 rows and 4096 columns that have nothing to do with the file's own. A block's digest
 is BLAKE3 of its values, rows from the top, little-endian: 256 bits that are as hard to collide as those of SHA-256, at
 several times its speed, which is less than twice that of decoding. The digest of a raster is SHA-256 of its type, size,
 rule of validity and block digests, in the order of the grid.
@@ -20,27 +20,30 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geosieve.geo.arrays import Array
-from geosieve.rasters.sampling import is_valid, representable
+from geosieve.rasters.sampling import CACHE_BYTES, is_valid, representable
 
-BLOCK_ROWS, BLOCK_COLUMNS = 1024, 8192
-_READ_PIXELS = 1 << 21  # what is hashed was decoded just before and still lies in the processor's cache
+BLOCK_ROWS, BLOCK_COLUMNS = 1024, 4096
+_READ_PIXELS = 1 << 20  # what is hashed was decoded just before and still lies in the processor's cache
 _PART_PIXELS = 1 << 26
 _SAMPLE_BLOCKS = 16
 
 
 def windows(
-    shape: tuple[int, int], block_shape: tuple[int, int], first_row: int, last_row: int
+    shape: tuple[int, int], block_shape: tuple[int, int], itemsize: int, first_row: int, last_row: int
 ) -> Iterator[tuple[int, list[Window]]]:
     """Windows that cover whole rows from `first_row` up to `last_row` (not included), with the row where they end.
 
-    They keep to the file's blocks from above and to whole BLOCK_COLUMNS from the left, so that a decoded block is used
-    once; they hold about two million pixels, or one row of blocks where that is more.
+    They are as wide as a digest's block, so that no value is moved before it is hashed, and hold about a million
+    pixels. A file's block that is wider lies in GDAL's cache while its windows are read; one that would not fit into it
+    is read whole.
     """
     width = shape[1]
     tall, wide = block_shape
-    columns = max(_READ_PIXELS // tall // BLOCK_COLUMNS, -(-wide // BLOCK_COLUMNS), 1) * BLOCK_COLUMNS
+    fitting = CACHE_BYTES // 2 // (tall * width * itemsize)  # rows of blocks that the cache holds
+    columns = BLOCK_COLUMNS if fitting or wide <= BLOCK_COLUMNS else -(-wide // BLOCK_COLUMNS) * BLOCK_COLUMNS
     columns = min(columns, width)
-    step = max(1, _READ_PIXELS // (tall * columns)) * tall
+    rows_of_blocks = max(1, _READ_PIXELS // (tall * columns))
+    step = (min(rows_of_blocks, fitting) if fitting else 1) * tall
     top = first_row
     while top < last_row:
         bottom = min((top // tall * tall) + step, last_row)
@@ -129,7 +132,9 @@ def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool
     in units (scale and offset applied)."""
     last_row = min(first_row + part_rows(dataset.width), dataset.height)
     reader, found = ContentReader(pixels.masked), _Statistics()
-    for bottom, row_windows in windows(dataset.shape, dataset.block_shapes[pixels.band - 1], first_row, last_row):
+    itemsize = np.dtype(dataset.dtypes[pixels.band - 1]).itemsize
+    block_shape = dataset.block_shapes[pixels.band - 1]
+    for bottom, row_windows in windows(dataset.shape, block_shape, itemsize, first_row, last_row):
         for window in row_windows:
             values = dataset.read(pixels.band, window=window)
             mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None

@@ -29,8 +29,11 @@ from geosieve.runtime.failures import of_store
 # Pixels of one read. Neighbouring blocks are read together up to this size: fewer calls, still little memory.
 _READ_PIXELS = 1 << 22
 
+CACHE_BYTES = 64 << 20
+"""What GDAL keeps of decoded blocks in a process."""
+
 GDAL_OPTIONS: dict[str, int | float | str] = {
-    "GDAL_CACHEMAX": 64,  # MB; the default of 5 % of the machine would be taken by every Python worker
+    "GDAL_CACHEMAX": CACHE_BYTES,  # rasterio takes bytes; every Python worker would else take 5 % of the machine
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # else a bucket is listed for every file that is opened
     "GDAL_VRT_ENABLE_PYTHON": "NO",
     "GDAL_HTTP_MAX_RETRY": 5,  # throttling passes; 403 and 404 are not retried by GDAL
