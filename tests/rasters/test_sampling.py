@@ -12,11 +12,12 @@ from fabricated_rasters import cataloged, world, write_raster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyproj import Transformer
+from rasterio._env import get_gdal_config
 from rasterio.transform import Affine, from_origin
 
 from geosieve.rasters import sampling
 from geosieve.rasters.paths import gdal_path
-from geosieve.rasters.sampling import pixels, read_pixels
+from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
 from geosieve.runtime.errors import InputError
 
 TILED = {"tiled": True, "blockxsize": 64, "blockysize": 32}
@@ -72,6 +73,12 @@ def test_every_block_is_read_once(tmp_path: Path, seed: int, n: int, tall: int) 
         assert (column[members] >= window.col_off).all() and (column[members] < window.col_off + window.width).all()
     assert (seen == 1).all()
     assert blocks == set(zip((row // tall).tolist(), (column // file.block_width).tolist(), strict=True))
+
+
+def test_gdal_keeps_64_megabytes_of_decoded_blocks() -> None:
+    # rasterio takes bytes, where GDAL's own option is in megabytes.
+    with gdal_environment():
+        assert get_gdal_config("GDAL_CACHEMAX") == 64 * 1024 * 1024
 
 
 def test_a_pixel_holds_its_upper_and_left_edge_and_not_the_others(tmp_path: Path) -> None:
