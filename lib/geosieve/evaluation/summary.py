@@ -1,4 +1,4 @@
-"""The summary of an evaluation for people: Markdown, and one HTML page with its curves drawn as SVG.
+"""The summary of an evaluation for people: Markdown, and one HTML page with curves.
 
 The page loads nothing from anywhere. Names come from other people's files, so that all text is escaped.
 """
@@ -6,23 +6,32 @@ The page loads nothing from anywhere. Names come from other people's files, so t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from geosieve.evaluation.curves import COLOURS, Curve, draw, svg
 from geosieve.evaluation.estimates import ALL
 from geosieve.evaluation.measures import RECALL_VS_AREA, REVERSE_GEOCODER
 from geosieve.evaluation.protocols import THRESHOLDS_KM
 
 _TITLE = "Evaluation"
+_EXCLUDES_0 = " *"
+_LEGEND = 5  # places of a curve whose recall the legend has
 _PLACES = ("hit_country", "hit_region", "hit_area", "hit_city")
 _SHARES = ("recall", "area_recall", "aurc", *_PLACES)
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 320, 50, 40
-# Okabe and Ito's palette: told apart also by readers who do not see all colours.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_STYLE = (
+    ":root{color-scheme:light dark}"
+    "body{font:15px/1.5 sans-serif;max-width:95em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:.5em 0}"
+    "th,td{border:1px solid #8886;padding:.2em .6em;text-align:right;white-space:nowrap}"
+    "td:first-child,th:first-child{text-align:left}summary{font-size:1.2em;font-weight:bold;cursor:pointer}"
+    "details{margin:1em 0}.wide{overflow-x:auto}svg{background:#fff;max-width:100%;height:auto;border-radius:4px}"
+    ".swatch{display:inline-block;width:1em;height:.7em;margin-right:.4em}mark{background:#ffd54a;color:#000}"
+)
 
 Row = Mapping[Hashable, Any]
 """A row of `evaluations`."""
@@ -41,26 +50,62 @@ def markdown(figures: pd.DataFrame, notes: Sequence[str]) -> str:
 
 
 def html(figures: pd.DataFrame, notes: Sequence[str]) -> str:
-    """The summary as one self-contained page, with curves."""
-    body = [f"<h1>{_TITLE}</h1>", *(f"<p>{escape(note)}</p>" for note in notes)]
+    """The summary as one self-contained page: a table of contents, curves, and a folded table for each protocol."""
+    sections = [(title, _curve(group, x, label)) for title, group, x, label in _curves(figures)]
+    sections += [(title, _html_table(*table)) for title, table in _sections(figures)]
+    contents = "".join(f'<li><a href="#s{n}">{escape(title)}</a></li>' for n, (title, _) in enumerate(sections))
+    first_table = len(list(_curves(figures)))
+    body = [f"<h1>{_TITLE}</h1>", *(f"<p>{escape(note)}</p>" for note in notes), f"<nav><ul>{contents}</ul></nav>"]
+    for number, (title, content) in enumerate(sections):
+        opened = " open" if number <= first_table else ""
+        body.append(f'<details id="s{number}"{opened}><summary>{escape(title)}</summary>{content}</details>')
+    # A link of the table of contents opens what it leads to.
+    script = "addEventListener('hashchange',()=>{const d=document.querySelector(location.hash);if(d)d.open=true})"
+    head = f'<meta charset="utf-8"><title>{_TITLE}</title><style>{_STYLE}</style><script>{script}</script>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+
+
+def _curves(figures: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
+    """Title, rows, column of the x axis and its label, of each picture of curves."""
     for metric, x, label in (
         ("recall_curve", "threshold_km", "distance, km"),
         ("area_curve", "area_km2", "area searched, km²"),
     ):
         for balance, group in _variants(figures[(figures["metric"] == metric) & figures["compared_to"].isna()]):
-            title = f"Recall by {label} ({group['protocol'].iloc[0]}{balance})"
-            body += [f"<h2>{escape(title)}</h2>", _svg(group, x, label)]
-    for title, (heads, rows) in _sections(figures):
-        cells = "".join(f"<th>{escape(head)}</th>" for head in heads)
-        lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        body += [f"<h2>{escape(title)}</h2>", f"<table><tr>{cells}</tr>{lines}</table>"]
-    style = (
-        "body{font:15px/1.4 sans-serif;max-width:75em;margin:2em auto;padding:0 1em}"
-        "table{border-collapse:collapse}th,td{border:1px solid #ccc;padding:.2em .6em;text-align:right}"
-        "td:first-child,th:first-child{text-align:left}"
-    )
-    head = f'<meta charset="utf-8"><title>{_TITLE}</title><style>{style}</style>'
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
+            yield f"Recall by {label} ({group['protocol'].iloc[0]}{balance})", group, x, label
+
+
+def _curve(rows: pd.DataFrame, x: str, label: str) -> str:
+    """A picture of curves, and a legend with each system's recall at the ends and in the middle."""
+    curves, legend = {}, []
+    for number, (system, curve) in enumerate(rows.groupby("system", sort=False)):
+        columns = (curve.sort_values(x)[name].to_numpy(np.float64) for name in (x, "value", "low", "high"))
+        curves[str(system)] = drawn = Curve(*columns)
+        swatch = f'<span class="swatch" style="background:{COLOURS[number % len(COLOURS)]}"></span>'
+        at = np.unique(np.linspace(0, drawn.x.size - 1, _LEGEND).round().astype(int))
+        cells = "".join(f"<td>{100 * drawn.recall[k]:.1f} %</td>" for k in at)
+        legend.append(f"<tr><td>{swatch}{escape(str(system))}</td>{cells}</tr>")
+        heads = "".join(f"<th>{_short(drawn.x[k])}</th>" for k in at)
+    table = f"<table><tr><th>recall at {escape(label)}</th>{heads}</tr>{''.join(legend)}</table>"
+    return svg(draw(curves, label)) + f'<div class="wide">{table}</div>'
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
+
+
+def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+    """A table; differences whose interval excludes 0 are marked."""
+    lines = ""
+    for row in rows:
+        cells = (escape(cell) for cell in row)
+        lines += "<tr>" + "".join(f"<td>{_marked(cell)}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
+
+
+def _marked(cell: str) -> str:
+    return f"<mark>{cell}</mark>" if cell.endswith(_EXCLUDES_0) else cell
 
 
 def _variants(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
@@ -124,55 +169,24 @@ def _table(
     for _, group in figures.groupby(keys, sort=False, dropna=False):
         records = group.to_dict("records")
         cells = {(row["metric"], None if pd.isna(row["threshold_km"]) else row["threshold_km"]): row for row in records}
-        images = f"{max(row['n'] for row in records):,}"
-        rows.append([*names(records[0]), images, *(_cell(cells.get((c[1], c[2]))) for c in present)])
-    return [*heads, "images", *(c[0] for c in present)], rows
+        counts = {row["metric"]: row["n"] for row in records}
+        images = max(row["n"] for row in records)
+        # Figures of answers alone have the images that were answered for their number.
+        missing = f"{images - counts['mean_km']:,}" if "mean_km" in counts else "–"
+        rows.append([*names(records[0]), f"{images:,}", missing, *(_cell(cells.get((c[1], c[2]))) for c in present)])
+    return [*heads, "images", "without answer", *(c[0] for c in present)], rows
 
 
 def _cell(row: Row | None) -> str:
+    """A figure with its interval; of a difference, with a star where the interval excludes 0."""
     if row is None or pd.isna(row["value"]):
         return "–"
+    differs = not pd.isna(row["compared_to"]) and (row["low"] > 0 or row["high"] < 0)
     factor, unit, digits = (100, " %", 2) if row["metric"] in _SHARES else (1, "", 1)
     ends = ("–" if pd.isna(row[end]) else f"{factor * row[end]:.{digits}f}" for end in ("low", "high"))
-    return f"{factor * row['value']:.{digits}f}{unit} [{', '.join(ends)}]"
+    return f"{factor * row['value']:.{digits}f}{unit} [{', '.join(ends)}]{_EXCLUDES_0 if differs else ''}"
 
 
 def _plain(text: str) -> str:
     """Text that Markdown takes for text, in a table too."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text.replace("\n", " "))
-
-
-def _svg(curves: pd.DataFrame, x: str, label: str) -> str:
-    """Recall (0 to 1) over the logarithm of `x`, a line a system, with its interval as a band."""
-    logs = np.log10(curves[x].to_numpy(np.float64))
-    first, last = float(logs.min()), float(logs.max())
-
-    def across(log: float) -> float:
-        return _LEFT + (log - first) / (last - first) * (_WIDTH - _LEFT - 10)
-
-    def up(share: float) -> float:
-        return 10 + (1 - share) * (_HEIGHT - 10 - _BOTTOM)
-
-    def line(xs: pd.Series[float], shares: pd.Series[float]) -> str:
-        return " ".join(f"{across(np.log10(a)):.1f},{up(b):.1f}" for a, b in zip(xs, shares, strict=True))
-
-    drawn = []
-    for share in np.linspace(0, 1, 6):
-        y = up(share)
-        drawn.append(f'<path d="M{_LEFT} {y:.1f}H{_WIDTH - 10}" stroke="#ddd"/>')
-        drawn.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{share:.0%}</text>')
-    for decade in range(int(np.ceil(first - 1e-9)), int(np.floor(last + 1e-9)) + 1):
-        place, label_y = f"{across(decade):.1f}", _HEIGHT - _BOTTOM + 16
-        drawn.append(f'<path d="M{place} 10V{_HEIGHT - _BOTTOM}" stroke="#ddd"/>')
-        drawn.append(f'<text x="{place}" y="{label_y}" text-anchor="middle">{10.0**decade:,.0f}</text>')
-    for k, (system, curve) in enumerate(curves.groupby("system", sort=False)):
-        curve, colour = curve.sort_values(x), _COLOURS[k % len(_COLOURS)]
-        band = line(curve[x], curve["high"]) + " " + line(curve[x][::-1], curve["low"][::-1])
-        drawn.append(f'<polygon points="{band}" fill="{colour}" opacity="0.2"/>')
-        points = line(curve[x], curve["value"])
-        drawn.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        place = f'x="{_LEFT + 12}" y="{28 + 18 * k}" fill="{colour}"'
-        drawn.append(f'<text {place} font-weight="bold">{escape(str(system))}</text>')
-    drawn.append(f'<text x="{(_WIDTH + _LEFT) / 2}" y="{_HEIGHT - 4}" text-anchor="middle">{escape(label)}</text>')
-    size = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}" font-size="12"'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{"".join(drawn)}</svg>'

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosieve.ensemble.ranking import Ranking
+from geosieve.evaluation.curves import Curve, draw
 from geosieve.overlay.atoms import AtomGrid
 
 _LEVELS = (0.5, 0.8, 0.95)
@@ -24,15 +25,13 @@ _WIDTH = 1440  # columns of the map
 
 def draw_curves(areas: Mapping[str, F8], path: Path, title: str) -> None:
     """Share of images whose truth is reached within an area, by system; `areas` in km², (images,)."""
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for name, reached in areas.items():
-        ordered = np.sort(reached[np.isfinite(reached)])
-        axes.step(ordered, np.arange(1, ordered.size + 1) / reached.size, where="post", label=name)
-    axes.set(xscale="log", ylim=(0, 1), xlabel="area searched, km²", ylabel="recall", title=title)
-    axes.grid(alpha=0.3)
-    axes.legend()
+    curves = {}
+    for system, area in areas.items():
+        ordered = np.sort(area[np.isfinite(area)])
+        curves[system] = Curve(ordered, np.arange(1, ordered.size + 1) / area.size)
+    figure = draw(curves, "area searched, km²", title, steps=True)
+    figure.axes[0].legend(figure.axes[0].lines, list(curves))
     figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[float, float], title: str) -> None:

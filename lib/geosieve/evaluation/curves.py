@@ -1,0 +1,64 @@
+"""Curves of recall, drawn by matplotlib: the one place where they are drawn."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, PercentFormatter
+
+from geosieve.geo.arrays import F8
+
+# Okabe and Ito's palette: told apart also by readers who do not see all colours.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+_SETTINGS: dict[Any, Any] = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "geosieve",  # the same figures give the same bytes
+    "font.size": 10,
+}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Recall in [0, 1] at ascending places on the x axis, (n,), and its interval where there is one."""
+
+    x: F8
+    recall: F8
+    low: F8 | None = None
+    high: F8 | None = None
+
+
+def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool = False) -> Figure:
+    """A figure of recall over the logarithm of x, one line per system in the order of COLOURS.
+
+    `steps`: recall jumps at each x, as it does where x are the images' own values.
+    """
+    with rc_context(_SETTINGS):
+        figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for number, curve in enumerate(curves.values()):
+            colour = COLOURS[number % len(COLOURS)]
+            if curve.low is not None and curve.high is not None:
+                axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
+            axes.plot(curve.x, curve.recall, color=colour, drawstyle="steps-post" if steps else "default")
+        axes.set(xscale="log", ylim=(0, 1), xlabel=label, ylabel="recall", title=title)
+        # Plain numbers: mathematical notation is off, for names come from other people's files.
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g}"))
+        axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element without metadata, to stand in a page."""
+    text = io.StringIO()
+    with rc_context(_SETTINGS):
+        figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return re.sub(r"^.*?(?=<svg)", "", text.getvalue(), flags=re.DOTALL)
