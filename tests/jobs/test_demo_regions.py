@@ -18,7 +18,7 @@ from geosieve.overlay.atoms import AtomGrid
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "build" / "demo"
-TABLES = ROOT / "build" / "tables"
+TABLES = ROOT / "tables"
 LAND_COVER = [{12, 14}, {2, 4}, {1, 3, 5, 8}, {6, 7, 9, 10}, {11}, {13}, {0, 15, 16}]  # classes of demo/evidence
 
 pytestmark = pytest.mark.skipif(
