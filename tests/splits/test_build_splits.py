@@ -274,7 +274,7 @@ def test_a_rerun_finds_nothing_to_do_and_a_dry_run_writes_nothing(split: Splitti
             [{"name": "a", "share": 1, "cap": {"partition": "coverr", "shares": {"urban": 0.1}}}],
             {},
             EXIT_BAD_INPUT,
-            "no partition 'coverr'; they have cover",
+            "no label of coverr; it has cover",
         ),
         (
             [{"name": "a", "share": 1, "cap": {"partition": "cover", "shares": {"urbn": 0.1}}}],
