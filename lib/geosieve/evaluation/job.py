@@ -8,15 +8,15 @@ from functools import partial, reduce
 from typing import Any
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
 from geosieve.evaluation.config import EvaluateConfig
 from geosieve.evaluation.estimates import ALL, estimate
-from geosieve.evaluation.matching import TRUTH, GivenList, check, count_refused, kept, open_lists, settle
+from geosieve.evaluation.matching import GivenList, check, count_refused, kept, open_lists, settle
 from geosieve.evaluation.scored import Scored
 from geosieve.evaluation.scoring import Scorer, collect_scores, stratum_values
 from geosieve.evaluation.summary import html, markdown
-from geosieve.evaluation.truth import TableTruth, region_names
+from geosieve.evaluation.truth import region_names
 from geosieve.images import row_checks
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
@@ -52,7 +52,7 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
                 counts = pool.map(partial(check, most_refused=config.most_refused), (truth, *systems))
             report.rows_in = sum(counts)
         with report.stage("score"):
-            scored = _score(spark, config, truth, systems)
+            scored = _score(config, truth, systems)
         used = {name: int((~answers.missing).sum()) for name, answers in scored.systems.items()}
         with report.stage("rejects"):
             rejects = [row_checks.rejects(truth.rows, truth.key)]
@@ -62,10 +62,7 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
             rejected = publication.write(REJECTS, reduce(DataFrame.unionByName, rejects))
             by_class = _count_rejects(publication.written(REJECTS))
             report.rejected = {f"{key}: {error}": rows for (key, error), rows in by_class.items()}
-            refused = {
-                system.name: count_refused(given.rows, truth.rows)
-                for system, given in zip(config.systems, systems, strict=True)
-            }
+            refused = {given.name: count_refused(given.rows, truth.rows) for given in systems}
         with report.stage("estimate"):
             figures = estimate(scored, config.plan())
     report.rows_out = len(scored) + sum(used.values())
@@ -80,7 +77,7 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
     with report.stage("write"):
         rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
         written = publication.write(EVALUATIONS, rows)
-        names = {TRUTH: TRUTH} | {given.key: system.name for system, given in zip(config.systems, systems, strict=True)}
+        names = {given.key: given.name for given in (truth, *systems)}
         notes = _notes(config, report.details, {(names[key], error): n for (key, error), n in by_class.items()})
         publication.attach(EVALUATIONS, "_summary.md", markdown(figures, notes))
         publication.attach(EVALUATIONS, "_summary.html", html(figures, notes))
@@ -93,15 +90,12 @@ def _count_rejects(rejects: DataFrame) -> dict[tuple[str, str], int]:
     return {(row["stage"], row["error_class"]): row["count"] for row in sorted(found)}
 
 
-def _score(spark: SparkSession, config: EvaluateConfig, truth: GivenList, systems: list[GivenList]) -> Scored:
+def _score(config: EvaluateConfig, truth: GivenList, systems: list[GivenList]) -> Scored:
     strata = stratum_values(truth.good, list(config.truth.strata))
-    regions: dict[str, dict[str, str]] = {}
-    if isinstance(config.truth, TableTruth):
-        regions = region_names(spark, config.truth, strata)
+    regions = region_names(truth.labels, strata) if truth.labels is not None else {}
     areas = tuple(system.columns.area_km2 is not None for system in config.systems)
     scorer = Scorer(strata, areas, config.places, config.continent)
-    predictions = {system.name: given.good for system, given in zip(config.systems, systems, strict=True)}
-    return collect_scores(truth.good, predictions, scorer, regions)
+    return collect_scores(truth.good, {given.name: given.good for given in systems}, scorer, regions)
 
 
 def _nullable(figures: pd.DataFrame) -> pd.DataFrame:

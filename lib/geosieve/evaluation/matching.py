@@ -18,6 +18,7 @@ from geosieve.evaluation.scoring import MAX_IMAGES
 from geosieve.evaluation.truth import TableTruth
 from geosieve.images import row_checks
 from geosieve.images.row_checks import COORDINATE_COUNTS
+from geosieve.labels.read import CommittedLabels
 from geosieve.runtime.errors import InputError
 
 TRUTH = "truth"
@@ -27,17 +28,18 @@ TRUTH = "truth"
 class GivenList:
     """The truth, or the predictions of a system: its key in the configuration, what that says of it, and its rows.
 
-    Rows are as of `inputs.read_list`: good ones and refused ones.
+    Rows are as of `inputs.read_list`: good ones and refused ones. `labels`: the run whose regions are the strata.
     """
 
     key: str
     source: ListTruth | TableTruth | System
     rows: DataFrame
+    labels: CommittedLabels | None = None
 
     @property
-    def system(self) -> str | None:
-        """Name of the system; None for the truth."""
-        return self.source.name if isinstance(self.source, System) else None
+    def name(self) -> str:
+        """Name of the system, or `truth`."""
+        return self.source.name if isinstance(self.source, System) else self.key
 
     @property
     def good(self) -> DataFrame:
@@ -48,15 +50,15 @@ class GivenList:
 def open_lists(spark: SparkSession, config: EvaluateConfig) -> tuple[GivenList, list[GivenList]]:
     """The truth, and the predictions of each system."""
     if isinstance(config.truth, TableTruth):
-        images = truth.read_tables(spark, config.truth)
+        images = GivenList(TRUTH, config.truth, *truth.read_tables(spark, config.truth))
     else:
-        images = inputs.read_list(spark, config.truth, TRUTH)
+        images = GivenList(TRUTH, config.truth, inputs.read_list(spark, config.truth, TRUTH))
     predictions = []
     for number, system in enumerate(config.systems):
         key = f"systems.{number}"
         rows = inputs.read_list(spark, system, key)
         predictions.append(GivenList(key, system, _with_area(rows, system.columns.area_km2 is not None)))
-    return GivenList(TRUTH, config.truth, images), predictions
+    return images, predictions
 
 
 def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
@@ -134,7 +136,7 @@ def check(given: GivenList, most_refused: float) -> int:
         )
     if not isinstance(source, TableTruth):
         inputs.refuse_means(frame, name)
-    if given.system is None and counts[None] > MAX_IMAGES:
+    if name == TRUTH and counts[None] > MAX_IMAGES:
         raise InputError(
             f"{counts[None]} images; one run evaluates at most {MAX_IMAGES}", where=name, hint="sample them"
         )

@@ -27,10 +27,14 @@ class TableTruth(Config):
     strata: list[str] = []
 
 
-def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
-    """Rows as of `inputs.read_list`. InputError if there is no such run, or it has not labelled with a partition."""
-    if _partitions(truth):
-        labels = _labels(spark, truth)
+def read_tables(spark: SparkSession, truth: TableTruth) -> tuple[DataFrame, CommittedLabels | None]:
+    """Rows as of `inputs.read_list`, and the run of labels that they are of, where strata are partitions.
+
+    InputError if there is no such run, or it has not labelled with a partition.
+    """
+    partitions = [name for name in truth.strata if name != SOURCE]
+    labels = read_labels(spark, truth.root, truth.run, partitions) if partitions else None
+    if labels is not None:
         rows, where = labels.rows(), labels.run.uri
         rows = rows.where(F.col(SOURCE).isin(truth.sources)) if truth.sources else rows
     else:
@@ -38,7 +42,7 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
         rows = read_images(spark, ImagesInput(root=truth.root, sources=truth.sources, run=truth.run)).rows
     nowhere = F.expr(NOT_POSITIONED)
     strata = [F.col(name).cast("string").alias(stratum_column(name)) for name in truth.strata]
-    return rows.select(
+    checked = rows.select(
         *("image_id", "lat", "lon"),
         *strata,
         F.when(nowhere, NO_POSITION).alias("error_class"),
@@ -47,23 +51,12 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> DataFrame:
         F.lit(False).alias("named"),
         F.lit(where).alias("input_uri"),
     )
+    return checked, labels
 
 
-def region_names(
-    spark: SparkSession, truth: TableTruth, values: dict[str, tuple[str, ...]]
-) -> dict[str, dict[str, str]]:
+def region_names(labels: CommittedLabels, values: dict[str, tuple[str, ...]]) -> dict[str, dict[str, str]]:
     """Names of the regions (as text of their indices) that occur as values of strata, by stratum."""
-    if not _partitions(truth):
-        return {}
     # A value of a stratum is an index as text, but for the word where there is none.
-    occurring = {name: [int(v) for v in values[name] if v.lstrip("-").isdigit()] for name in _partitions(truth)}
-    found = _labels(spark, truth).region_names(occurring)
+    occurring = {name: [int(v) for v in values[name] if v.lstrip("-").isdigit()] for name in labels.partitions}
+    found = labels.region_names(occurring)
     return {name: {str(index): region for index, region in regions.items()} for name, regions in found.items()}
-
-
-def _partitions(truth: TableTruth) -> list[str]:
-    return [name for name in truth.strata if name != SOURCE]
-
-
-def _labels(spark: SparkSession, truth: TableTruth) -> CommittedLabels:
-    return read_labels(spark, truth.root, truth.run, _partitions(truth))
