@@ -40,6 +40,11 @@ def test_differences_are_marked_where_their_interval_excludes_0(figures: pd.Data
     assert r"\[-8.00, -2.00\] \* |" in markdown(figures, []) and r"\[-3.00, 2.00\] |" in markdown(figures, [])
 
 
+def test_a_systems_name_is_not_taken_for_a_mark(figures: pd.DataFrame) -> None:
+    page = html(figures.replace({"system": {"a": "a *"}}), [])
+    assert re.findall(r"<mark>(.*?)</mark>", page) == ["-5.00 % [-8.00, -2.00] *"]
+
+
 def test_images_without_an_answer_stand_in_their_row(figures: pd.DataFrame) -> None:
     assert "<td>a</td><td>1,000</td><td>50</td>" in html(figures, [])
 

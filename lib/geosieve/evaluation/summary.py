@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,15 +36,20 @@ _STYLE = (
 Row = Mapping[Hashable, Any]
 """A row of `evaluations`."""
 
-Table = tuple[list[str], list[list[str]]]
-"""Heads and rows of a table, as plain text."""
+
+class Table(NamedTuple):
+    """Heads and rows of a table, as plain text; the first `names` columns name a row, the others are its figures."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    names: int
 
 
 def markdown(figures: pd.DataFrame, notes: Sequence[str]) -> str:
     """The summary as Markdown: notes, then a table a section."""
     parts = [f"# {_TITLE}", *notes]
-    for title, (heads, rows) in _sections(figures):
-        lines = [heads, ["---"] * len(heads), *rows]
+    for title, table in _sections(figures):
+        lines = [table.heads, ["---"] * len(table.heads), *table.rows]
         parts += [f"## {_plain(title)}", "\n".join("| " + " | ".join(map(_plain, line)) + " |" for line in lines)]
     return "\n\n".join(parts) + "\n"
 
@@ -52,9 +57,9 @@ def markdown(figures: pd.DataFrame, notes: Sequence[str]) -> str:
 def html(figures: pd.DataFrame, notes: Sequence[str]) -> str:
     """The summary as one self-contained page: a table of contents, curves, and a folded table for each protocol."""
     sections = [(title, _curve(group, x, label)) for title, group, x, label in _curves(figures)]
-    sections += [(title, _html_table(*table)) for title, table in _sections(figures)]
+    first_table = len(sections)
+    sections += [(title, _html_table(table)) for title, table in _sections(figures)]
     contents = "".join(f'<li><a href="#s{n}">{escape(title)}</a></li>' for n, (title, _) in enumerate(sections))
-    first_table = len(list(_curves(figures)))
     body = [f"<h1>{_TITLE}</h1>", *(f"<p>{escape(note)}</p>" for note in notes), f"<nav><ul>{contents}</ul></nav>"]
     for number, (title, content) in enumerate(sections):
         opened = " open" if number <= first_table else ""
@@ -94,13 +99,14 @@ def _short(number: float) -> str:
     return f"{number:,.0f}" if number >= 10 else f"{number:.3g}"
 
 
-def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+def _html_table(table: Table) -> str:
     """A table; differences whose interval excludes 0 are marked."""
     lines = ""
-    for row in rows:
-        cells = (escape(cell) for cell in row)
-        lines += "<tr>" + "".join(f"<td>{_marked(cell)}</td>" for cell in cells) + "</tr>"
-    head = "".join(f"<th>{escape(head)}</th>" for head in heads)
+    for row in table.rows:
+        cells = [escape(cell) for cell in row]
+        cells[table.names :] = map(_marked, cells[table.names :])
+        lines += "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    head = "".join(f"<th>{escape(head)}</th>" for head in table.heads)
     return f'<div class="wide"><table><tr>{head}</tr>{lines}</table></div>'
 
 
@@ -174,7 +180,7 @@ def _table(
         # Figures of answers alone have the images that were answered for their number.
         missing = f"{images - counts['mean_km']:,}" if "mean_km" in counts else "–"
         rows.append([*names(records[0]), f"{images:,}", missing, *(_cell(cells.get((c[1], c[2]))) for c in present)])
-    return [*heads, "images", "without answer", *(c[0] for c in present)], rows
+    return Table([*heads, "images", "without answer", *(c[0] for c in present)], rows, len(heads))
 
 
 def _cell(row: Row | None) -> str:
