@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from time import monotonic
 
-import numpy as np
 import rasterio
 
 from benchmarks.maps import files
@@ -23,8 +22,7 @@ def decode(path: Path, first_row: int, last_row: int) -> int:
     """Read a part's blocks and do nothing with them; bytes."""
     n_bytes = 0
     with gdal_environment(), open_raster(str(path)) as dataset:
-        itemsize = np.dtype(dataset.dtypes[0]).itemsize
-        for _, row_windows in windows(dataset.shape, dataset.block_shapes[0], itemsize, first_row, last_row):
+        for _, row_windows in windows(dataset, 1, first_row, last_row):
             for window in row_windows:
                 n_bytes += dataset.read(1, window=window).nbytes
     return n_bytes

@@ -54,10 +54,8 @@ def area_of_pixels(
     file = assigner.reader.files[number]
     grid = pixel_grid(file)
     last_row = min(first_row + content.part_rows(file.width), file.height)
-    shape, blocks = (file.height, file.width), (file.block_height, file.block_width)
     with gdal_environment(), catalogued(file) as dataset:
-        itemsize = np.dtype(dataset.dtypes[file.band - 1]).itemsize
-        for _, row_windows in content.windows(shape, blocks, itemsize, first_row, last_row):
+        for _, row_windows in content.windows(dataset, file.band, first_row, last_row):
             for window in row_windows:
                 stored = dataset.read(file.band, window=window)
                 mask = dataset.read_masks(file.band, window=window) != 0 if file.mask != "none" else None

@@ -28,17 +28,16 @@ _PART_PIXELS = 1 << 26
 _SAMPLE_BLOCKS = 16
 
 
-def windows(
-    shape: tuple[int, int], block_shape: tuple[int, int], itemsize: int, first_row: int, last_row: int
-) -> Iterator[tuple[int, list[Window]]]:
+def windows(dataset: Any, band: int, first_row: int, last_row: int) -> Iterator[tuple[int, list[Window]]]:
     """Windows that cover whole rows from `first_row` up to `last_row` (not included), with the row where they end.
 
     They are as wide as a digest's block, so that no value is moved before it is hashed, and hold about a million
     pixels. A file's block that is wider lies in GDAL's cache while its windows are read; one that would not fit into it
     is read whole.
     """
-    width = shape[1]
-    tall, wide = block_shape
+    width = dataset.width
+    tall, wide = dataset.block_shapes[band - 1]
+    itemsize = np.dtype(dataset.dtypes[band - 1]).itemsize
     fitting = CACHE_BYTES // 2 // (tall * width * itemsize)  # rows of blocks that the cache holds
     columns = BLOCK_COLUMNS if fitting or wide <= BLOCK_COLUMNS else -(-wide // BLOCK_COLUMNS) * BLOCK_COLUMNS
     columns = min(columns, width)
@@ -132,9 +131,7 @@ def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool
     in units (scale and offset applied)."""
     last_row = min(first_row + part_rows(dataset.width), dataset.height)
     reader, found = ContentReader(pixels.masked), _Statistics()
-    itemsize = np.dtype(dataset.dtypes[pixels.band - 1]).itemsize
-    block_shape = dataset.block_shapes[pixels.band - 1]
-    for bottom, row_windows in windows(dataset.shape, block_shape, itemsize, first_row, last_row):
+    for bottom, row_windows in windows(dataset, pixels.band, first_row, last_row):
         for window in row_windows:
             values = dataset.read(pixels.band, window=window)
             mask = dataset.read_masks(pixels.band, window=window) != 0 if pixels.masked else None
