@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, ValidationError
 
-from geosieve.runtime.config import Config, RunId, load, validate
+from geosieve.runtime.config import Config, RunId, load, read_yaml, validate
 from geosieve.runtime.errors import ConfigError
 
 
@@ -207,3 +207,10 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path: Path) -> Non
     (tmp_path / "c.yaml").write_text("run: a\nweights:\n  x: 1\n  y: 2\n  x: 3\n")
     with pytest.raises(ConfigError, match=r"(?s)key 'x' stands there twice.*line 3"):
         load(Input, tmp_path / "c.yaml")
+
+
+def test_a_configuration_that_is_too_large_is_refused_and_not_cut(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1\n" + "# comment\n" * (1 << 21))
+    with pytest.raises(ConfigError, match="more than 16 MiB"):
+        read_yaml(path)

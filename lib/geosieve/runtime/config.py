@@ -85,7 +85,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     RetryableError if its store is throttled or down.
     """
     try:
-        content = _parse(store.read(str(path), _MOST_BYTES).decode())
+        text = store.read(str(path), _MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"a configuration of more than {_MOST_BYTES >> 20} MiB", where=str(path))
+        content = _parse(text.decode())
     except InputError as error:
         raise ConfigError(f"no configuration: {error.what}", where=str(path), hint="see conf/ for examples") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
