@@ -48,7 +48,7 @@ class LabelConfig(PartitionsConfig, JobConfig):
 
     @model_validator(mode="after")
     def _columns(self) -> LabelConfig:
-        labels_table([definition.name for definition in self.partitions])
+        _table(self)  # a partition's name must do as a column's
         return self
 
 
