@@ -127,8 +127,8 @@ def run_prefix(prefix: str, root: Path) -> None:
     """Print the seconds of the job up to a step, in a fresh session; all but `write` and `floor` end in a sink."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     from geosieve.images.read import POSITIONED
+    from geosieve.labels import label as labelling
     from geosieve.labels.summary import LabelCounter
-    from geosieve.partitions import labelling
     from geosieve.partitions.read import CommittedTables
     from geosieve.rasters.candidates import NOTHING
     from geosieve.runtime.config import validate

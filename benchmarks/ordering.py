@@ -30,7 +30,7 @@ def orders(first: RasterFile, lat: F8, lon: F8) -> dict[str, I8]:
     return {
         "S2 order": np.argsort(s2.cell_ids(lat, lon)),
         "latitude": np.argsort(-lat),
-        "latitude bands, longitude": np.lexsort((lon, band)),  # labelling._shuffle_key
+        "latitude bands, longitude": np.lexsort((lon, band)),  # geosieve.labels.label._shuffle_key
         "blocks of the first raster": np.argsort(blocks(first, lat, lon), kind="stable"),
     }
 

@@ -25,7 +25,7 @@ from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
-from geosieve.overlay.spans import describe, find_runs, sum_up
+from geosieve.overlay.spans import describe, find_spans, sum_up
 
 IMAGES, PIXEL_IMAGES, ORDERED = 1000, 5, 3
 PARTITIONS = ("cells", "density", "land_cover")
@@ -105,7 +105,7 @@ def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
     row, column = np.arange(grid.grid.rows)[:, None], np.arange(grid.grid.cols)
     atoms = grid.drawn(*grid.grid.centres(row, column))
     regions = np.stack([overlay.labels[:, k].astype(np.int32)[atoms] for k in range(len(PARTITIONS))])
-    labels, facts = sum_up(grid.grid, find_runs(0, 0, regions, np.zeros(atoms.shape, dtype=bool)))
+    labels, facts = sum_up(grid.grid, find_spans(0, 0, regions, np.zeros(atoms.shape, dtype=bool)))
     told = describe(grid.grid, facts)
     whole = Overlay(overlay.partitions, labels, *(told[name] for name in ("area_km2", "lat", "lon", "land_share")))
     return whole, row_numbers(labels, overlay.labels)[atoms], regions
@@ -114,8 +114,9 @@ def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
 def pixel_algorithm(maps: list[I8], area: F8, sizes: list[F8], p: list[F8], row: int, column: int) -> tuple[float, F8]:
     """Algorithms 1 to 3 for one image, plainly in numpy; `maps` hold 0 outside and 1 + region."""
     product = np.ones(maps[0].shape)
-    for layer, size, of in zip(maps, sizes, p, strict=True):
-        product *= np.concatenate([[0.0], np.divide(of, size, where=size > 0, out=np.zeros_like(of))])[layer]
+    for layer, size, probability in zip(maps, sizes, p, strict=True):
+        density = np.divide(probability, size, where=size > 0, out=np.zeros_like(probability))
+        product *= np.concatenate([[0.0], density])[layer]
     return float(area[product >= product[row, column] * (1 - 1e-12)].sum()), product
 
 
@@ -157,7 +158,7 @@ def main() -> int:
     maps = [np.maximum(layer, -1) + 1 for layer in regions]
     area = np.repeat(coarse_grid.grid.row_areas_km2()[:, None], coarse_grid.grid.cols, axis=1)
     row, column = coarse_grid.grid.pixels(lat, lon)
-    ensemble = Ensemble(whole, ensembles[120].predictors)
+    ensemble = Ensemble(whole, ensembles[120].members)
     areas = ensemble.area_to_truth_km2(predictions[120], atoms[row, column])
     _, first = np.unique(atoms, return_index=True)
     worst, same_order, start = 0.0, True, process_time()
@@ -169,7 +170,7 @@ def main() -> int:
         elapsed += process_time() - start
         worst = max(worst, abs(areas[i] / expected - 1))
         if i < ORDERED:
-            one = {name: Probabilities(name, of.values[i : i + 1]) for name, of in predictions[120].items()}
+            one = {name: Probabilities(name, p.values[i : i + 1]) for name, p in predictions[120].items()}
             by_score = np.argsort(-ensemble.scores(one)[0], kind="stable")
             densities = product.ravel()[first][by_score]
             same_order &= bool((densities[1:] <= densities[:-1] * (1 + 1e-12)).all())
