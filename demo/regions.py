@@ -126,7 +126,7 @@ def _systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
 
 
 def _of(ensemble: Ensemble, predictions: Predictions) -> dict[str, Probabilities]:
-    return {p.name: predictions[p.name] for p in ensemble.predictors if p.fixed is None}
+    return {p.name: predictions[p.name] for p in ensemble.members if p.fixed is None}
 
 
 def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
@@ -146,7 +146,7 @@ def _print_calibration(ensemble: Ensemble, predictions: Predictions, truth: np.n
     fitted = fit(ensemble, parts[0], at[0]).ensemble
     scores = [log_score(one, parts[2], at[2])[0] for one in (ensemble, fitted)]
     print(f"\nmean log density at the truth, held out: {scores[0]:.2f} as they are, {scores[1]:.2f} with")
-    print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.predictors))
+    print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.members))
     sets = ConformalSets.marginal(fitted.credible_level(parts[1], at[1]), 0.9)
     held = sets.covers(fitted.credible_level(parts[2], at[2]), at[2])
     print(f"conformal sets of 90 % hold the truth of {held.mean():.1%} of {held.size} held-out images")

@@ -62,7 +62,7 @@ def test_fitting_finds_the_law_that_drew_the_truth_and_wins_on_held_out_images()
     first = {name: Probabilities(p.partition_hash, p.values[:4000]) for name, p in predictions.items()}
     rest = {name: Probabilities(p.partition_hash, p.values[4000:]) for name, p in predictions.items()}
     fitted = fit(ensemble, first, truth[:4000])
-    over_t = [p.weight / p.temperature for p in fitted.ensemble.predictors]
+    over_t = [p.weight / p.temperature for p in fitted.ensemble.members]
     assert over_t == pytest.approx([0.5, 0.4, 0.8], abs=0.06)
     assert fitted.left_out == 0
     assert fitted.fitted_score > fitted.plain_score
@@ -125,13 +125,13 @@ def test_a_prior_that_is_often_wrong_is_not_taken_for_a_good_one() -> None:
     """The truth knows nothing of the prior: its weight must vanish, also though it excludes half of the truths."""
     rng = np.random.default_rng(5)
     overlay, _ = overlay_of(random_maps(rng, 16, [24, 4]), [24, 4])
-    base = ensemble_of(overlay).predictors[0]
+    base = ensemble_of(overlay).members[0]
     alone = Ensemble(overlay, (base,))
     predictions = {base.name: Probabilities("hash0", rng.dirichlet(np.full(24, 0.5), 3000))}
     truth = drawn(6, alone, predictions)
     fitted = fit(Ensemble(overlay, (base, mask_prior(overlay, "prior", "p1", [0, 1]))), predictions, truth)
     assert fitted.left_out == 0
-    assert fitted.ensemble.predictors[1].weight < 0.02
+    assert fitted.ensemble.members[1].weight < 0.02
     assert fitted.fitted_score == pytest.approx(log_score(alone, predictions, truth)[0], abs=0.02)
 
 
@@ -143,7 +143,7 @@ def test_the_mass_before_the_truth_is_that_of_denser_atoms() -> None:
     assert ensemble.mass_before(predictions, truth) == pytest.approx(expected, rel=1e-9, abs=1e-15)
 
 
-def test_masses_of_predictors_that_nearly_exclude_each_other_do_not_underflow() -> None:
+def test_masses_of_members_that_nearly_exclude_each_other_do_not_underflow() -> None:
     maps = [np.array([[0, 0, 1, 1]] * 2), np.array([[0, 0, 1, 1]] * 2)]
     overlay, _ = overlay_of(maps, [2, 2])
     ensemble = with_weights(ensemble_of(overlay), {}, {"model0": 0.1, "model1": 0.1})

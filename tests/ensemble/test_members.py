@@ -68,7 +68,7 @@ def test_atoms_rank_as_their_pixels_do(seed: int, regions: list[int]) -> None:
     assert np.exp(scores[atoms]) == pytest.approx(product.ravel(), rel=1e-9)
 
 
-def test_a_single_predictor_needs_the_area_of_the_denser_regions() -> None:
+def test_a_single_member_needs_the_area_of_the_denser_regions() -> None:
     # Two hemispheres: three quarters of the probability is in the north, so the north comes first.
     overlay, grid = overlay_of([np.repeat([[0], [1]], 4, axis=1)], [2])
     predictions = {"model0": Probabilities("hash0", np.array([[0.75, 0.25]]))}
@@ -95,7 +95,7 @@ def test_outside_of_a_partition_nothing_has_a_density() -> None:
     assert ensemble.area_to_truth_km2(doubled, at) == pytest.approx(np.array([0.25, 0.75, 1.0]) * EARTH_KM2, rel=1e-12)
 
 
-def _two_predictors() -> tuple[Ensemble, dict[str, Probabilities]]:
+def _two_members() -> tuple[Ensemble, dict[str, Probabilities]]:
     rng = np.random.default_rng(3)
     regions = [6, 4]
     overlay, _ = overlay_of(random_maps(rng, 10, regions, 0.2), regions)
@@ -103,8 +103,8 @@ def _two_predictors() -> tuple[Ensemble, dict[str, Probabilities]]:
 
 
 def test_a_missing_prediction_says_nothing() -> None:
-    ensemble, predictions = _two_predictors()
-    one = Ensemble(ensemble.overlay, ensemble.predictors[:1])
+    ensemble, predictions = _two_members()
+    one = Ensemble(ensemble.overlay, ensemble.members[:1])
     expected = one.scores({"model0": predictions["model0"]})
     assert ensemble.scores({"model0": predictions["model0"]}) == pytest.approx(expected)
     unknown = Probabilities("hash1", np.full((7, 4), np.nan))
@@ -117,8 +117,8 @@ def test_a_missing_prediction_says_nothing() -> None:
 
 
 def test_weight_zero_is_absence_and_temperature_flattens() -> None:
-    ensemble, predictions = _two_predictors()
-    first, second = ensemble.predictors
+    ensemble, predictions = _two_members()
+    first, second = ensemble.members
     without = Ensemble(ensemble.overlay, (first, EnsembleMember(second.name, second.partition, weight=0.0)))
     assert without.scores(predictions) == pytest.approx(ensemble.scores({"model0": predictions["model0"]}))
     # p^(1/2), normalised, by hand
@@ -256,8 +256,8 @@ def test_a_density_that_is_even_reaches_all_of_its_area_however_it_is_said() -> 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=SEEDS, order=st.permutations(range(4)))
-def test_neither_the_order_of_predictors_nor_the_way_of_summing_breaks_ties(seed: int, order: list[int]) -> None:
-    """Three predictors that say the same few numbers of like maps: a sum of three terms occurs in every order."""
+def test_neither_the_order_of_members_nor_the_way_of_summing_breaks_ties(seed: int, order: list[int]) -> None:
+    """Three members that say the same few numbers of like maps: a sum of three terms occurs in every order."""
     rng = np.random.default_rng(seed)
     rows = np.kron(rng.integers(0, 3, (3, 6, 1)), np.ones((1, 1, 12), np.int64))
     maps = [*rows, np.arange(72).reshape(6, 12)]
@@ -268,9 +268,9 @@ def test_neither_the_order_of_predictors_nor_the_way_of_summing_breaks_ties(seed
     alike = [prior(f"prior{k}", f"p{k}", np.where(area[k] > 0, weights * area[k], 0.0)) for k in range(3)]
     model = EnsembleMember("model3", "p3")
     said = {"model3": Probabilities("hash3", np.repeat(area[3][None] / EARTH_KM2, overlay.n_atoms, axis=0))}
-    predictors, truth = (*alike, model), np.arange(overlay.n_atoms)
-    expected = Ensemble(overlay, predictors).ranks(said, truth)
-    moved = Ensemble(overlay, tuple(predictors[k] for k in order))
+    members, truth = (*alike, model), np.arange(overlay.n_atoms)
+    expected = Ensemble(overlay, members).ranks(said, truth)
+    moved = Ensemble(overlay, tuple(members[k] for k in order))
     assert moved.ranks(said, truth).tolist() == expected.tolist()
     (ranking,) = rank(moved, {"model3": Probabilities("hash3", said["model3"].values[:1])})
     # By hand: an atom's density is a product of three of three numbers; which ones, not in which order, decides.
@@ -322,14 +322,14 @@ def test_images_are_taken_a_few_at_a_time(tmp_path: Path) -> None:
     ],
 )
 def test_probabilities_that_are_none_are_refused(values: list[list[float]], digest: str, says: str) -> None:
-    ensemble, _ = _two_predictors()
+    ensemble, _ = _two_members()
     with pytest.raises(InputError, match=says):
         ensemble.scores({"model1": Probabilities(digest, np.array(values))})
 
 
-def test_unknown_predictors_and_unequal_numbers_of_images_are_refused() -> None:
-    ensemble, predictions = _two_predictors()
-    with pytest.raises(InputError, match="no predictor other"):
+def test_unknown_members_and_unequal_numbers_of_images_are_refused() -> None:
+    ensemble, predictions = _two_members()
+    with pytest.raises(InputError, match="no member other"):
         ensemble.scores({"other": predictions["model0"]})
     fewer = Probabilities("hash1", predictions["model1"].values[:3])
     with pytest.raises(InputError, match=r"different numbers of images: \[3, 7\]"):
@@ -371,11 +371,11 @@ def test_missing_predictions_are_counted() -> None:
     assert ensemble_of(overlay).missing(predictions) == {"model0": 2, "model1": 5}
 
 
-def test_a_prior_of_weights_is_a_predictor_that_always_says_them() -> None:
+def test_a_prior_of_weights_is_a_member_that_always_says_them() -> None:
     rng = np.random.default_rng(3)
     overlay, _ = overlay_of(random_maps(rng, 8, [3, 2]), [3, 2])
     people = np.array([2.0, 6.0])
-    with_prior = Ensemble(overlay, (*ensemble_of(overlay).predictors[:1], prior("people", "p1", people)))
+    with_prior = Ensemble(overlay, (*ensemble_of(overlay).members[:1], prior("people", "p1", people)))
     predictions = random_predictions(rng, [3, 2], 5)
     same = {**predictions, "model1": Probabilities("hash1", np.tile(people / 8, (5, 1)))}
     truth = rng.integers(0, overlay.n_atoms, 5)

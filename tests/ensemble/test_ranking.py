@@ -130,7 +130,7 @@ def test_the_best_point_is_the_centroid_of_the_densest_atom() -> None:
         assert (lat[i], lon[i]) == (ranking.overlay.lat[densest], ranking.overlay.lon[densest])
 
 
-def test_where_predictors_exclude_each_other_there_is_no_answer() -> None:
+def test_where_members_exclude_each_other_there_is_no_answer() -> None:
     overlay, _ = overlay_of([np.repeat([[0] * 12, [1] * 12], 3, axis=0)] * 2, [2, 2])
     contrary = {
         "model0": Probabilities("hash0", np.array([[1.0, 0.0]])),

@@ -1,6 +1,6 @@
 """Weights and temperatures fitted on a validation split, and how well stated probabilities hold.
 
-The logarithm of an ensemble's density is linear in w/T (times the logarithm of a predictor's probabilities) and in w
+The logarithm of an ensemble's density is linear in w/T (times the logarithm of a member's probabilities) and in w
 (times minus the logarithm of its regions' areas), so that the mean log score of the truth, a proper score (Good 1952),
 is concave in both and has one maximum.
 """
@@ -26,7 +26,7 @@ _LEAST, _MOST = 1e-3, 10.0  # of weights, and of weights over temperatures
 class Fit:
     """A fitted ensemble and the mean log scores (nats per km²) of the plain and the fitted one on the fitting images.
 
-    `left_out`: images whose truth lies outside of the partition of a predictor that they have, or without any
+    `left_out`: images whose truth lies outside of the partition of a member that they have, or without any
     prediction.
     """
 
@@ -37,22 +37,20 @@ class Fit:
 
 
 def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
-    """Fit every predictor's weight and temperature to the true atoms, (images,).
+    """Fit every member's weight and temperature to the true atoms, (images,).
 
     InputError if no image can be used.
     """
     truth = np.asarray(truth, dtype=np.int64)
     model = _LogLinear.of(ensemble, predictions, truth)
-    start = np.concatenate(
-        [[p.weight / p.temperature for p in ensemble.predictors], [p.weight for p in ensemble.predictors]]
-    )
+    start = np.concatenate([[p.weight / p.temperature for p in ensemble.members], [p.weight for p in ensemble.members]])
     result = minimize(
         model.loss, start, jac=True, method="L-BFGS-B", bounds=[(_LEAST, _MOST)] * start.size, options={"maxiter": 200}
     )
-    k = len(ensemble.predictors)
+    k = len(ensemble.members)
     changed = tuple(
         replace(p, weight=float(w), temperature=float(w / a))
-        for p, a, w in zip(ensemble.predictors, result.x[:k], result.x[k:], strict=True)
+        for p, a, w in zip(ensemble.members, result.x[:k], result.x[k:], strict=True)
     )
     left_out = int((~model.usable).sum())
     return Fit(Ensemble(ensemble.overlay, changed), -model.loss(start)[0], -float(result.fun), left_out)
@@ -63,28 +61,28 @@ def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) ->
 
     Images are left out as in a Fit: compare systems only if they are of as many.
     """
-    weights = np.array([p.weight for p in ensemble.predictors])
-    over_t = np.array([p.weight / p.temperature for p in ensemble.predictors])
+    weights = np.array([p.weight for p in ensemble.members])
+    over_t = np.array([p.weight / p.temperature for p in ensemble.members])
     model = _LogLinear.of(ensemble, predictions, np.asarray(truth, dtype=np.int64))
     return -model.loss(np.concatenate([over_t, weights]))[0], int(model.usable.sum())
 
 
 @dataclass(frozen=True)
 class _LogLinear:
-    """The log density as a sum of parameters times features. Features by predictor: log p and -log area of a region.
+    """The log density as a sum of parameters times features. Features by member: log p and -log area of a region.
 
     Log p is computed again for a few images at a time whenever it is needed: of all it would be larger than the input.
     """
 
     ensemble: Ensemble
-    factors: Factors  # log densities of the plain predictors
+    factors: Factors  # log densities of the plain members
     log_area: list[F8]  # (1 + regions,), with a minus
     truth: I8
     usable: NDArray[np.bool_]  # (images,)
 
     @classmethod
     def of(cls, ensemble: Ensemble, predictions: Predictions, truth: I8) -> _LogLinear:
-        plain = tuple(replace(p, weight=1.0, temperature=1.0) for p in ensemble.predictors)
+        plain = tuple(replace(p, weight=1.0, temperature=1.0) for p in ensemble.members)
         ensemble = Ensemble(ensemble.overlay, plain)
         factors, truth = ensemble.matched(predictions, truth, FLOOR)
         areas = [ensemble.overlay.region_areas_km2[ensemble.overlay.column(p.partition)] for p in plain]

@@ -1,6 +1,6 @@
-"""The ensemble: a weighted, tempered product of predictors over the atoms of an overlay.
+"""The ensemble: a weighted, tempered product of members over the atoms of an overlay.
 
-Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the predictors
+Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the members
 (Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
 
 A mask prior has one density on all of its regions by construction. Other densities that are equal may differ in the
@@ -33,10 +33,10 @@ _ATOMS_AT_ONCE = 8_000_000  # images × atoms: some 50 bytes of each where no ce
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A predictor of an ensemble: the partition that it tells apart, and how much it counts.
+    """A member of an ensemble: the partition that it tells apart, and how much it counts.
 
     Its probabilities p become p^(1/temperature), normalised, and its densities are raised to `weight`. A prior is a
-    predictor with `fixed` probabilities, the same for every image; `density` are its densities, per km², where they are
+    member with `fixed` probabilities, the same for every image; `density` are its densities, per km², where they are
     known by themselves: quotients of probabilities and areas round.
     """
 
@@ -49,16 +49,16 @@ class EnsembleMember:
 
     def __post_init__(self) -> None:
         if not (self.weight >= 0 and self.temperature > 0):
-            raise ValueError(f"predictor {self.name}: weight must be at least 0 and temperature above 0")
+            raise ValueError(f"member {self.name}: weight must be at least 0 and temperature above 0")
         if self.fixed is not None and not np.isfinite(self.fixed).all():
             raise ValueError(f"prior {self.name}: a probability is not finite")
         if self.density is not None and self.fixed is None:
-            raise ValueError(f"predictor {self.name}: only a prior, which has fixed probabilities, has fixed densities")
+            raise ValueError(f"member {self.name}: only a prior, which has fixed probabilities, has fixed densities")
 
 
 @dataclass(frozen=True)
 class Probabilities:
-    """A predictor's probabilities for images, shape (images, regions), over the partition of this hash.
+    """A member's probabilities for images, shape (images, regions), over the partition of this hash.
 
     A row with a NaN is a missing prediction. `values` may be of single precision, a memory map, or anything with a
     `shape` whose slices of rows are arrays: a few rows at a time are taken and made doubles.
@@ -69,14 +69,14 @@ class Probabilities:
 
 
 Predictions = Mapping[str, Probabilities]
-"""By predictor's name. A predictor that is absent is missing for every image."""
+"""By member's name. A member that is absent is missing for every image."""
 
 
 @dataclass(frozen=True)
 class Factors:
     """Log densities of images' regions, computed for a slice of images at a time: `factors[0:10]`.
 
-    A slice gives for each predictor an array (images, 1 + regions); the first column is outside. A missing prediction
+    A slice gives for each member an array (images, 1 + regions); the first column is outside. A missing prediction
     is 0 everywhere, also outside: it says nothing. InputError names the first row that holds no probabilities.
     """
 
@@ -89,19 +89,19 @@ class Factors:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Predictors, each over a partition of the overlay. KeyError if one names a partition that is not in it."""
+    """Members, each over a partition of the overlay. KeyError if one names a partition that is not in it."""
 
     overlay: Overlay
-    predictors: tuple[EnsembleMember, ...]
+    members: tuple[EnsembleMember, ...]
 
     def __post_init__(self) -> None:
-        if not self.predictors or len({p.name for p in self.predictors}) < len(self.predictors):
-            raise ValueError("an ensemble has predictors, and each has a name of its own")
-        for predictor in self.predictors:
-            self.overlay.column(predictor.partition)
+        if not self.members or len({p.name for p in self.members}) < len(self.members):
+            raise ValueError("an ensemble has members, and each has a name of its own")
+        for member in self.members:
+            self.overlay.column(member.partition)
 
     def missing(self, predictions: Predictions) -> dict[str, int]:
-        """How many images each predictor, priors aside, has no prediction of: absent, or with a NaN."""
+        """How many images each member, priors aside, has no prediction of: absent, or with a NaN."""
         images = max((of.values.shape[0] for of in predictions.values()), default=0)
 
         def without(name: str) -> int:
@@ -110,51 +110,51 @@ class Ensemble:
             chunks = (_taken(predictions[name].values, rows) for rows in self.chunks(images))
             return sum(int(np.isnan(values).any(axis=1).sum()) for values in chunks)
 
-        return {p.name: without(p.name) for p in self.predictors if p.fixed is None}
+        return {p.name: without(p.name) for p in self.members if p.fixed is None}
 
     def factors(self, predictions: Predictions, images: int = 1, floor: float = 0.0) -> Factors:
-        """Log densities of regions by predictor, for slices of images. What is held does not grow with the images.
+        """Log densities of regions by member, for slices of images. What is held does not grow with the images.
 
-        `images`: how many they are, if no predictor says it. `floor`: probabilities below it count as this much.
+        `images`: how many they are, if no member says it. `floor`: probabilities below it count as this much.
         InputError names the first fault of `predictions` that shows without reading their values.
         """
-        unknown = sorted(predictions.keys() - {p.name for p in self.predictors})
+        unknown = sorted(predictions.keys() - {p.name for p in self.members})
         if unknown:
-            known = [p.name for p in self.predictors]
-            hint = advice(unknown[0], known, "its predictors")
-            raise InputError(f"the ensemble has no predictor {', '.join(unknown)}", hint=hint)
+            known = [p.name for p in self.members]
+            hint = advice(unknown[0], known, "its members")
+            raise InputError(f"the ensemble has no member {', '.join(unknown)}", hint=hint)
         sizes = {of.values.shape[0] for of in predictions.values()}
         if len(sizes) > 1:
-            raise InputError(f"predictors have different numbers of images: {sorted(sizes)}")
+            raise InputError(f"members have different numbers of images: {sorted(sizes)}")
         images = sizes.pop() if sizes else images
-        return Factors(images, tuple(self._maker(p, predictions.get(p.name), images, floor) for p in self.predictors))
+        return Factors(images, tuple(self._maker(p, predictions.get(p.name), images, floor) for p in self.members))
 
     def _maker(
-        self, predictor: EnsembleMember, given: Probabilities | None, images: int, floor: float
+        self, member: EnsembleMember, given: Probabilities | None, images: int, floor: float
     ) -> Callable[[slice], F8]:
-        k = self.overlay.column(predictor.partition)
+        k = self.overlay.column(member.partition)
         partition, area = self.overlay.partitions[k], self.overlay.region_areas_km2[k]
-        if predictor.fixed is not None:
+        if member.fixed is not None:
             if given is not None:
-                raise InputError(f"predictor {predictor.name} is a prior: its probabilities are fixed")
-            given = Probabilities(partition.digest, np.array([predictor.fixed]))
+                raise InputError(f"member {member.name} is a prior: its probabilities are fixed")
+            given = Probabilities(partition.digest, np.array([member.fixed]))
         elif given is None:
             return _repeated(np.zeros((1, 1 + partition.n_regions)), images)
         if given.partition_hash != partition.digest:
             raise InputError(
-                f"predictor {predictor.name} is over partition {given.partition_hash[:12]}…, the overlay has "
+                f"member {member.name} is over partition {given.partition_hash[:12]}…, the overlay has "
                 f"{partition.name} {partition.digest[:12]}…",
-                hint="use the predictor's own partition, or an overlay made of it",
+                hint="use the member's own partition, or an overlay made of it",
             )
         values = given.values
         if len(values.shape) != 2 or values.shape[1] != partition.n_regions:
             raise InputError(
-                f"predictor {predictor.name}: probabilities have shape {tuple(values.shape)}, "
+                f"member {member.name}: probabilities have shape {tuple(values.shape)}, "
                 f"not (images, {partition.n_regions})"
             )
-        if predictor.fixed is not None:
-            return _repeated(_factor(predictor, _taken(values, slice(None)), area, floor), images)
-        return lambda rows: _factor(predictor, _taken(values, rows), area, floor, rows.indices(images)[0])
+        if member.fixed is not None:
+            return _repeated(_factor(member, _taken(values, slice(None)), area, floor), images)
+        return lambda rows: _factor(member, _taken(values, rows), area, floor, rows.indices(images)[0])
 
     def chunks(self, images: int) -> Iterator[slice]:
         """Slices of images whose arrays over cells and profiles fit into a bounded memory."""
@@ -167,17 +167,17 @@ class Ensemble:
         return self.gather(self.factors(predictions)[:])
 
     def gather(self, factors: list[F8]) -> F8:
-        """Scores of every atom from the predictors' factors, (images, atoms)."""
+        """Scores of every atom from the members' factors, (images, atoms)."""
         return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self.columns, strict=True)))
 
     @cached_property
     def columns(self) -> list[I8]:
-        """For each predictor the column of its factor at each atom: 0 outside, 1 + region within."""
-        return [np.maximum(self.overlay.labels[:, self.overlay.column(p.partition)], -1) + 1 for p in self.predictors]
+        """For each member the column of its factor at each atom: 0 outside, 1 + region within."""
+        return [np.maximum(self.overlay.labels[:, self.overlay.column(p.partition)], -1) + 1 for p in self.members]
 
     @cached_property
     def structure(self) -> Structure:
-        """The atoms by the region of the finest predictor."""
+        """The atoms by the region of the finest member."""
         return Structure.of(self.overlay.area_km2, self.columns)
 
     def area_to_truth_km2(self, predictions: Predictions, truth: ArrayLike) -> F8:
@@ -218,7 +218,7 @@ class Ensemble:
 
 
 def _taken(values: NDArray[np.floating[Any]], rows: slice) -> F8:
-    """Rows of a predictor's values as doubles, in memory of their own."""
+    """Rows of a member's values as doubles, in memory of their own."""
     taken = np.array(values[rows], dtype=np.float64)
     pages = getattr(values, "_mmap", None)
     if isinstance(pages, mmap.mmap) and getattr(values, "mode", "") == "r":
@@ -231,11 +231,11 @@ def _repeated(row: F8, images: int) -> Callable[[slice], F8]:
     return lambda rows: np.broadcast_to(row, (len(range(*rows.indices(images))), row.shape[1]))
 
 
-def _factor(predictor: EnsembleMember, values: F8, area: F8, floor: float, first: int = 0) -> F8:
+def _factor(member: EnsembleMember, values: F8, area: F8, floor: float, first: int = 0) -> F8:
     """Log densities, (images, 1 + regions), of values, which are changed. `first`: number of the first image."""
-    missing = _check(values, predictor.name, first)
+    missing = _check(values, member.name, first)
     found = np.empty((len(values), 1 + area.size))
-    if predictor.weight == 0:
+    if member.weight == 0:
         found[:] = 0.0
         return found
     values[missing] = 1.0
@@ -244,16 +244,16 @@ def _factor(predictor: EnsembleMember, values: F8, area: F8, floor: float, first
     found[:, 0] = -np.inf
     with np.errstate(divide="ignore"):
         log_p = np.log(values, out=values)
-    if predictor.temperature != 1:
-        log_p /= predictor.temperature
+    if member.temperature != 1:
+        log_p /= member.temperature
         top = log_p.max(axis=1, keepdims=True)
         log_p -= top + np.log(np.exp(log_p - top).sum(axis=1, keepdims=True))
     density = np.subtract(log_p, np.log(np.where(area > 0, area, 1.0)), out=found[:, 1:])
-    if predictor.density is not None and predictor.temperature == 1 and not floor:
+    if member.density is not None and member.temperature == 1 and not floor:
         with np.errstate(divide="ignore"):
-            density[:] = np.log(predictor.density)
-    if predictor.weight != 1:
-        density *= predictor.weight
+            density[:] = np.log(member.density)
+    if member.weight != 1:
+        density *= member.weight
     density[:, np.flatnonzero(area <= 0)] = -np.inf
     found[missing] = 0.0
     return found
@@ -271,7 +271,7 @@ def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
     ):
         if rows.any():
             row = first + int(np.flatnonzero(rows)[0])
-            raise InputError(f"predictor {name}: probabilities of an image are {fault}", where=f"row {row}")
+            raise InputError(f"member {name}: probabilities of an image are {fault}", where=f"row {row}")
     return missing
 
 
@@ -301,13 +301,13 @@ def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:
-    """The ensemble with these weights and temperatures of predictors, by name."""
+    """The ensemble with these weights and temperatures of members, by name."""
     changed = tuple(
         replace(
             p,
             weight=float(weights.get(p.name, p.weight)),
             temperature=float(temperatures.get(p.name, p.temperature)),
         )
-        for p in ensemble.predictors
+        for p in ensemble.members
     )
     return Ensemble(ensemble.overlay, changed)

@@ -25,7 +25,7 @@ _ATOMS_AT_ONCE = 4_000_000
 class Ranking:
     """Atoms of images from the densest on, all arrays (images, atoms); equally dense ones by their number.
 
-    `probability` sums to 1 along a row, or is NaN where the predictors exclude each other everywhere.
+    `probability` sums to 1 along a row, or is NaN where the members exclude each other everywhere.
     """
 
     overlay: Overlay

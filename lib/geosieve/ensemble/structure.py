@@ -27,15 +27,15 @@ class Above:
 
 @dataclass(frozen=True)
 class Structure:
-    """Atoms by their `cell`, the region of the predictor with most regions, and `profile`, their other regions.
+    """Atoms by their `cell`, the region of the member with most regions, and `profile`, their other regions.
 
     An atom's score is the cell's score + the profile's; there are few profiles.
     """
 
-    base: int  # number of the predictor whose regions are the cells
+    base: int  # number of the member whose regions are the cells
     cell: I8  # of each atom: column of the base's factor
     profile: I8  # of each atom
-    profiles: I8  # (profiles, predictors - 1) columns of the other predictors' factors
+    profiles: I8  # (profiles, members - 1) columns of the other members' factors
     area: F8
     first: I8  # atoms of cell c: order[first[c]:first[c + 1]]
     order: I8
@@ -44,7 +44,7 @@ class Structure:
 
     @classmethod
     def of(cls, area: F8, columns: list[I8]) -> Structure:
-        """From the areas of atoms and, for each predictor, the columns of its factor."""
+        """From the areas of atoms and, for each member, the columns of its factor."""
         base = int(np.argmax([c.max() for c in columns]))
         others = [c for k, c in enumerate(columns) if k != base]
         stacked = np.stack(others, axis=1) if others else np.zeros((area.size, 0), np.int64)
@@ -58,7 +58,7 @@ class Structure:
         return cls(base, cell, profile, profiles, area, first, order, cell_area, areas)
 
     def scores(self, factors: list[F8]) -> tuple[F8, F8]:
-        """Scores of cells and of profiles, (images, cells) and (images, profiles), from factors by predictor."""
+        """Scores of cells and of profiles, (images, cells) and (images, profiles), from factors by member."""
         rest = [f for k, f in enumerate(factors) if k != self.base]
         v = np.zeros((len(factors[0]), len(self.profiles)))
         for f, columns in zip(rest, self.profiles.T, strict=True):
