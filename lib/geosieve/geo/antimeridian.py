@@ -1,4 +1,4 @@
-"""Shapes in longitude and latitude that cross ±180 or hold a pole, brought into the plane [-180, 180] × [-90, 90]."""
+"""Convert lon-lat shapes that cross ±180 or contain a pole to planar shapes in [-180, 180] × [-90, 90] degrees."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def unwrap(lon: Floats) -> Floats:
 
 
 def turns(unwrapped: Floats) -> int:
-    """How often a closed ring of continuous longitudes goes around the Earth: not 0 if it holds one pole."""
+    """How often a closed ring of continuous longitudes goes around the Earth; not 0 if it contains exactly one pole."""
     return int(np.round((unwrapped[-1] - unwrapped[0]) / 360.0))
 
 
@@ -36,7 +36,7 @@ def over_pole(ring: Floats, pole: float) -> Floats:
 
 
 def wrapped(shape: BaseGeometry) -> BaseGeometry:
-    """`shape`, which may reach beyond ±180, cut there and moved into [-180, 180]."""
+    """Cut a shape that may extend beyond ±180 there, and move the parts into [-180, 180]."""
     first, last = (int(np.floor((shape.bounds[i] + 180.0) / 360.0)) for i in (0, 2))
     parts = [translate(shape, -360.0 * turn).intersection(WORLD) for turn in range(first, last + 1)]
     areas = [part for part in shapely.get_parts(shapely.union_all(parts)) if isinstance(part, Polygon)]
@@ -55,28 +55,28 @@ def polygons_of(shape: BaseGeometry) -> list[Polygon]:
 
 
 def crosses(shape: BaseGeometry) -> bool:
-    """Whether an edge of more than 180 degrees is meant the other way around, across ±180.
+    """Whether the shape has an edge longer than 180 degrees that is meant to take the shorter way, across ±180.
 
-    Such an edge is meant as it stands in the plane only where it runs along a pole, or along a parallel from ±180 to
-    ∓180 with the ring on that meridian before and after it: it then closes a shape that spans the world and was cut at
-    ±180, as a ring that goes around the Earth must be (RFC 7946, section 3.1.9).
+    There are two exceptions, in which a long edge is meant as drawn in the plane: an edge along a pole, and an edge
+    along a parallel from ±180 to ∓180 between two edges on that meridian. The latter closes a shape that spans the
+    world and was cut at ±180 (RFC 7946, section 3.1.9).
     """
     return any(_crosses(ring) for polygon in polygons_of(shape) for ring in _rings(polygon))
 
 
 def shortest_edges(shape: BaseGeometry) -> BaseGeometry:
-    """A shape whose edges take the shorter way around, in the plane: cut at ±180, and closed over its nearer pole.
+    """Convert a shape whose edges take the shorter way around to the plane: cut at ±180, and closed over a pole.
 
-    A polygon is what an odd number of its rings hold. A ring without a crossing edge stays as it is. ValueError if it
-    cannot be told what a ring holds.
+    A ring that goes around the Earth is closed over the nearer pole. Rings combine by the even-odd rule: a polygon is
+    the set of points inside an odd number of its rings. ValueError if the inside of a ring is ambiguous.
     """
     return shapely.union_all([_even_odd(polygon) for polygon in polygons_of(shape)])
 
 
 def areas_of(shape: BaseGeometry) -> BaseGeometry:
-    """The polygons of a shape as a valid Polygon or MultiPolygon; one of them that is valid stays as it is.
+    """The polygons of a shape as a valid Polygon or MultiPolygon. A shape that already is one is returned unchanged.
 
-    ValueError if the shape holds points or lines. What mending leaves of them is left out.
+    ValueError if the shape contains points or lines. Points and lines that result from the repair are dropped.
     """
     polygons = polygons_of(shape)
     valid = shapely.make_valid(shape if shape.geom_type.endswith("Polygon") else shapely.union_all(polygons))

@@ -1,10 +1,10 @@
-"""What a label below zero says of a point."""
+"""Negative label codes: why a point has no label."""
 
 from __future__ import annotations
 
 OUTSIDE = -1
-"""Label of a point that nothing of the partition covers."""
+"""The point lies outside everything that the partition covers."""
 NODATA = -2
-"""Label of a point that a map covers but has no valid value for."""
+"""A map covers the point but has no valid value there."""
 UNMAPPED = -3
-"""Label of a point whose value the partition does not name."""
+"""The point has a value that the partition assigns to no label."""

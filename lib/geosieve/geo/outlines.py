@@ -83,9 +83,9 @@ def _cut(polygon: Floats, side: Floats) -> Floats:
 
 
 def planar(polygons: Floats) -> NDArray[np.object_]:
-    """Outlines (lon, lat) of polygons of equally many vertices, shape (n, m, 3), each inside one octant.
+    """Outlines (lon, lat), degrees, of polygons of unit vectors, shape (n, m, 3), each inside one octant.
 
-    All get equally many vertices more, so that neighbours of one size have the same ones.
+    Every edge is divided into the same number of pieces, so that neighbours of one size share their vertices.
     """
     after = np.roll(polygons, -1, axis=1)
     pieces = int(_pieces(polygons, after).max(initial=1))
@@ -148,7 +148,7 @@ def _shapes(rings: Floats, middle: Floats) -> NDArray[np.object_]:
 
 
 def _over_pole(ring: Floats, polar: NDArray[np.bool_]) -> Floats:
-    """A pole has every longitude: where a ring meets it, it runs along it from one neighbour's to the other's."""
+    """Replace the pole in a ring by an edge along the pole, from one neighbour's longitude to the other's."""
     pole = np.copysign(90.0, ring[polar, 1][0])
     start = int(np.flatnonzero(polar & ~np.roll(polar, -1))[0]) + 1  # the vertex after the pole, which may be doubled
     rest = np.roll(ring, -start, axis=0)[~np.roll(polar, -start)]

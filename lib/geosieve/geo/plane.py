@@ -1,4 +1,4 @@
-"""Shapes whose edges are straight in longitude and latitude: their exact size on the sphere, and points inside them."""
+"""Shapes whose edges are straight in longitude and latitude: exact areas on the sphere, perimeters, points inside."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST, _MOST = 4, 256  # lines across a shape, and points along a line inside i
 
 
 def areas_km2(shapes: NDArray[np.object_]) -> Floats:
-    """Areas, km², of valid shapes (lon, lat in degrees), shape (n,), on the sphere of mean radius; lines have none.
+    """Areas, km², of valid shapes (lon, lat in degrees), shape (n,), on the sphere of mean radius; 0 for lines.
 
     The integral of R² sin(lat) dlon along the edges, each in closed form. Sines are taken as differences to the ring's
     first vertex, which keeps the digits of small shapes.

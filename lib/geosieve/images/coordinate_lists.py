@@ -75,9 +75,10 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]+\s*")
 
 
 def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileInfo]:
-    """The files that a path, a folder or a glob names. InputError if there is none or all are empty.
+    """The files that match a path, a folder or a glob.
 
-    What is there under this very name is meant, also if the name could be a glob: `list [1].csv`.
+    An existing path is taken literally even if it looks like a glob, e.g. `list [1].csv`. InputError if there is no
+    file, if all are empty, or if Spark would skip one because its name starts with `_` or `.`.
     """
     files = Files(spark)
     found: list[FileInfo] = []
@@ -102,10 +103,12 @@ def open_csv(
     header: bool = True,
     encoding: str = "UTF-8",
 ) -> DataFrame:
-    """Rows of text: TEXT_COLUMNS (null where not mapped), what else is mapped, MALFORMED (the raw row if it does not
-    fit the header; else null) and INPUT_URI. Without a header, columns are called by their numbers, from 1.
+    """Open CSV files as a frame of text columns.
 
-    InputError names the file that cannot be used. ConfigError if Java knows no such encoding.
+    The columns are TEXT_COLUMNS (null where not mapped), any other mapped columns, MALFORMED (the raw row if its field
+    count differs from the header, else null) and INPUT_URI. Without a header, columns are named by number, from 1.
+
+    InputError names the file that cannot be used. ConfigError if Java does not know the encoding.
     """
     by_lines = has_ascii_lines(spark, encoding, key)
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
@@ -348,10 +351,10 @@ def has_ascii_lines(spark: SparkSession, encoding: str, key: str = "source") -> 
 def _survey(
     spark: SparkSession, files: Sequence[FileInfo], sizes: Sequence[int], delimiter: str, encoding: str, key: str
 ) -> bool:
-    """One pass over all lines: whether some line holds an odd number of quotes, so that a record may go on in the next.
+    """Scan all lines once and return whether a line has an odd number of quotes, so that a record may span lines.
 
-    Only then is the slower reading needed, in which one task reads a whole file. InputError names the first file with
-    bytes that are not of the encoding, with a line longer than _LONGEST_LINE or of more than _MOST_FIELDS fields.
+    Only then is the slower mode needed, in which one task reads a whole file. InputError names the first file with
+    bytes that are invalid in the encoding, with a line longer than _LONGEST_LINE or with more than _MOST_FIELDS fields.
     """
     value = F.col("value")
     long = F.octet_length(value) >= _MOST_FIELDS

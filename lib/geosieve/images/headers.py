@@ -34,8 +34,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Size in pixels after orientation, orientation (1-8), position in degrees, UTC time, (code, message) doubts, and
-    what of it has a word for nothing.
+    """What a header contains: size in pixels after orientation, orientation (1-8), position in degrees, UTC time.
+
+    `warnings` are (code, message) pairs; `words_for_nothing` names the fields with a placeholder for a missing value.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""`ingest_images`: a source becomes rows of `images`; what cannot be used becomes rows of `rejects`."""
+"""`ingest_images`: writes a source as rows of `images`, and rows that cannot be used as rows of `rejects`."""
 
 from __future__ import annotations
 

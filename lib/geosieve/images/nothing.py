@@ -1,4 +1,4 @@
-"""What writers put where nothing is known: one vocabulary for lists, Parquet and EXIF."""
+"""Placeholders for missing values: one vocabulary for coordinate lists, Parquet and EXIF."""
 
 from __future__ import annotations
 

@@ -66,9 +66,9 @@ def photo_folder(spark: SparkSession, uri: str) -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder's files that become rows: how many, their bytes, and those refused unread: (URI, error class).
+    """The files of a folder that become rows: their number, total bytes, and the (URI, error class) of refused files.
 
-    Nothing is held of the others: the driver's memory must not grow with the photos.
+    Files that will be read are only counted, so that the driver's memory does not grow with the number of photos.
     """
 
     folder: str
@@ -108,9 +108,9 @@ def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
 
 
 def read_photos(spark: SparkSession, listing: Listing) -> DataFrame:
-    """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row a file of `listing`.
+    """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row per file of `listing`.
 
-    The id is the path below the folder. Of files that are no images by their names, or too large, no byte is read.
+    The id is the path below the folder. Files that are too large, or have no image extension, are not read at all.
     """
     folder = listing.folder
     paths = [literal(folder)]
@@ -156,7 +156,7 @@ def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
 
 @contextmanager
 def small_batches(spark: SparkSession) -> Iterator[None]:
-    """Few rows an Arrow batch in all that Spark executes inside; what `read_photos` gives must be executed so."""
+    """Limit Spark's Arrow batches to a few rows inside the context. Frames of `read_photos` must be executed in it."""
     before = spark.conf.get(_BATCH_SETTING)
     spark.conf.set(_BATCH_SETTING, _FILES_PER_BATCH)
     try:

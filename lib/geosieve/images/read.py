@@ -1,6 +1,6 @@
-"""Committed runs of `images` as other jobs take them, and which of their rows have a position.
+"""Read committed runs of `images` for other jobs, and select the rows that have a position.
 
-An image stands once in what is read, however many runs hold it: a list that is ingested again must not multiply labels.
+Each image is read once, however many runs contain it: ingesting a list again must not multiply labels.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Images:
 
 
 def read_images(spark: SparkSession, images: ImagesInput) -> Images:
-    """The images that are meant: of each source and id the row of the latest run that has it, by time of commit.
+    """Read the configured images: one row per source and id, from the latest committed run that contains the id.
 
-    InputError, with what there is, if there is no such run or source.
+    InputError lists what exists if there is no such run or source.
     """
     runs = _image_runs(spark, images)
     rows = read_runs(spark, images.root, IMAGES, runs)

@@ -1,10 +1,10 @@
-"""Parsing and checking rows of coordinate lists, in Spark SQL expressions only (millions of rows a minute a core).
+"""Parse and check rows of coordinate lists with Spark SQL expressions only (millions of rows per minute and core).
 
-A row that cannot be used gets an `error_class`; one that is usable with a doubt gets a warning:
+A row that cannot be used gets an `error_class`; a usable row with a doubtful value gets a warning:
 
 | error_class | the row |
 |---|---|
-| malformed_row | has not the fields of the header |
+| malformed_row | has a field count that differs from the header |
 | missing_id | has no id |
 | missing_position | has no latitude or no longitude (empty, or a word for nothing) |
 | decimal_comma | writes numbers as 48,85 |
@@ -16,9 +16,9 @@ A row that cannot be used gets an `error_class`; one that is usable with a doubt
 
 Warnings: `bad_time` and `bad_size` (the value is not usable and becomes null).
 
-Writers put words where nothing is known: `nan`, `\\N`, `None`. One vocabulary, WORDS_FOR_NOTHING, holds for every
-column but the id. Taken for an author, such a word makes one person of thousands of strangers, whose images move as
-one. An id must be there and is compared with nothing but ids: `none` is one like any other.
+Many programs write words such as `nan`, `\\N` or `None` for missing values. The words in WORDS_FOR_NOTHING count as
+missing in every column except the id. Otherwise `None` as an author would merge thousands of strangers into one person,
+whose images are grouped together. The id is required, and `none` is an ordinary id.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ STAGE = "check_rows"
 OPTIONAL = tuple(name for name in TEXT_COLUMNS if name not in ("image_id", "lat", "lon"))
 """Columns of a list that may hold nothing."""
 
-_FAR = 100_000  # a larger number may be of another unit than degrees, and is no -9999 for nothing
+_FAR = 100_000  # larger numbers suggest a unit other than degrees; placeholders such as -9999 stay below
 _WEB_MERCATOR_M = 20_048_966.2  # its largest coordinate, of latitude 85.06
 _COUNTED = {
     "numeric": "lat IS NOT NULL AND lon IS NOT NULL",
@@ -53,7 +53,7 @@ COORDINATE_COUNTS = [
     *(f"count_if({condition}) AS {name}" for name, condition in _COUNTED.items()),
     "max(greatest(abs(lat), abs(lon))) AS largest",
 ]
-"""Aggregates of parsed positions, as SQL, that tell other coordinates: see `refuse_other_coordinates`."""
+"""SQL aggregates of parsed positions from which `refuse_other_coordinates` detects other units or orders."""
 
 _NUMBER = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$"
 _DECIMAL_COMMA = r"^[+-]?[0-9]+,[0-9]+$"

@@ -1,7 +1,8 @@
-"""Which files and polygons can matter to a point: decided once for each small cell of the Earth that holds points.
+"""Spatial index: the raster files and polygons that may cover a point, found per cell of a 0.25° grid.
 
-Sedona joins the outlines of files and polygons with the cells; there are at most a million cells however many points
-there are, no point is multiplied or lost on an edge, and the exact decision is left to the pixel grid or the polygon.
+Sedona joins the outlines of files and polygons with the grid cells that contain points. There are about a million cells
+at most, however many points there are. The join only selects candidates: the pixel grid or the polygon itself makes the
+exact decision later, so that no point is duplicated or lost at an edge.
 """
 
 from __future__ import annotations
@@ -19,19 +20,22 @@ from geosieve.geo.ranges import ranges
 
 _PER_DEGREE = 4  # cells of 0.25°: a power of two, so that Spark and numpy agree to the last bit
 _ROWS, _COLUMNS = 180 * _PER_DEGREE, 360 * _PER_DEGREE
-# Cells are widened by this before they are joined: what a rounding error or a datum shift moves must not be missed.
+# Cells are widened by this margin before the join: a rounding error or a datum shift must not hide a candidate.
 _MARGIN_DEG = 0.02
 
 
 def cell_keys(lat: F8, lon: F8) -> I8:
-    """The cell of each point, as row·1440 + column from the south-west. WGS-84 degrees, lon in [-180, 180]."""
+    """Key of the cell that contains each point: row · 1440 + column, counted from the south-west corner.
+
+    lat, lon: WGS-84 degrees of the same shape, lon in [-180, 180].
+    """
     row = np.minimum(np.floor((lat + 90.0) * _PER_DEGREE), _ROWS - 1)
     column = np.mod(np.floor((lon + 180.0) * _PER_DEGREE), _COLUMNS)
     return np.asarray(row * _COLUMNS + column, dtype=np.int64)
 
 
 def occupied_cells(points: DataFrame) -> I8:
-    """Keys of the cells that hold points (columns lat, lon), sorted."""
+    """Sorted keys of the cells that contain points. `points` has the columns lat and lon, in WGS-84 degrees."""
     row = F.least(F.floor((F.col("lat") + 90.0) * _PER_DEGREE), F.lit(_ROWS - 1))
     column = F.floor((F.col("lon") + 180.0) * _PER_DEGREE) % _COLUMNS
     keys = points.select((row * _COLUMNS + column).cast("bigint").alias("cell")).distinct().toPandas()["cell"]
@@ -39,13 +43,16 @@ def occupied_cells(points: DataFrame) -> I8:
 
 
 def every_cell() -> I8:
-    """Keys of all cells of the Earth."""
+    """Keys of all cells of the grid, sorted."""
     return np.arange(_ROWS * _COLUMNS)
 
 
 @dataclass(frozen=True)
 class CandidateIndex:
-    """For each cell the numbers of the things near it: sorted keys, and `items[offsets[i]:offsets[i + 1]]`."""
+    """The candidate items (numbers of files or polygons) of each cell.
+
+    `keys` are the sorted cell keys; the items of cell `keys[i]` are `items[offsets[i]:offsets[i + 1]]`.
+    """
 
     keys: I8
     offsets: I8
@@ -53,13 +60,13 @@ class CandidateIndex:
 
     @classmethod
     def from_pairs(cls, cell: I8, item: I8) -> CandidateIndex:
-        """Index of (cell, item) pairs; repeated pairs count once."""
+        """Build the index from (cell, item) pairs. Repeated pairs count once."""
         pairs = np.unique(np.column_stack([cell, item]), axis=0) if cell.size else np.empty((0, 2), np.int64)
         keys, starts = np.unique(pairs[:, 0], return_index=True)
         return cls(keys, np.r_[starts, len(pairs)].astype(np.int64), pairs[:, 1].copy())
 
     def candidates(self, lat: F8, lon: F8) -> Candidates:
-        """The things near each of these points."""
+        """The candidate items of each point. lat, lon: WGS-84 degrees, shape (n,)."""
         if self.keys.size == 0:
             return Candidates(np.empty(0, np.int64), np.empty(0, np.int64))
         cell = cell_keys(lat, lon)
@@ -76,26 +83,29 @@ NOTHING = CandidateIndex.from_pairs(np.empty(0, np.int64), np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs (item, index of a point near it), sorted by item."""
+    """Pairs of an item and the index of a point near it, sorted by item."""
 
     item: I8
     point: I8
 
     def points_of(self, item: int) -> I8:
-        """Indices of the points near one file or polygon."""
+        """Indices of the points near one item."""
         first, last = np.searchsorted(self.item, [item, item + 1])
         return self.point[first:last]
 
     def items(self) -> Iterator[int]:
-        """The items that have a point near them, ascending."""
+        """The items that have at least one point near them, ascending."""
         return iter(np.unique(self.item).tolist())
 
 
 def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, bytes]]) -> dict[str, CandidateIndex]:
-    """For each partition's name the index of its outlines (WKB, lon-lat) over the cells.
+    """Return, for each partition name, the index of its outlines over the cells.
 
-    One Sedona join for all partitions; the outlines are broadcast, because Sedona cannot know how few they are and
-    would shuffle both sides. Outlines and cells go to Spark from pandas, by Arrow: there may be 100,000 files.
+    `cells` are cell keys. `outlines` maps each partition name to its outlines by item number, as WKB with (lon, lat)
+    coordinates in degrees.
+
+    One Sedona join serves all partitions. The outlines are broadcast, because Sedona does not know how few they are and
+    would shuffle both sides. There may be 100,000 files, so outlines and cells go to Spark as pandas frames, by Arrow.
     """
     wkb = [shape for shapes in outlines.values() for shape in shapes.values()]
     if not wkb or cells.size == 0:
@@ -119,7 +129,10 @@ def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, 
 
 
 def _extents(cells: I8) -> tuple[I8, F8, F8, F8, F8]:
-    """Cells with west, south, east and north, widened; one beside ±180 stands there again, on the other side."""
+    """Key, west, south, east and north of each cell, widened by the margin.
+
+    A cell beside ±180 occurs a second time on the other side of the map, shifted by 360°.
+    """
     west = cells % _COLUMNS / _PER_DEGREE - 180.0
     first, last = np.flatnonzero(west == -180.0), np.flatnonzero(west == 180.0 - 1.0 / _PER_DEGREE)
     which = np.concatenate([np.arange(cells.size), first, last])

@@ -1,8 +1,8 @@
-"""`catalog_rasters`: files that make up a map, described once so that no later job has to open them to plan.
+"""`catalog_rasters`: describes the raster files of a map once, so that later jobs can plan without opening them.
 
-A file is described from its header by one task, and its pixels are read once for the checksum of its content and its
-statistics: at once if they are few, else in parts of whole rows of blocks that are tasks of their own, so that a single
-huge file keeps every core busy.
+One task reads the header of a file. The pixels are read once, for the content checksum and the statistics: a small file
+in the same task, a large file in parts (whole rows of blocks) that are separate tasks, so that a single huge file keeps
+every core busy.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ _PART_SCHEMA = StructType(
 
 
 class Priority(Config):
-    """Files whose name matches `pattern` (shell style) get this priority; the first match counts."""
+    """The priority of files whose name matches `pattern` (shell wildcards). The first pattern that matches counts."""
 
     pattern: str
     priority: int
 
 
 class RasterSource(Config):
-    """The files of one map."""
+    """Configuration of one map: its raster files and how to read them."""
 
     collection: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the map")
     uri: str = Field(description="a file, a folder or a glob, on any store")
@@ -105,7 +105,7 @@ class CatalogConfig(JobConfig):
 
 
 class _Refused(Exception):
-    """A file that cannot be catalogued: its error class and message."""
+    """A file cannot be catalogued. Arguments: error class, message."""
 
 
 def _leaves(config: CatalogConfig) -> list[Leaf]:
@@ -118,7 +118,10 @@ def _leaves(config: CatalogConfig) -> list[Leaf]:
 
 @publishes(_leaves)
 def catalog_rasters(context: Context[CatalogConfig], publication: Publication) -> int:
-    """List the files, describe each in parallel, publish `raster_catalog` and `rejects`."""
+    """List the files, describe them in parallel, and publish `raster_catalog` and `rejects`.
+
+    Returns the number of input files; 0 in a dry run. InputError if there is no file, or none of them can be used.
+    """
     source, report = context.config.rasters, context.report
     with report.stage("list"):
         uris = _list(Files(context.spark), source)
@@ -156,10 +159,10 @@ def catalog_rasters(context: Context[CatalogConfig], publication: Publication) -
 
 
 def _list(files: Files, source: RasterSource) -> list[str]:
-    """URIs of the source's files, sorted. InputError if there is none."""
+    """Sorted URIs of the source's files. InputError if there is none."""
     found = files.glob(source.uri)
     flat = [f for entry in found for f in (files.walk(entry.uri) if entry.is_folder else [entry])]
-    named = {entry.uri for entry in found if not entry.is_folder}  # asked for by name: taken whatever its extension
+    named = {entry.uri for entry in found if not entry.is_folder}  # a file named explicitly may have any extension
     uris = [f.uri for f in flat if f.uri in named or f.name.lower().endswith(tuple(source.extensions))]
     if not uris:
         raise InputError("no raster file", where=source.uri, hint=f"looked for {', '.join(source.extensions)}")
@@ -167,7 +170,7 @@ def _list(files: Files, source: RasterSource) -> list[str]:
 
 
 def _tell_sidecars(context: Context[CatalogConfig], uris: list[str]) -> None:
-    """Warn where a file on S3 has a mask or metadata beside it: they are not looked at there."""
+    """Warn if rasters on S3 have mask or metadata files beside them: these are not read on S3."""
     if gdal_path(uris[0]).startswith("/vsi"):
         files = Files(context.spark)
         there = {entry.uri for folder in {uri.rpartition("/")[0] for uri in uris} for entry in files.list(folder)}
@@ -181,7 +184,7 @@ def _tell_sidecars(context: Context[CatalogConfig], uris: list[str]) -> None:
 
 
 def _schema() -> StructType:
-    """The catalogue's columns (footprint as WKB) and the rejects' columns: a row has the ones or the others."""
+    """Columns of the catalogue (footprint as WKB) and of the rejects. A row fills either the former or the latter."""
     fields = [
         StructField(f.name, BinaryType() if f.name == "footprint" else f.dataType)
         for f in RASTER_CATALOG.spark_schema().fields
@@ -191,7 +194,7 @@ def _schema() -> StructType:
 
 
 def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) -> DataFrame:
-    """One row a file: `_schema`, with content and statistics still empty where there is much to read."""
+    """One row per file, with the columns of `_schema`. Checksum and statistics of large files are still null."""
     schema = _schema()
     arrow = to_arrow_schema(schema)
 
@@ -208,7 +211,7 @@ def _describe_all(spark: SparkSession, uris: list[str], source: RasterSource) ->
 
 
 def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
-    """The described files, all with their content and statistics; those that cannot be read are rejects."""
+    """The described files with checksum and statistics filled in; files that cannot be read become rejects."""
     parted = StructType([*described.schema.fields, StructField("first_row", LongType())])
     parted_arrow, part_arrow = to_arrow_schema(parted), to_arrow_schema(_PART_SCHEMA)
     arrow = to_arrow_schema(described.schema)
@@ -239,7 +242,7 @@ def _read_all(described: DataFrame, source: RasterSource) -> DataFrame:
 
 
 def _first_rows(row: dict[str, Any], source: RasterSource) -> Sequence[int]:
-    """First rows of the parts in which a described file is read."""
+    """First pixel row of each part in which a described file is read."""
     return [0] if source.checksum == "sampled" else parts(row["height"], row["width"])
 
 
@@ -250,12 +253,12 @@ def _read_or_refuse(row: dict[str, Any], source: RasterSource) -> dict[str, Any]
             return part | _read_content(dataset, row, row["first_row"], source)
     except _Refused as refused:
         return part | dict(zip(("error_class", "message"), refused.args, strict=True))
-    except (RasterioError, OSError) as error:  # gone since it was described
+    except (RasterioError, OSError) as error:  # e.g. deleted since it was described
         return part | {"error_class": "not_a_raster", "message": f"GDAL cannot open it: {gdal_text(error)}"}
 
 
 def _read_content(dataset: Any, row: dict[str, Any], first_row: int, source: RasterSource) -> dict[str, Any]:
-    """Digests and statistics of one part of a described file. `_Refused` where a block cannot be decoded."""
+    """Digests and statistics of one part of a described file. Raises `_Refused` if a block cannot be decoded."""
     try:
         with store_failures(row["uri"]):
             if source.checksum == "sampled":
@@ -270,7 +273,10 @@ def _pixel_facts(row: dict[str, Any]) -> PixelFacts:
 
 
 def combine(row: dict[str, Any], read: list[dict[str, Any]], source: RasterSource) -> dict[str, Any]:
-    """The catalogue row of a described file and its parts in their order; a reject if one of them could not be read."""
+    """Return the complete catalogue row of a described file.
+
+    `read` are the results of its parts, in order of their first rows. If a part could not be read, the row is a reject.
+    """
     failed = next((part for part in read if part.get("error_class")), None)
     if failed:
         return _reject(row["uri"], failed["error_class"], failed["message"])
@@ -308,17 +314,17 @@ def _reject(uri: str, error_class: str, message: str) -> dict[str, Any]:
 
 
 def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
-    """The whole catalogue row of one file as a dict, footprint as WKB, read in this process.
+    """Return the complete catalogue row of one file as a dict, with the footprint as WKB. Reads in this process.
 
-    Raises `_Refused(error_class, message)`; what says nothing about the file (a throttled or refusing store) is
-    raised as RetryableError or InputError.
+    Raises `_Refused(error_class, message)` if the file cannot be catalogued. Failures of the store (throttling, no
+    access) are raised as RetryableError or InputError.
     """
     with gdal_environment():
         return _described(uri, source, most_parts=None)
 
 
 def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
-    """The catalogue row of a file, with content and statistics unless they have to be read in more parts than that."""
+    """The catalogue row of a file, without checksum and statistics if the file has more than `most_parts` parts."""
     try:
         stored = stored_state(uri)
         with open_raster(uri, _admitted(uri, source)) as dataset:
@@ -334,8 +340,11 @@ def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[s
 
 
 def _admitted(uri: str, source: RasterSource) -> str | None:
-    """The resolved VRT where a file is one, after a look at each file that it names: GDAL would open them when asked
-    for pixels. RasterioIOError names the first that is no raster."""
+    """The resolved VRT if the file is a VRT, else None.
+
+    Every file that the VRT names is checked first, because GDAL opens them when pixels are read. RasterioIOError names
+    the first file that is not an accepted raster.
+    """
     resolved = vrt.resolve(uri, source.vrt_sources)
     for path in sorted(set(vrt.files(resolved))) if resolved else ():
         with open_raster(path.replace("/vsis3/", "s3a://", 1)) as dataset:
@@ -389,7 +398,10 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
 
 
 def _validity(dataset: Any, source: RasterSource) -> tuple[str, float | None]:
-    """What tells valid pixels: a value that is given; else what GDAL's mask follows, a mask or a declared value."""
+    """How invalid pixels are marked: the kind of mask (`none`, `mask` or `alpha`) and the nodata value.
+
+    The configured nodata value comes first, then a mask or alpha band, then the nodata value declared in the file.
+    """
     if source.nodata is not None:
         return "none", source.nodata
     flags = dataset.mask_flag_enums[source.band - 1]

@@ -1,9 +1,9 @@
-"""What identifies a raster's pixels: digests of blocks of the grid, whatever the file's format, tiling and compression.
+"""Checksum of a raster's pixels that does not depend on the file's format, tiling or compression.
 
-The grid is cut into blocks of 1024 rows and 4096 columns that have nothing to do with the file's own. A block's digest
-is BLAKE3 of its values, rows from the top, little-endian: 256 bits that are as hard to collide as those of SHA-256, at
-several times its speed, which is less than twice that of decoding. The digest of a raster is SHA-256 of its type, size,
-rule of validity and block digests, in the order of the grid.
+The pixel grid is divided into blocks of 1024 rows and 4096 columns, independent of the blocks in the file. The digest
+of a block is BLAKE3 over its values, row by row from the top, in little-endian order. BLAKE3 is as collision-resistant
+as SHA-256 (256 bits) and several times faster; SHA-256 would take more than half the time of decoding. The checksum of
+a raster is SHA-256 over its type, size, validity rule and block digests in row-major order.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from geosieve.geo.arrays import Array
 from geosieve.rasters.sampling import CACHE_BYTES, is_valid, representable
 
 BLOCK_ROWS, BLOCK_COLUMNS = 1024, 4096
-_READ_PIXELS = 1 << 20  # what is hashed was decoded just before and still lies in the processor's cache
+_READ_PIXELS = 1 << 20  # small enough that decoded pixels are still in the processor's cache when they are hashed
 _PART_PIXELS = 1 << 26
 _SAMPLE_BLOCKS = 16
 
 
 def windows(dataset: Any, band: int, first_row: int, last_row: int) -> Iterator[tuple[int, list[Window]]]:
-    """Windows that cover whole rows from `first_row` up to `last_row` (not included), with the row where they end.
+    """Windows that cover the rows from `first_row` up to and excluding `last_row`.
 
-    They are as wide as a digest's block, so that no value is moved before it is hashed, and hold about a million
-    pixels. A file's block that is wider lies in GDAL's cache while its windows are read; one that would not fit into it
-    is read whole.
+    Yields one pair per group of rows: the row at which the group ends (exclusive), and its windows from left to right.
+    A window is as wide as a digest block, so that values need not be copied before they are hashed, and has about a
+    million pixels. File blocks that are wider stay in GDAL's cache while their windows are read; file blocks that would
+    not fit into the cache are read whole.
     """
     width = dataset.width
     tall, wide = dataset.block_shapes[band - 1]
@@ -51,15 +52,15 @@ def windows(dataset: Any, band: int, first_row: int, last_row: int) -> Iterator[
 
 
 class ContentReader:
-    """Digests of the blocks in whole rows of blocks, from windows of values that are fed in their order."""
+    """Computes block digests from windows of values, which must be fed in the order of `windows`."""
 
     def __init__(self, masked: bool) -> None:
         self._masked = masked
-        self._open: dict[tuple[int, int], list[blake3]] = {}  # by the block's row and column; values, then validity
+        self._open: dict[tuple[int, int], list[blake3]] = {}  # (row, column): hash of values, then of mask
         self._done: list[bytes] = []
 
     def feed(self, window: Window, values: Array, valid: NDArray[np.bool_] | None) -> None:
-        """Add the values of a window; `valid` where validity does not follow from the value alone."""
+        """Add the values of a window, and their mask `valid` if the raster has one."""
         layers = [values.astype(values.dtype.newbyteorder("<"), copy=False)]
         if self._masked and valid is not None:
             layers = [np.where(valid, layers[0], np.zeros((), layers[0].dtype)), valid.view(np.uint8)]
@@ -71,12 +72,12 @@ class ContentReader:
                     hash_.update(np.ascontiguousarray(layer[rows, columns]).data.cast("B"))
 
     def end(self, bottom: int) -> None:
-        """Say that all rows above `bottom` were fed."""
+        """Finish the blocks that end at or above row `bottom`. All rows above `bottom` must have been fed."""
         for block in sorted(block for block in self._open if (block[0] + 1) * BLOCK_ROWS <= bottom):
             self._close(block)
 
     def digests(self) -> bytes:
-        """32 bytes a block, in the order of the grid; all rows were fed."""
+        """32 bytes per block, in row-major order. Call it after all rows were fed."""
         for block in sorted(self._open):
             self._close(block)
         return b"".join(self._done)
@@ -87,14 +88,18 @@ class ContentReader:
 
 
 def _cut(start: int, length: int, size: int) -> Iterator[tuple[int, slice]]:
-    """The blocks of `size` that a range meets: their numbers, and the parts of the range that lie in them."""
+    """Divide a range at multiples of `size`: yields each block's number and the slice of the range inside it."""
     for number in range(start // size, -(-(start + length) // size)):
         yield number, slice(max(number * size - start, 0), (number + 1) * size - start)
 
 
 @dataclass(frozen=True)
 class PixelFacts:
-    """What to read: the band, the value that is invalid (if any), whether a mask tells valid ones; the scaling."""
+    """Which band to read, and how to interpret its values.
+
+    nodata: the stored value that marks invalid pixels, if any. masked: whether a mask marks the valid pixels instead.
+    Value in units = scale · stored value + offset.
+    """
 
     band: int
     nodata: float | None
@@ -104,10 +109,10 @@ class PixelFacts:
 
 
 def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope: str, digests: bytes) -> str:
-    """Digest of a raster: of its type, its shape (rows, columns), its rule of validity and the digests of its blocks.
+    """Checksum of a raster over its type, its shape (rows, columns), its validity rule and its block digests.
 
-    Without a mask the rule is the value that is invalid, if the type has it; with one, the mask is part of the blocks'
-    digests. scope: `full` or `sampled`, which are never equal.
+    Without a mask, the validity rule is the nodata value, if the pixel type can represent it. With a mask, the mask is
+    part of the block digests. scope: `full` or `sampled`; it enters the checksum, so that the two never match.
     """
     rule = None
     if pixels.nodata is not None and not pixels.masked and representable(pixels.nodata, np.dtype(dtype)):
@@ -117,18 +122,21 @@ def content_sha256(dtype: str, shape: tuple[int, int], pixels: PixelFacts, scope
 
 
 def parts(height: int, width: int) -> range:
-    """First rows of the parts that are tasks of their own: whole rows of blocks of about 64 million pixels."""
+    """First pixel row of each part that one task reads: whole rows of digest blocks, about 64 million pixels."""
     return range(0, height, part_rows(width))
 
 
 def part_rows(width: int) -> int:
-    """Rows of a part."""
+    """Number of pixel rows in a part of a raster with this width."""
     return max(1, _PART_PIXELS // (BLOCK_ROWS * width)) * BLOCK_ROWS
 
 
 def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool) -> dict[str, Any]:
-    """Digests of the blocks of a part, and with `statistics` its least, greatest and least positive valid value
-    in units (scale and offset applied)."""
+    """Read one part of a raster and return its block digests under `digests`.
+
+    With `statistics`, the result also has value_min, value_max and positive_min (the least positive value) of the valid
+    pixels, with scale and offset applied. Values that do not exist are left out.
+    """
     last_row = min(first_row + part_rows(dataset.width), dataset.height)
     reader, found = ContentReader(pixels.masked), _Statistics()
     for bottom, row_windows in windows(dataset, pixels.band, first_row, last_row):
@@ -144,7 +152,7 @@ def read_part(dataset: Any, pixels: PixelFacts, first_row: int, statistics: bool
 
 
 def read_sample(dataset: Any, pixels: PixelFacts) -> bytes:
-    """Digests of at most 16 blocks, evenly spaced in the order of the grid, the first and the last among them."""
+    """Digests of at most 16 blocks, evenly spaced in row-major order. The first and the last block are included."""
     across, down = -(-dataset.width // BLOCK_COLUMNS), -(-dataset.height // BLOCK_ROWS)
     digests = b""
     for number in np.unique(np.linspace(0, across * down - 1, _SAMPLE_BLOCKS).astype(int)):
@@ -159,7 +167,7 @@ def read_sample(dataset: Any, pixels: PixelFacts) -> bytes:
 
 
 class _Statistics:
-    """Least, greatest and least positive of the values that are added."""
+    """Running minimum, maximum and least positive value."""
 
     def __init__(self) -> None:
         self._least, self._greatest, self._positive = np.inf, -np.inf, np.inf

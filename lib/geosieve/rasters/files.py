@@ -1,4 +1,4 @@
-"""What the catalogue says of a raster file, as an object and as columns of a table."""
+"""Rows of the raster catalogue, as objects and as Arrow columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class RasterFile:
-    """What sampling must know of a file: a row of `raster_catalog`."""
+    """What sampling needs to know about a raster file: one row of `raster_catalog`."""
 
     uri: str
     driver: str
@@ -33,7 +33,7 @@ class RasterFile:
 
 @dataclass(frozen=True)
 class CatalogedFile:
-    """A raster file as the catalogue knows it, with its outline (WKB) and statistics."""
+    """A raster file with its footprint (WKB, lon-lat degrees) and statistics from the catalogue."""
 
     file: RasterFile
     footprint: bytes
@@ -47,14 +47,14 @@ _COLUMN_TYPES = {
     "tuple[float, float, float, float, float, float]": pa.list_(pa.float64(), 6),
 }
 FILE_COLUMNS = pa.schema([(field.name, _COLUMN_TYPES[str(field.type)]) for field in fields(RasterFile)])
-"""Columns of files by the names of `RasterFile`'s fields."""
+"""Arrow schema with one column per field of `RasterFile`."""
 CATALOGED_COLUMNS = pa.schema(
     [*FILE_COLUMNS, *((f.name, _COLUMN_TYPES[str(f.type)]) for f in fields(CatalogedFile) if f.name != "file")]
 )
-"""Columns of files by the names of `CatalogedFile`'s fields: what `Tables.catalog` gives of 100,000 files or more."""
+"""Arrow schema with one column per field of `CatalogedFile`: the form in which 100,000 files or more are kept."""
 
 
 def file_table(files: Iterable[CatalogedFile]) -> pa.Table:
-    """Files as a table of CATALOGED_COLUMNS."""
+    """Convert files to a table with the schema CATALOGED_COLUMNS."""
     rows = [{**vars(f.file), **{k: v for k, v in vars(f).items() if k != "file"}} for f in files]
     return pa.Table.from_pylist(rows, CATALOGED_COLUMNS)

@@ -1,9 +1,10 @@
-"""Footprints: the outline of a raster in WGS-84, right also for curved edges, the antimeridian and the poles.
+"""Footprints: outlines of rasters in WGS-84, correct also for curved edges, at the antimeridian and at the poles.
 
-A footprint may be too large, because the pixel grid itself decides in the end, but never too small. Two ways lead to
-one: the outline of the pixels carried to WGS-84, which is tight, and cells of the Earth carried into the raster's CRS,
-which also works where longitudes jump: around poles, at seams, and for corners that lie beside the Earth. A result is
-taken only if it holds a sample of the raster's pixels; if neither does, the footprint is the whole Earth.
+A footprint may be too large, because the pixel grid itself decides in the end, but it must never be too small. There
+are two methods. The first transforms the outline of the pixels to WGS-84; it is tight. The second transforms grid cells
+of the Earth into the raster's CRS; it also works where longitudes jump (around poles, at seams) and where corners of
+the raster lie outside the Earth. A result is accepted only if it contains a sample of the raster's pixels. If neither
+result does, the footprint is the whole Earth.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from geosieve.geo.antimeridian import WORLD, turns, unwrap, wrapped
 from geosieve.geo.arrays import F8
 from geosieve.rasters.georeference import PixelGrid, UnusableCrs
 
-_STEPS = 128  # points on an edge
-_CHORD_DEG = 0.02  # an outline whose chords stray further from the true curve is not trusted
+_STEPS = 128  # points per edge
+_CHORD_DEG = 0.02  # an outline is not trusted if its chords deviate further from the true curve
 _SIMPLER_DEG = 1e-3
-_ROUNDING_DEG = 1e-6  # datum shifts there and back
+_ROUNDING_DEG = 1e-6  # covers the error of a datum shift and its inverse
 _CELLS_DEG = (10.0, 2.0, 0.5)
 _ENOUGH_CELLS, _MOST_CELLS = 400, 8_000
 _NEARLY_DEG = 1e-9
@@ -30,15 +31,15 @@ _SAMPLE = 17  # rows and columns of pixels in the sample
 
 
 class Misplaced(Exception):
-    """A raster without a usable place on the Earth: its error class and message."""
+    """A raster has no usable location on the Earth. Arguments: error class, message."""
 
 
 def place(crs_wkt: str, transform: Affine, width: int, height: int) -> tuple[bool, BaseGeometry]:
-    """Whether every point of the Earth has a pixel of a raster, and its footprint.
+    """Return whether the raster covers the whole Earth, and its footprint as of `footprint`.
 
-    Raises `Misplaced(error_class, message)`: `unusable_crs` (engineering, vertical or geocentric ones, or what PROJ
-    does not know), `swapped_axes` and `bad_bounds` (coordinates that no geographic CRS has), `off_earth` (no pixel
-    lies on the Earth).
+    Raises `Misplaced(error_class, message)` with one of these error classes: `unusable_crs` (an engineering, vertical
+    or geocentric CRS, or one that PROJ does not know), `swapped_axes` or `bad_bounds` (coordinates that are impossible
+    in a geographic CRS), `off_earth` (no pixel lies on the Earth).
     """
     grid = PixelGrid(crs_wkt, transform, width, height)
     try:
@@ -51,14 +52,14 @@ def place(crs_wkt: str, transform: Affine, width: int, height: int) -> tuple[boo
 
 
 def footprint(crs_wkt: str, transform: Affine, width: int, height: int) -> BaseGeometry:
-    """Outline of a raster's pixels as a polygon of (lon, lat) inside [-180, 180] × [-90, 90].
+    """Outline of a raster's pixels as a (multi)polygon of (lon, lat) degrees inside [-180, 180] × [-90, 90].
 
-    It is cut in two at ±180, and reaches a pole that has a pixel. Edges are chords of the true curves, moved outwards
-    by what they stray. Raises UnusableCrs, and `Misplaced` where no pixel lies on the Earth.
+    It is cut at ±180 and extends to each pole that has a pixel. Edges are chords of the true curves, moved outwards by
+    the largest deviation. Raises UnusableCrs, and `Misplaced` if no pixel lies on the Earth.
     """
     grid = PixelGrid(crs_wkt, transform, width, height)
     lat, lon = _sample(grid)
-    # The outline of nonsense is nonsense: where no pixel of the sample is on the Earth, only cells can tell.
+    # If no sampled pixel lies on the Earth, the transformed outline is meaningless and only the cells can be trusted.
     for attempt in (_outline, _cells) if lat.size else (_cells,):
         shape = attempt(grid)
         if shape is not None and _holds(shape, lat, lon):
@@ -83,7 +84,7 @@ def _check_axes(grid: PixelGrid) -> None:
 
 
 def _sample(grid: PixelGrid) -> tuple[F8, F8]:
-    """Latitudes and longitudes of points that have a pixel: centres of pixels, corners included, and poles."""
+    """lat, lon of points inside the raster: centres of a grid of pixels (corner pixels included), and the poles."""
     row, column = (np.unique(np.linspace(0, n - 1, _SAMPLE).round()) + 0.5 for n in (grid.height, grid.width))
     rows, columns = (v.ravel() for v in np.meshgrid(row, column))
     lat, lon = grid.system.inverse(*grid.coordinates(rows, columns))
@@ -91,12 +92,12 @@ def _sample(grid: PixelGrid) -> tuple[F8, F8]:
     lat, lon = np.concatenate([lat, polar]), np.concatenate([lon, np.tile(np.arange(-180.0, 180.0, 15.0), 2)])
     real = np.isfinite(lat) & np.isfinite(lon) & (np.abs(lat) <= 90.0)
     lat, lon = lat[real], lon[real]
-    inside = grid.pixels(lat, lon)[2]  # an inverse of nonsense is finite, too: the way back tells
+    inside = grid.pixels(lat, lon)[2]  # meaningless x, y can have a finite inverse, too: check by transforming back
     return lat[inside], lon[inside]
 
 
 def _holds(shape: BaseGeometry, lat: F8, lon: F8) -> bool:
-    """Whether a footprint holds all points."""
+    """Whether a footprint contains all points, within rounding."""
     lon = (lon + 180.0) % 360.0 - 180.0
     held = shapely.dwithin(shape, shapely.points(lon, lat), _ROUNDING_DEG)
     other = np.flatnonzero(~held & (180.0 - np.abs(lon) < _ROUNDING_DEG))  # the same meridian is 180 and -180
@@ -105,7 +106,7 @@ def _holds(shape: BaseGeometry, lat: F8, lon: F8) -> bool:
 
 
 def _outline(grid: PixelGrid) -> BaseGeometry | None:
-    """The outline of the pixels, or None where it is no simple closed line in longitude and latitude."""
+    """The transformed outline of the pixels, or None if it is not a simple closed line in longitude and latitude."""
     along = np.linspace(0.0, 1.0, _STEPS + 1)
     zero, one = np.zeros(_STEPS), np.ones(_STEPS)
     column = np.concatenate([along[:-1], one, along[:0:-1], zero, [0.0]])
@@ -122,23 +123,23 @@ def _outline(grid: PixelGrid) -> BaseGeometry | None:
     strayed = _strayed(ring)
     if strayed > _CHORD_DEG or turns(lon):
         return None
-    ring[-1] = ring[0]  # but for rounding it is
+    ring[-1] = ring[0]  # they differ by rounding only
     shape = Polygon(ring)
     if not shape.is_valid:
         return None
     if strayed < 1e-9:
         shape = shape.simplify(1e-9)
     else:
-        # Few vertices, because an outline is held for each of maybe 100,000 files.
+        # Few vertices, because the driver may keep the outlines of 100,000 files in memory.
         simpler = min(_SIMPLER_DEG, 0.01 * float(np.ptp(ring, axis=0).min()))
         shape = shape.simplify(simpler).buffer(simpler + strayed, join_style="mitre")
     west, south, east, north = shape.bounds
     inside = west >= -180.0 and east <= 180.0 and south >= -90.0 and north <= 90.0
-    return shape if inside else wrapped(shape)  # most tiles are: cutting takes as long as all before
+    return shape if inside else wrapped(shape)  # most tiles are inside, and cutting doubles the time
 
 
 def _strayed(ring: F8) -> float:
-    """How far every other vertex of a ring (n, 2) is from the line through its neighbours, at most."""
+    """Largest distance of every other vertex of a ring (n, 2) from the line through its two neighbours."""
     before, vertex, after = ring[:-2:2], ring[1::2], ring[2::2]
     chord, leg = after - before, vertex - before
     length = np.hypot(*chord.T)
@@ -147,7 +148,7 @@ def _strayed(ring: F8) -> float:
 
 
 def _cells(grid: PixelGrid) -> BaseGeometry | None:
-    """The cells of the Earth that may hold pixels as one shape, or None where there is none."""
+    """Union of the grid cells of the Earth that may contain pixels, or None if there is none."""
     size = _CELLS_DEG[0]
     west, south = (v.ravel() for v in np.meshgrid(np.arange(-180.0, 180.0, size), np.arange(-90.0, 90.0, size)))
     near = _may_hold(grid, west, south, size)
@@ -169,17 +170,20 @@ def _cells(grid: PixelGrid) -> BaseGeometry | None:
 
 
 def _may_hold(grid: PixelGrid, west: F8, south: F8, size: float) -> NDArray[np.bool_]:
-    """Which square cells of the Earth may hold a pixel: those whose widened extent in the CRS meets the raster's."""
+    """Which square cells may contain a pixel: those whose widened extent in the CRS intersects the raster's bounds.
+
+    west, south: corners of the cells in degrees, shape (n,); size: their width and height in degrees.
+    """
     steps = np.linspace(0.0, size, 3)
     east, north = (v.ravel() for v in np.meshgrid(steps, steps))
-    # Not at 180, which is -180 and would be beside another cell, nor at the poles, which may be infinitely far away.
+    # Avoid longitude 180, because it becomes -180 at the other end of the map, and the poles, which may be at infinity.
     lon = np.minimum(np.add.outer(west, east), 180.0 - _NEARLY_DEG)
     lat = np.clip(np.add.outer(south, north), _NEARLY_DEG - 90.0, 90.0 - _NEARLY_DEG)
     x, y = (v.reshape(lon.shape) for v in grid.system.forward(lat.ravel(), lon.ravel()))
     finite = np.isfinite(x) & np.isfinite(y)
     x, y = np.where(finite, x, 0.0), np.where(finite, y, 0.0)
     left, right, low, high = x.min(axis=1), x.max(axis=1), y.min(axis=1), y.max(axis=1)
-    # Between the nodes curves bulge, by less than half of the cell's size; that size is not what a pole makes of it.
+    # Between the nodes, curves bulge by less than half of the cell's size. Nodes at a pole are left out of that size.
     inner = np.abs(lat) < 90.0 - 2.0 * _NEARLY_DEG
     width, height = (np.where(inner, v, -np.inf).max(axis=1) - np.where(inner, v, np.inf).min(axis=1) for v in (x, y))
     margin = np.maximum(width, height) / 2.0
@@ -196,5 +200,5 @@ def _may_hold(grid: PixelGrid, west: F8, south: F8, size: float) -> NDArray[np.b
         shift = 0.0 if turn is None else n * turn
         beside |= (left + shift - margin <= most_x) & (right + shift + margin >= least_x)
     near = beside & (low - margin <= most_y) & (high + margin >= least_y)
-    # Where only some of the nodes have coordinates, anything may be between.
+    # If only some nodes have coordinates, the extent is unknown: keep the cell.
     return np.where(finite.all(axis=1), near, finite.any(axis=1))

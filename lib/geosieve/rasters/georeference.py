@@ -18,9 +18,9 @@ from geosieve.geo.sphere import haversine_km, normalize_lon
 WGS84 = CRS.from_epsg(4326)
 
 EDGE_PX = 1e-3
-"""Headers round: an edge that misses a pole, or its own other side a turn further, by less than this reaches it."""
+"""Tolerance in pixels, because headers are rounded: an edge this close to a pole, or to a full circle, reaches it."""
 
-_FOLDED_KM = 1.0  # there and back: less is what series of transverse Mercator lose far from their meridian
+_FOLDED_KM = 1.0  # round-trip error; transverse Mercator series lose less than this far from their meridian
 
 
 class UnusableCrs(ValueError):
@@ -29,10 +29,10 @@ class UnusableCrs(ValueError):
 
 @dataclass(frozen=True)
 class ReferenceSystem:
-    """What pixels must know of a CRS; all of it in the CRS's own units, which need not be degrees.
+    """A CRS with its period and poles, in the CRS's own units, which need not be degrees.
 
-    `turn` is the period of x: a full circle of a geographic CRS, the circumference of a cylindrical projection; None
-    where there is no period. `pole_y` are y of the south and of the north pole where these bound the map, else None.
+    `turn` is the period of x: the full circle of a geographic CRS, the circumference of a cylindrical projection, or
+    None if x has no period. `pole_y` is y of the south and north pole if they bound the map, else None.
     """
 
     geographic: bool
@@ -131,9 +131,9 @@ class PixelGrid:
     def pixels(self, lat: F8, lon: F8) -> tuple[I8, I8, NDArray[np.bool_]]:
         """Row and column of the pixel that holds each point, and whether there is such a pixel.
 
-        lat, lon: WGS-84 degrees, shape (n,). A pixel holds its upper and left edge. Where x has a period, a point is
-        looked for at x and whole turns beside it, whatever the pixel size; the nearest to x counts. An edge at a pole
-        is inside: nothing else covers that point. Where there is no pixel, row and column are 0.
+        lat, lon: WGS-84 degrees, shape (n,). A pixel includes its upper and left edge. If x has a period, x shifted by
+        whole periods is tried as well; the smallest shift that hits a pixel counts. An edge at a pole is inside,
+        because no other pixel covers that point. Row and column are 0 if there is no pixel.
         """
         x, y = self.system.forward(lat, lon)
         known = np.isfinite(x) & np.isfinite(y)
@@ -162,9 +162,10 @@ class PixelGrid:
         )
 
     def _unfold(self, inside: NDArray[np.bool_], x: F8, y: F8, lat: F8, lon: F8) -> None:
-        """Take those points out of `inside` that other points of the Earth have x and y in common with.
+        """Remove from `inside` the points whose x and y belong to another point of the Earth.
 
-        PROJ's formulas for Swiss, Czech, New Zealand's and other national grids carry half of the Earth onto the other.
+        PROJ's formulas for the Swiss, Czech, New Zealand and other national grids map one half of the Earth onto the
+        other.
         """
         found = np.flatnonzero(inside)
         back_lat, back_lon = self.system.inverse(x[found], y[found])

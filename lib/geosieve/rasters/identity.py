@@ -1,4 +1,4 @@
-"""What identifies a raster file: the facts by which it decides the value at a point, whatever wrote or stores it."""
+"""Identity of a raster file: the facts that determine its value at a point, independent of format and location."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from geosieve.rasters.files import RasterFile
 
 
 def file_facts(file: RasterFile) -> dict[str, Any]:
-    """A raster file by its grid, its CRS and its pixels; not by its path, format, compression or block layout."""
+    """Grid, CRS and pixel checksum of a raster file. Path, format, compression and block layout do not matter."""
     return {
         "size": [file.height, file.width],
         "transform": file.transform,

@@ -24,7 +24,7 @@ _SHARED = ("crs_wkt", "driver", "mask")  # texts that are the same in many files
 
 
 class FileColumns:
-    """Files by number, in columns: about 310 bytes each, and each CRS once, however many files share it."""
+    """Files by number, stored in columns: about 310 bytes per file. Files with the same CRS share its text."""
 
     def __init__(self, files: pa.Table) -> None:
         self._columns = files.select(FILE_COLUMNS.names)
@@ -48,9 +48,9 @@ def _file(facts: dict[str, Any]) -> RasterFile:
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Files of one collection in the order in which they are asked: by priority, then by URI.
+    """Files of one collection, sorted by priority, then by URI. The first valid file in this order gives the value.
 
-    The driver holds it, with the footprints; workers are sent `reader`.
+    It stays on the driver, because it includes the footprints; workers receive only `reader`.
     """
 
     files: pa.Table
@@ -91,7 +91,7 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class MosaicReader:
-    """Values at points, by the files in the order in which they are asked."""
+    """Reads values at points from the files, in the order of `Mosaic`."""
 
     files: FileColumns
 

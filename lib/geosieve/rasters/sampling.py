@@ -1,4 +1,4 @@
-"""Values of raster pixels at points: every block that points need is decoded once, then indexed in numpy."""
+"""Read pixel values at points: each block that contains points is decoded once, then indexed with numpy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from geosieve.runtime.failures import of_store
 _READ_PIXELS = 1 << 22
 
 CACHE_BYTES = 64 << 20
-"""What GDAL keeps of decoded blocks in a process."""
+"""Size of GDAL's cache of decoded blocks per process, in bytes."""
 
 GDAL_OPTIONS: dict[str, int | float | str] = {
     "GDAL_CACHEMAX": CACHE_BYTES,  # rasterio takes bytes; every Python worker would else take 5 % of the machine
@@ -50,7 +50,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 def gdal_options() -> dict[str, int | float | str]:
-    """`GDAL_OPTIONS` without those that the process has in its environment: these stay as they are there."""
+    """`GDAL_OPTIONS` without those set as environment variables, which take precedence."""
     return {name: value for name, value in GDAL_OPTIONS.items() if name not in os.environ}
 
 
@@ -149,10 +149,10 @@ def stored_state(uri: str) -> list[int | str]:
 
 
 def header_digest(dataset: Any, band: int, stored: list[int | str]) -> str:
-    """SHA-256 of what tells that an opened file is the one that was catalogued.
+    """SHA-256 by which a later job recognises that a file is still the one that was catalogued.
 
-    That is size, grid, CRS, type, blocks, validity, scaling; of a GeoTIFF also where its first and last block lie and
-    their sizes; and `stored`, what `stored_state` said before. Of a VRT it is `vrt.digest`.
+    It covers the size, grid, CRS, type, blocks, validity and scaling; for a GeoTIFF also the offsets and sizes of the
+    first and last block; and `stored`, the earlier result of `stored_state`. For a VRT it is `vrt.digest`.
     """
     if dataset.driver == "VRT":
         return vrt.digest(dataset.name, band)
@@ -203,7 +203,7 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
 
 @contextmanager
 def catalogued(file: RasterFile) -> Iterator[Any]:
-    """The file, opened; errors as `read_pixels` says, and InputError if it changed since it was catalogued."""
+    """Open a catalogued file. Raises as `read_pixels`, and InputError if the file changed since it was catalogued."""
     try:
         stored = stored_state(file.uri)
         resolved = vrt.resolve(file.uri, None) if file.driver == "VRT" else None

@@ -1,8 +1,8 @@
-"""VRTs that the configuration admits: what GDAL is given is written anew from what was checked.
+"""VRTs that the configuration admits: each is checked and rewritten before GDAL opens it.
 
-A VRT makes GDAL open whatever it names. So the file itself is never given to GDAL. It is parsed here, without entities;
-its elements must be among those that put pixels of files together; its files must lie in folders that the configuration
-names; and the VRT that is written from that names them by whole paths, each to be opened by `SOURCE_DRIVERS` only.
+A VRT makes GDAL open every file that it names, so GDAL never receives the original. The VRT is parsed here, without
+entities. Only elements that combine pixels of files are allowed, and the files must lie in the configured folders. GDAL
+receives a new VRT with absolute paths, whose files may be opened by `SOURCE_DRIVERS` only.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ _WITH_TEXT = {"SRS", "GeoTransform"} | _COMPUTED | {"SourceBand", "BlockXSize", 
 
 
 def resolve(uri: str, folders: Sequence[str] | None) -> str | None:
-    """The VRT to open for a file, with whole paths; None where the file is none.
+    """Return the rewritten VRT (XML with absolute paths) of a file; None if the file is not a VRT.
 
-    folders: where the files that it names may lie; None if that was checked before. RasterioIOError says what is not
-    admitted. Neither GDAL nor this function opens a file that the VRT names.
+    folders: where the files that it names may lie; None if that was checked before. Raises RasterioIOError if the VRT
+    is not admitted. Nested VRTs are resolved in the same way. GDAL opens none of the files that the VRT names here.
     """
     path = gdal_path(uri)
     if not is_vrt(path):
@@ -78,7 +78,7 @@ def is_vrt(path: str) -> bool:
 
 
 def refusal(path: str) -> RasterioIOError:
-    """What is said of a VRT that is not wanted."""
+    """The error for a VRT that the configuration does not admit."""
     return RasterioIOError(
         f"{path} is a VRT, which names other files: name their folders in rasters.vrt_sources, or copy it with "
         "gdal_translate"
@@ -86,7 +86,7 @@ def refusal(path: str) -> RasterioIOError:
 
 
 def files(text: str) -> Iterator[str]:
-    """Paths of the files that a resolved VRT names, also through others."""
+    """Paths of the files that a resolved VRT names, directly or through nested VRTs."""
     for name in ET.fromstring(text).iter("SourceFilename"):  # noqa: S314, it was written here
         source = name.text or ""
         if source.startswith("<"):
@@ -96,8 +96,10 @@ def files(text: str) -> Iterator[str]:
 
 
 def digest(text: str, band: int) -> str:
-    """SHA-256 of what tells that a VRT and its files are those that were catalogued: all that a header says follows
-    from the resolved text, and from length and time of the files and their masks (on S3: their ETags)."""
+    """SHA-256 that changes if a VRT or its files change after cataloguing.
+
+    It covers the resolved text, and the sizes and times of the files and their masks (on S3: their ETags).
+    """
     stored = [(path, vsi.state(path)) for path in sorted(set(files(text)))]
     return hashlib.sha256(json.dumps(["VRT", band, text, stored]).encode()).hexdigest()
 
@@ -145,7 +147,7 @@ def _no_doctype(*_: object) -> None:
 
 
 def _copied(path: str, element: ET.Element) -> ET.Element:
-    """An element with what may be in it. RasterioIOError names what may not."""
+    """Copy an element with its allowed content. RasterioIOError names an attribute or child that is not allowed."""
     unknown = set(element.attrib) - _ATTRIBUTES.get(element.tag, set())
     if unknown:
         told = ", ".join(f'{name}="{element.get(name)}"' for name in sorted(unknown))
@@ -162,7 +164,7 @@ def _copied(path: str, element: ET.Element) -> ET.Element:
 
 
 def _located(path: str, name: str, relative: bool) -> str:
-    """The whole path of a file that a VRT names. RasterioIOError for what is no path: URLs, subdatasets, XML."""
+    """The absolute path of a file that a VRT names. RasterioIOError if it is not a path (URL, subdataset, XML)."""
     if relative and not name.startswith("/"):
         name = posixpath.join(posixpath.dirname(path), name)
     located = posixpath.normpath(name)

@@ -1,4 +1,4 @@
-"""What rasterio does not tell of files that GDAL reaches: their bytes and what their store says of them."""
+"""Access to files through GDAL's virtual file system that rasterio does not offer: raw bytes and store metadata."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def read(path: str, most: int) -> bytes:
 
 
 def state(path: str) -> list[int | str]:
-    """What changes when a file is written anew: its length and time and those of its mask; on S3 its ETag.
+    """Values that change when a file is rewritten: size and time of the file and of its mask; on S3 the ETag.
 
-    On S3 that is one request, after which GDAL opens the file without another and has forgotten an older content.
-    Empty for a local file that is not there; RasterioIOError where the store tells nothing.
+    On S3 this takes one request. It also drops older content from GDAL's cache, and GDAL then opens the file without
+    another request. Empty for a missing local file; RasterioIOError if the store returns no version.
     """
     if not path.startswith("/vsi"):
         found = [os.stat(name) for name in (path, f"{path}.msk", f"{path}.MSK") if os.path.isfile(name)]
@@ -76,12 +76,12 @@ def sidecars(name: str) -> list[str]:
 
 
 def only_georeferences(sidecar: str) -> bool:
-    """Whether a file beside a raster is not looked at where the raster itself says where it lies."""
+    """Whether a sidecar file holds georeferencing only, so that a georeferenced raster does not need it."""
     return not sidecar.endswith((*_VALUES, ".aux"))
 
 
 def _headers(path: str) -> dict[str, str]:
-    """What a store answers of a file, names in lower case; empty where it refuses."""
+    """HTTP headers that the store returns for a file, with names in lower case; empty if the request fails."""
     gdal = _gdal()
     listed = gdal.VSIGetFileMetadata(os.fsencode(path), b"HEADERS", None)
     if not listed:
