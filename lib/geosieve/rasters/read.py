@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
@@ -32,12 +33,11 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
             hint=did_you_mean(collection, known) or "run catalog_rasters for it first",
         )
     frame = read_runs(spark, root, RASTER_CATALOG, select_runs(runs, run, f"raster collection {collection}"))
-    # Each CRS comes once and not with each file: its text is longer than all else.
-    texts = frame.select(_WKT).distinct().toPandas()[_WKT].tolist()
-    numbers = spark.createDataFrame([(text, number) for number, text in enumerate(texts)], f"{_WKT} string, crs int")
+    # The text of a CRS is longer than all else of a file: each comes to the driver once, and files by its hash.
+    key = F.sha2(_WKT, 256).alias("crs")
+    texts = frame.select(key, _WKT).distinct().toPandas()
     own = [name for name in CATALOGED_COLUMNS.names if name not in (_WKT, "transform")]
-    affine = F.expr(f"array({_AFFINE})").alias("transform")
-    listed = frame.join(F.broadcast(numbers), _WKT).select(*own, affine, "crs")
+    listed = frame.select(*own, F.expr(f"array({_AFFINE})").alias("transform"), key)
     files = pa.Table.from_batches(listed._collect_as_arrow(), to_arrow_schema(listed.schema))
     if files["content_sha256"].null_count:
         raise InputError(
@@ -45,5 +45,6 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
             where=f"{root}/{RASTER_CATALOG.name}",
             hint="run catalog_rasters for it anew",
         )
-    shared = pa.DictionaryArray.from_arrays(files["crs"].combine_chunks(), pa.array(texts, pa.string()))
+    numbers = pc.index_in(files["crs"].combine_chunks(), pa.array(texts["crs"], pa.string()))
+    shared = pa.DictionaryArray.from_arrays(numbers, pa.array(texts[_WKT], pa.string()))
     return files.append_column(_WKT, shared.cast(pa.string())).select(CATALOGED_COLUMNS.names).cast(CATALOGED_COLUMNS)
