@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests, and their order."""
+"""Fixtures shared by all tests."""
 
 from __future__ import annotations
 
@@ -11,22 +11,6 @@ from pyspark.sql import SparkSession
 from tuned_spark import TUNED
 
 from geosieve.runtime.session import spark_session
-
-# The longest files first, so that two processes end at about the same time.
-_LONGEST = (
-    *("test_killed_processes", "test_s3_store", "test_demo", "test_demo_regions", "test_evaluate"),
-    *("test_build_splits", "test_build_partitions", "test_ingest_lists", "test_label_attributes"),
-)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files, and keep each in one process: its tests share fixtures. The demos share the folder build/."""
-    places = {name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
-    for item in items:
-        group = "demos" if item.path.stem.startswith("test_demo") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
