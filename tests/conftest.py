@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator
 
 import pytest
 from pyspark.sql import SparkSession
-from tuned_spark import TUNED
 
 from geosieve.runtime.session import spark_session
 
 
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
-    options = ["--master", "local[2]", "--driver-memory", "2g", *TUNED, "pyspark-shell"]
-    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", shlex.join(options))
+    options = "--master local[2] --driver-memory 2g --conf spark.sql.shuffle.partitions=4"
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", f"{options} pyspark-shell")
     with spark_session("geosieve tests", local=False) as session:
         yield session

@@ -19,12 +19,9 @@ from rasterio.warp import transform
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "build" / "demo"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (DATA / ".packages").exists(), reason="the demo's packages are not there: make build/demo/.packages"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not (DATA / ".packages").exists(), reason="the demo's packages are not there: make build/demo/.packages"
+)
 
 
 @pytest.fixture(scope="module")
