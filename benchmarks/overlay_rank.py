@@ -170,7 +170,7 @@ def main() -> int:
         elapsed += process_time() - start
         worst = max(worst, abs(areas[i] / expected - 1))
         if i < ORDERED:
-            one = {name: Probabilities(name, p.values[i : i + 1]) for name, p in predictions[120].items()}
+            one = {name: Probabilities(name, given.values[i : i + 1]) for name, given in predictions[120].items()}
             by_score = np.argsort(-ensemble.scores(one)[0], kind="stable")
             densities = product.ravel()[first][by_score]
             same_order &= bool((densities[1:] <= densities[:-1] * (1 + 1e-12)).all())

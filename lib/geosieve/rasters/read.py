@@ -45,6 +45,5 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
             where=f"{root}/{RASTER_CATALOG.name}",
             hint="run catalog_rasters for it anew",
         )
-    numbers = pc.index_in(files["crs"].combine_chunks(), pa.array(texts["crs"], pa.string()))
-    shared = pa.DictionaryArray.from_arrays(numbers, pa.array(texts[_WKT], pa.string()))
-    return files.append_column(_WKT, shared.cast(pa.string())).select(CATALOGED_COLUMNS.names).cast(CATALOGED_COLUMNS)
+    crs = pa.array(texts[_WKT], pa.string()).take(pc.index_in(files["crs"], pa.array(texts["crs"], pa.string())))
+    return files.append_column(_WKT, crs).select(CATALOGED_COLUMNS.names).cast(CATALOGED_COLUMNS)
