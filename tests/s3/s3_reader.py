@@ -10,7 +10,7 @@ from fabricated_rasters import cataloged
 
 from geosieve.rasters.catalog import _Refused, _reject
 from geosieve.rasters.sampling import gdal_environment, read_pixels
-from geosieve.runtime.errors import InputError
+from geosieve.runtime.errors import GeosieveError, InputError
 
 
 class Reader:
@@ -20,12 +20,14 @@ class Reader:
         self.files: dict[str, Any] = {}
 
     def catalog(self, uri: str, source: dict[str, Any]) -> str:
-        """The file's driver, or why it is a reject."""
+        """The file's driver, or why it is a reject, or the class and text of the error that ends the job."""
         try:
             self.files[uri] = cataloged(uri, **source).file
         except _Refused as refused:
             with gdal_environment():
                 return str(_reject(uri, *refused.args)["message"])
+        except GeosieveError as error:
+            return f"{type(error).__name__}: {error}"
         return str(self.files[uri].driver)
 
     def read(self, uri: str) -> tuple[list[float], list[bool]] | str:

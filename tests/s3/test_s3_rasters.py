@@ -56,7 +56,7 @@ class Bucket:
     def _asked(self, work: Any, *args: Any) -> tuple[Any, list[Request]]:
         mark = len(self.server.requests)
         done = self._worker.submit(work, *args).result(timeout=60)
-        return done, [request for request in self.server.since(mark) if request.by_gdal]
+        return done, self.server.since(mark)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,13 @@ def test_a_mosaic_on_s3_names_files_of_its_store(bucket: Bucket, tmp_path: Path)
         expected = dataset.read(1).ravel().tolist()
     read, requests = bucket.read(uri)
     assert read == (expected, [True] * 200)
-    assert len(requests) <= 3  # the VRT and each of its files, once
+    # The VRT's size, its content, and each of its files once.
+    assert sorted((r.method, r.path) for r in requests) == [
+        ("GET", "/maps/mosaic/a.vrt"),
+        ("GET", "/maps/mosaic/tiles/0.tif"),
+        ("GET", "/maps/mosaic/tiles/1.tif"),
+        ("HEAD", "/maps/mosaic/a.vrt"),
+    ]
     bucket.upload(write_raster(tiles[1], VALUES, from_origin(10, 10, 1, 1)), "mosaic/tiles/1.tif")
     assert "changed since it was catalogued" in bucket.read(uri)[0]
 
@@ -135,6 +141,25 @@ def test_a_mosaic_on_s3_that_leads_elsewhere_is_a_reject(bucket: Bucket, tmp_pat
     assert told in said
     assert {r.path for r in requests} == {"/maps/hostile/a.vrt"}
     assert "rasters.vrt_sources" in bucket.catalog(uri)[0]
+
+
+@pytest.mark.parametrize(("status", "told"), [(503, "RetryableError: "), (403, "InputError: "), (404, "no such file")])
+@pytest.mark.parametrize("name", ["outer.vrt", "inner.vrt"])
+def test_a_store_that_is_down_makes_no_reject_of_a_mosaic(
+    bucket: Bucket, tmp_path: Path, status: int, told: str, name: str
+) -> None:
+    """One VRT names another, and the store refuses one of them: only a file that is not there is its own fault."""
+    folder = f"down{status}{name[0]}"
+    bucket.upload(write_raster(tmp_path / "a.tif", VALUES, ORIGIN), f"{folder}/a.tif")
+    for vrt, names in (("outer.vrt", "inner.vrt"), ("inner.vrt", "a.tif")):
+        (tmp_path / vrt).write_text(_mosaic([names]))
+        bucket.upload(tmp_path / vrt, f"{folder}/{vrt}")
+    uri = f"s3a://maps/{folder}/outer.vrt"
+    with bucket.server.refusing(status, lambda request: request.path.endswith(f"{folder}/{name}")):
+        said, _ = bucket.catalog(uri, vrt_sources=[f"s3a://maps/{folder}"])
+    assert said.startswith(told) if told.endswith(": ") else told in said
+    assert f"{folder}/{name}" in said
+    assert bucket.catalog(uri, vrt_sources=[f"s3a://maps/{folder}"])[0] == "VRT"
 
 
 def test_what_lies_beside_a_reject_on_s3_is_named(bucket: Bucket, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.accumulators import AccumulatorParam
 from pyspark.sql import SparkSession
 
@@ -35,6 +36,14 @@ class _Sums(AccumulatorParam[Counts]):
         return value1
 
 
+def _counts(labels: pa.ChunkedArray) -> tuple[I8, I8]:
+    # By hashing: np.unique would sort the labels, for a fifth of the time that labelling takes.
+    found = pc.value_counts(labels)
+    labels, images = found.field("values").to_numpy(), found.field("counts").to_numpy()
+    order = np.argsort(labels)
+    return labels[order], images[order]
+
+
 def _sum(first: tuple[I8, I8], second: tuple[I8, I8]) -> tuple[I8, I8]:
     labels, at = np.unique(np.concatenate([first[0], second[0]]), return_inverse=True)
     images = np.zeros(labels.size, dtype=np.int64)
@@ -54,10 +63,7 @@ class LabelCounter:
 
     def add(self, labels: pa.Table) -> None:
         """In a task: labels that are about to be written."""
-        found: Counts = {}
-        for name in self._names:
-            found[name] = np.unique(labels[name].to_numpy(), return_counts=True)
-        self._found.add(found)
+        self._found.add({name: _counts(labels[name]) for name in self._names})
 
     def counts(self, rows: int) -> Counts:
         """On the driver, after `rows` labels were written. IntegrityError if another number was counted."""

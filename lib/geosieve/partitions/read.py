@@ -6,6 +6,7 @@ import json
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -48,15 +49,11 @@ def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, s
 
 def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table]]) -> DataFrame:
     """`regions_of_partition` of partitions given as (name, hash, `region_table`)."""
-    integers = {pa.int64(): pd.Int64Dtype()}  # a missing number does not turn the others into floats
-    listed = pd.concat(
-        [
-            table.to_pandas(types_mapper=integers.get).assign(number=number)
-            for number, (_, _, table) in enumerate(partitions)
-        ]
-    )
-    # From pandas, by Arrow: an S2 level may have a million cells with images. What is the same for all regions of a
-    # partition is not sent with each.
+    numbers = [pa.array(np.full(len(table), number, np.int32)) for number, (_, _, table) in enumerate(partitions)]
+    tables = [table.append_column("number", n) for (_, _, table), n in zip(partitions, numbers, strict=True)]
+    # From pandas, by Arrow: an S2 level may have a million cells with images. No column becomes Python objects, and a
+    # missing number turns no others into floats. What is the same for all regions of a partition is not sent with each.
+    listed = pa.concat_tables(tables).combine_chunks().to_pandas(types_mapper=pd.ArrowDtype)
     frame = spark.createDataFrame(listed, f"{_COLUMNS}, number int")
     names, digests = [name for name, _, _ in partitions], [digest for _, digest, _ in partitions]
     for column, values in (("partition", names), ("partition_hash", digests)):

@@ -32,7 +32,7 @@ from geosieve.job.publishing import JobConfig, publishes
 from geosieve.rasters import vrt, vsi
 from geosieve.rasters.content import PixelFacts, content_sha256, parts, read_part, read_sample
 from geosieve.rasters.footprint import Misplaced, place
-from geosieve.rasters.paths import gdal_path
+from geosieve.rasters.paths import gdal_path, uri_of
 from geosieve.rasters.sampling import (
     gdal_environment,
     gdal_text,
@@ -326,8 +326,9 @@ def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
 def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
     """The catalogue row of a file, without checksum and statistics if the file has more than `most_parts` parts."""
     try:
-        stored = stored_state(uri)
-        with open_raster(uri, _admitted(uri, source)) as dataset:
+        resolved = _admitted(uri, source)
+        stored = [] if resolved else stored_state(uri)
+        with open_raster(uri, resolved) as dataset:
             row = _row(uri, dataset, source) | {"header_sha256": header_digest(dataset, source.band, stored)}
             firsts = _first_rows(row, source)
             if most_parts is not None and len(firsts) > most_parts:
@@ -347,7 +348,7 @@ def _admitted(uri: str, source: RasterSource) -> str | None:
     """
     resolved = vrt.resolve(uri, source.vrt_sources)
     for path in sorted(set(vrt.files(resolved))) if resolved else ():
-        with open_raster(path.replace("/vsis3/", "s3a://", 1)) as dataset:
+        with open_raster(uri_of(path)) as dataset:
             if dataset.driver not in vrt.SOURCE_DRIVERS:
                 raise RasterioIOError(f"{uri} names {path}, which is {dataset.driver}: such files may name others")
     return resolved

@@ -17,3 +17,8 @@ def gdal_path(uri: str) -> str:
     if path.startswith("/vsi") or (separator and path == uri):
         raise InputError("GDAL may not open it", where=uri, hint="give a local path, file: or s3a://")
     return path
+
+
+def uri_of(path: str) -> str:
+    """The URI of a name that `gdal_path` returned."""
+    return path.replace("/vsis3/", "s3a://", 1) if path.startswith("/vsis3/") else path

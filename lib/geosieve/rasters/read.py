@@ -35,7 +35,8 @@ def read_catalog(spark: SparkSession, root: str, collection: str, run: str = "la
     frame = read_runs(spark, root, RASTER_CATALOG, select_runs(runs, run, f"raster collection {collection}"))
     # The text of a CRS is longer than all else of a file: each comes to the driver once, and files by its hash.
     key = F.sha2(_WKT, 256).alias("crs")
-    texts = frame.select(key, _WKT).distinct().toPandas()
+    # In one task, which needs no shuffle: a column of few values is small in Parquet, however many its rows are.
+    texts = frame.select(key, _WKT).coalesce(1).distinct().toPandas()
     own = [name for name in CATALOGED_COLUMNS.names if name not in (_WKT, "transform")]
     listed = frame.select(*own, F.expr(f"array({_AFFINE})").alias("transform"), key)
     files = pa.Table.from_batches(listed._collect_as_arrow(), to_arrow_schema(listed.schema))

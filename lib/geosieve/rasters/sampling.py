@@ -152,7 +152,7 @@ def header_digest(dataset: Any, band: int, stored: list[int | str]) -> str:
     """SHA-256 by which a later job recognises that a file is still the one that was catalogued.
 
     It covers the size, grid, CRS, type, blocks, validity and scaling; for a GeoTIFF also the offsets and sizes of the
-    first and last block; and `stored`, the earlier result of `stored_state`. For a VRT it is `vrt.digest`.
+    first and last block; and `stored`, the earlier result of `stored_state`. For a VRT it is `vrt.digest` alone.
     """
     if dataset.driver == "VRT":
         return vrt.digest(dataset.name, band)
@@ -205,8 +205,8 @@ def read_pixels(file: RasterFile, row: I8, column: I8) -> tuple[NDArray[Any], ND
 def catalogued(file: RasterFile) -> Iterator[Any]:
     """Open a catalogued file. Raises as `read_pixels`, and InputError if the file changed since it was catalogued."""
     try:
-        stored = stored_state(file.uri)
         resolved = vrt.resolve(file.uri, None) if file.driver == "VRT" else None
+        stored = [] if resolved else stored_state(file.uri)
         if resolved and vrt.digest(resolved, file.band) != file.header_sha256:
             raise _changed(file)  # before GDAL opens what it names
         with open_raster(file.uri, resolved) as dataset:

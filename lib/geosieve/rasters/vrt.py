@@ -59,7 +59,8 @@ def resolve(uri: str, folders: Sequence[str] | None) -> str | None:
     """Return the rewritten VRT (XML with absolute paths) of a file; None if the file is not a VRT.
 
     folders: where the files that it names may lie; None if that was checked before. Raises RasterioIOError if the VRT
-    is not admitted. Nested VRTs are resolved in the same way. GDAL opens none of the files that the VRT names here.
+    is not admitted, RetryableError or InputError if its store is down or refuses access. Nested VRTs are resolved in
+    the same way. GDAL opens none of the files that the VRT names here.
     """
     path = gdal_path(uri)
     if not is_vrt(path):

@@ -1,4 +1,4 @@
-"""Access to files through GDAL's virtual file system that rasterio does not offer: raw bytes and store metadata."""
+"""What rasterio does not tell of files by GDAL's names: their first bytes, versions, and what lies beside them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from functools import cache
 import rasterio._base
 from rasterio.errors import RasterioIOError
 
+from geosieve.rasters.paths import uri_of
+from geosieve.runtime import store
+from geosieve.runtime.errors import InputError
+
 _VALUES = (".msk", ".MSK", ".aux.xml")
 
 
@@ -16,30 +20,26 @@ _VALUES = (".msk", ".MSK", ".aux.xml")
 def _gdal() -> ctypes.CDLL:
     """The GDAL that rasterio is linked with: a symbol is looked up in a library and in those that it needs."""
     gdal = ctypes.CDLL(rasterio._base.__file__)
-    text, pointer = ctypes.c_char_p, ctypes.c_void_p
-    gdal.VSIFOpenL.restype, gdal.VSIFOpenL.argtypes = pointer, (text, text)
-    gdal.VSIFReadL.restype, gdal.VSIFReadL.argtypes = ctypes.c_size_t, (pointer, *(ctypes.c_size_t,) * 2, pointer)
-    gdal.VSIFCloseL.argtypes = (pointer,)
-    gdal.VSIGetFileMetadata.restype, gdal.VSIGetFileMetadata.argtypes = ctypes.POINTER(text), (text, text, pointer)
+    text = ctypes.c_char_p
+    gdal.VSIGetFileMetadata.restype, gdal.VSIGetFileMetadata.argtypes = ctypes.POINTER(text), (text, text, ctypes.c_void_p)
     gdal.CSLDestroy.argtypes = (ctypes.POINTER(text),)
     return gdal
 
 
 def read(path: str, most: int) -> bytes:
-    """The first `most` bytes of a file. RasterioIOError if it cannot be opened."""
+    """The first `most` bytes of a file. RasterioIOError or OSError if it cannot be opened; else as `store.read`.
+
+    On S3 not through GDAL: its error does not tell a missing file from a store that is down.
+    """
     if not path.startswith("/vsi"):
         with open(path, "rb") as local:
             return local.read(most)
-    gdal = _gdal()
-    file = gdal.VSIFOpenL(os.fsencode(path), b"rb")
-    if not file:
-        raise RasterioIOError(f"{path} cannot be opened")
     try:
-        buffer = ctypes.create_string_buffer(most)
-        length = gdal.VSIFReadL(buffer, 1, most, file)
-        return ctypes.string_at(buffer, length)
-    finally:
-        gdal.VSIFCloseL(file)
+        return store.read(uri_of(path), most)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise RasterioIOError(f"{path}: there is no such file") from error
+        raise
 
 
 def state(path: str) -> list[int | str]:

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 from pyspark.sql import SparkSession
 
-CHUNK_ROWS = 300_000
-"""Rows that a worker handles at once."""
+TASK_ROWS = 300_000
+"""Rows of a task, about: Spark's ranges are a tenth or so larger and smaller."""
+CHUNK_ROWS = 400_000
+"""Rows that a worker handles at once: a task's, mostly, so that no pixels are decoded for a small rest once more."""
 
 
 def tasks_for(spark: SparkSession, rows: int) -> int:
-    """How many tasks share about so many rows: a chunk or less each, and two for each core."""
-    return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // CHUNK_ROWS))
+    """How many tasks share about so many rows: TASK_ROWS or less each, and two for each core."""
+    return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // TASK_ROWS))
 
 
 def chunks(batches: Iterable[pa.RecordBatch], rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
