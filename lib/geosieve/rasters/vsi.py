@@ -21,7 +21,8 @@ def _gdal() -> ctypes.CDLL:
     """The GDAL that rasterio is linked with: a symbol is looked up in a library and in those that it needs."""
     gdal = ctypes.CDLL(rasterio._base.__file__)
     text = ctypes.c_char_p
-    gdal.VSIGetFileMetadata.restype, gdal.VSIGetFileMetadata.argtypes = ctypes.POINTER(text), (text, text, ctypes.c_void_p)
+    gdal.VSIGetFileMetadata.restype = ctypes.POINTER(text)
+    gdal.VSIGetFileMetadata.argtypes = (text, text, ctypes.c_void_p)
     gdal.CSLDestroy.argtypes = (ctypes.POINTER(text),)
     return gdal
 
