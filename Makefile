@@ -12,7 +12,7 @@ endif
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 DIR ?= build/jars
 
-.PHONY: demo demo-regions test lint format bench docs jars clean
+.PHONY: demo demo-regions test test-fast lint format bench docs jars clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core build/demo/.packages
@@ -22,7 +22,11 @@ demo-regions: $(VENV)/.core build/demo/.packages
 	$(BIN)/python -m demo.regions
 
 test: $(VENV)/.test build/demo/.packages
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# What a developer wants after every change: all but what starts clusters, servers and demos.
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

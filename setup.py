@@ -25,6 +25,7 @@ CORE = [
 ]
 TEST = [
     "pytest>=8",
+    "pytest-xdist>=3.6",  # test files in two processes at a time
     "hypothesis>=6.100",  # property tests of geometry
     "s2sphere>=0.2.5",  # the oracle for S2 ids
     "moto[s3,server]>=5",  # an S3 server on loopback

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 
 import psutil
 import pyspark
+from tuned_spark import TUNED
 
 HERE = Path(__file__).parent
 
@@ -45,7 +47,7 @@ class JobServer:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.log = folder / "driver.log"
-        options = ["--master", master, "--driver-memory", "1g", "--conf", "spark.sql.shuffle.partitions=4"]
+        options = ["--master", master, "--driver-memory", "1g", *TUNED]
         for key, value in (settings or {}).items():
             options += ["--conf", f"{key}={value}"]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK_", "SPARK_", "AWS_"))}
@@ -57,7 +59,7 @@ class JobServer:
             text=True,
             env={
                 **inherited,
-                "PYSPARK_SUBMIT_ARGS": " ".join([*options, "pyspark-shell"]),
+                "PYSPARK_SUBMIT_ARGS": shlex.join([*options, "pyspark-shell"]),
                 "SPARK_HOME": str(_spark_home(folder)),
                 # Workers import held_partition.
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),

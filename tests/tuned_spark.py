@@ -1,0 +1,9 @@
+"""Options of Spark for many small jobs: compiling a plan, by Spark or by the JVM, takes longer than running it."""
+
+from __future__ import annotations
+
+TUNED = [
+    *("--conf", "spark.sql.shuffle.partitions=2"),
+    *("--conf", "spark.sql.codegen.wholeStage=false"),
+    *("--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
+]
