@@ -22,11 +22,11 @@ demo-regions: $(VENV)/.core build/demo/.packages
 	$(BIN)/python -m demo.regions
 
 test: $(VENV)/.test build/demo/.packages
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2
 
 # What a developer wants after every change: all but what starts clusters, servers and demos.
 test-fast: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

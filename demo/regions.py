@@ -20,7 +20,7 @@ import pandas as pd
 from pyspark.sql import SparkSession
 
 from demo import prepare
-from demo.run import TABLES, job
+from demo.run import INGEST, TABLES, inputs_run, job
 from demo.simulate import attribute_predictor, cell_predictor
 from geosieve.ensemble.calibration import fit, log_score
 from geosieve.ensemble.conformal import ConformalSets
@@ -76,7 +76,9 @@ def run() -> int:
 
 def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
     """Run the jobs that lead to the overlay; it, its grid, and the images with their regions."""
-    job("ingest_images", IngestConfig, ingest_images, "conf/ingest_images/demo.yaml", run_id)
+    positions = inputs_run([Path(INGEST).read_text()])
+    maps = inputs_run(json.dumps(content["rasters"]) for content in evidence.values())
+    job("ingest_images", IngestConfig, ingest_images, INGEST, positions)
     with tempfile.TemporaryDirectory() as folder:
 
         def written(name: str, config: dict[str, Any]) -> str:
@@ -86,12 +88,17 @@ def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple
 
         for name, content in evidence.items():
             config = written(name, {"rasters": content["rasters"], "output": str(TABLES)})
-            job("catalog_rasters", CatalogConfig, catalog_rasters, config, run_id)
-        job("build_partitions", BuildConfig, build_partitions, "conf/build_partitions/demo.yaml", run_id)
+            job("catalog_rasters", CatalogConfig, catalog_rasters, config, maps)
+        chosen = [f"images.run={positions}"]
+        job("build_partitions", BuildConfig, build_partitions, "conf/build_partitions/demo.yaml", run_id, chosen)
         whole = read_yaml("conf/build_overlay/demo.yaml")
+        whole["rasters"]["run"] = maps
         whole["partitions"] += [content["partition"] for content in evidence.values()]
         job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
-        labels = {"images": {"root": str(TABLES)}, **{key: whole[key] for key in ("rasters", "partitions", "output")}}
+        labels = {
+            "images": {"root": str(TABLES), "run": positions},
+            **{key: whole[key] for key in ("rasters", "partitions", "output")},
+        }
         job("label_attributes", LabelConfig, label_attributes, written("labels", labels), run_id)
     published = read_published(spark, OverlayInput(root=str(TABLES), name="demo", run=run_id))
     images = read_committed(spark, str(TABLES), labels_table(published.names), run_id=run_id).toPandas()

@@ -14,37 +14,19 @@ import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
 from shared_data import DATA, needs_data
+from workspace import COLUMNS, Report, Workspace
 
 from geosieve.evaluation import inputs
-from geosieve.evaluation.config import EvaluateConfig
-from geosieve.evaluation.job import evaluate
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
-from geosieve.partitions.building.job import BuildConfig, build_partitions
 
-Report = tuple[int, dict[str, Any]]
-COLUMNS = {"image_id": "id", "lat": "lat", "lon": "lon"}
 FAST = {"samples": 100, "places": False, "continent": False}
 
 
-class Workspace:
-    """A folder with lists and tables; runs `evaluate` as the command line does."""
-
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.root, self._capsys = root, capsys
-        self.tables = root / "tables"
+class Evaluation(Workspace):
+    """Evaluates lists."""
 
     def write(self, name: str, text: str) -> str:
         (self.root / name).write_text(text)
         return str(self.root / name)
-
-    def run(self, config: dict[str, Any], *options: str, run_id: str = "r1", job: Any = None) -> Report:
-        path = self.root / "config.yaml"
-        path.write_text(json.dumps({**config, "output": str(self.tables)}))
-        name, model, function = job or ("evaluate", EvaluateConfig, evaluate)
-        code = main(name, model, function, ["--config", str(path), "--run-id", run_id, *options])
-        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
 
     def evaluate(self, truth: str, *answers: str, run_id: str = "r1", **options: Any) -> Report:
         """Evaluate CSVs of id, lat, lon given as text; `truth_…` and `system_…` options go to the lists."""
@@ -55,7 +37,7 @@ class Workspace:
         rest = {k: v for k, v in options.items() if not k.startswith(("truth_", "system_"))}
         systems = [{**one, **of_system, "name": f"s{k}"} for k, one in enumerate(lists[1:])]
         config = {**FAST, "truth": {**lists[0], **of_truth}, "systems": systems, **rest}
-        return self.run(config, run_id=run_id)
+        return self.run("evaluate", config, run_id)
 
     def figures(self, run_id: str = "r1") -> pd.DataFrame:
         leaf = self.tables / "evaluations" / f"run_id={run_id}"
@@ -67,8 +49,8 @@ class Workspace:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
-    return Workspace(tmp_path, capsys)
+def workspace(tmp_path: Path, spark: SparkSession) -> Evaluation:
+    return Evaluation(tmp_path)
 
 
 def csv(rows: Sequence[Sequence[object]], head: str = "id,lat,lon") -> str:
@@ -85,7 +67,7 @@ def recalls(figures: pd.DataFrame, protocol: str, system: str = "s0") -> list[fl
     return rows.sort_values("threshold_km")["value"].tolist()
 
 
-def test_missing_predictions_are_misses_and_counted(workspace: Workspace) -> None:
+def test_missing_predictions_are_misses_and_counted(workspace: Evaluation) -> None:
     """a: 111 km off; b: 222 m across the antimeridian; c: exact; d: no answer."""
     answers = "\n".join(ANSWERS.splitlines()[:-1])
     code, report = workspace.evaluate(TRUTH, answers)
@@ -100,7 +82,7 @@ def test_missing_predictions_are_misses_and_counted(workspace: Workspace) -> Non
     assert workspace.evaluate(TRUTH, answers)[0] == 99
 
 
-def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Workspace) -> None:
+def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Evaluation) -> None:
     answers = csv([["a.jpg", "61N", 10], ["b.jpg", 0, 200], ["c.jpg", "NaN", 10], ["d.jpg", 0, 0]])
     code, report = workspace.evaluate(TRUTH, answers)
     told = "3 of 4 rows are refused (lon_out_of_range 1, missing_position 1, not_a_number 1)"
@@ -121,7 +103,7 @@ def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Work
     assert recalls(workspace.figures(), "osv5m") == [0, 0, 0, 0.0, 0.25]  # (0, 0) is an answer, 786 km off
 
 
-def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Workspace) -> None:
+def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Evaluation) -> None:
     truth = TRUTH.replace("60,10", "160,10")
     code, report = workspace.evaluate(truth, ANSWERS)
     assert code == 65 and "1 of 4 rows are refused (lat_out_of_range 1)" in report["error"]
@@ -147,27 +129,27 @@ def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Workspace) ->
         (TRUTH, ANSWERS.replace("lat", "latitude"), ["systems.0.columns.lat: there is no column 'lat'", "'latitude'"]),
     ],
 )
-def test_lists_that_are_refused_as_a_whole(workspace: Workspace, truth: str, answers: str, told: list[str]) -> None:
+def test_lists_that_are_refused_as_a_whole(workspace: Evaluation, truth: str, answers: str, told: list[str]) -> None:
     code, report = workspace.evaluate(truth, answers)
     assert code == 65
     assert all(words in report["error"] for words in told), report["error"]
     assert not list(workspace.tables.glob("evaluations/*/_SUCCESS"))
 
 
-def test_a_row_without_id_among_good_ones_is_a_reject(workspace: Workspace) -> None:
+def test_a_row_without_id_among_good_ones_is_a_reject(workspace: Evaluation) -> None:
     lines = ANSWERS.splitlines()
     _, report = workspace.evaluate(TRUTH, "\n".join([*lines[:2], ",3,3", *lines[2:]]), most_refused=0.2)
     assert report["rejected"] == {"systems.0: missing_id": 1}
 
 
-def test_aggregate_rows_are_left_out_when_that_is_said(workspace: Workspace) -> None:
+def test_aggregate_rows_are_left_out_when_that_is_said(workspace: Evaluation) -> None:
     code, report = workspace.evaluate(TRUTH, ANSWERS + "mean,16.5,51.3\nmedian,5,7\n", system_exclude_ids="mean|median")
     assert code == 0 and report["rejected"] == {"systems.0: excluded_by_filter": 2}
     assert recalls(workspace.figures(), "g3") == [0.5, 0.5, 1, 1, 1]
 
 
 @pytest.mark.parametrize("ending", [["24.5"], ["24.5", "24.5b"], ["macro avg"], ["mean_km"], ["Total."]])
-def test_averages_below_truth_and_prediction_in_one_file_are_no_image(workspace: Workspace, ending: list[str]) -> None:
+def test_averages_below_truth_and_prediction_in_one_file_are_no_image(workspace: Evaluation, ending: list[str]) -> None:
     """An average of all columns has an id like an image's, and truth and prediction in one row."""
     rng = np.random.default_rng(6)
     rows = np.round(rng.uniform(-80, 80, (50, 4)), 6)
@@ -176,15 +158,17 @@ def test_averages_below_truth_and_prediction_in_one_file_are_no_image(workspace:
     uri = workspace.write("both.csv", csv(lines, "id,lat,lon,lat_p,lon_p"))
     truth = {"format": "csv", "uri": uri, "columns": COLUMNS}
     system = {"format": "csv", "uri": uri, "name": "x", "columns": {"image_id": "id", "lat": "lat_p", "lon": "lon_p"}}
-    code, report = workspace.run({**FAST, "truth": truth, "systems": [system]})
+    code, report = workspace.run("evaluate", {**FAST, "truth": truth, "systems": [system]})
     assert code == 65 and "its last rows are no image's" in report["error"]
     left_out = {"exclude_ids": "|".join(name.replace(".", "[.]") for name in ending)}
-    code, report = workspace.run({**FAST, "truth": {**truth, **left_out}, "systems": [{**system, **left_out}]})
+    code, report = workspace.run(
+        "evaluate", {**FAST, "truth": {**truth, **left_out}, "systems": [{**system, **left_out}]}
+    )
     assert code == 0 and report["details"]["images"] == 50
 
 
 @pytest.mark.parametrize(("place", "name"), [(0, "mean"), (25, "Grand total"), (0, "24.5")])
-def test_an_aggregate_row_counts_nowhere_in_a_file(workspace: Workspace, place: int, name: str) -> None:
+def test_an_aggregate_row_counts_nowhere_in_a_file(workspace: Evaluation, place: int, name: str) -> None:
     """First, or in the middle, of a file that has truth and prediction side by side, so that no row lacks its truth."""
     rng = np.random.default_rng(6)
     rows = np.round(rng.uniform(-80, 80, (50, 4)), 6)
@@ -193,7 +177,7 @@ def test_an_aggregate_row_counts_nowhere_in_a_file(workspace: Workspace, place: 
     uri = workspace.write("both.csv", csv(lines, "id,lat,lon,lat_p,lon_p"))
     truth = {"format": "csv", "uri": uri, "columns": COLUMNS}
     system = {"format": "csv", "uri": uri, "name": "x", "columns": {"image_id": "id", "lat": "lat_p", "lon": "lon_p"}}
-    code, report = workspace.run({**FAST, "truth": truth, "systems": [system]})
+    code, report = workspace.run("evaluate", {**FAST, "truth": truth, "systems": [system]})
     assert code == 65 and "no image" in report["error"], report["error"]
     assert (f"lines {place + 2}" in report["error"]) == (name != "24.5")
 
@@ -218,7 +202,7 @@ def test_names_of_aggregates_and_of_images(spark: SparkSession) -> None:
     assert set(found) == {*aggregates, "mean street"}  # as "mean of …": told, and kept only under another name
 
 
-def test_an_encoding_is_told_by_its_first_alien_line_and_can_be_named(workspace: Workspace) -> None:
+def test_an_encoding_is_told_by_its_first_alien_line_and_can_be_named(workspace: Evaluation) -> None:
     quoted = TRUTH.replace("c.jpg", '"c, ""Île"".jpg"')
     answers = ANSWERS.replace("c.jpg", '"c, ""Île"".jpg"')
     config = {"truth": {"format": "csv", "columns": COLUMNS}, "systems": [{"format": "csv", "name": "s0"}]}
@@ -228,16 +212,16 @@ def test_an_encoding_is_told_by_its_first_alien_line_and_can_be_named(workspace:
             (workspace.root / name).write_bytes(text.encode(encoding))
             key["uri"] = str(workspace.root / name)
             key.pop("encoding", None)
-        code, report = workspace.run({**FAST, **config})
+        code, report = workspace.run("evaluate", {**FAST, **config})
         assert code == 65 and hint in report["error"], report["error"]
         for key in (config["truth"], config["systems"][0]):
             key["encoding"] = {"latin-1": "ISO-8859-1", "utf-16": "UTF-16"}[encoding]
-        code, report = workspace.run({**FAST, **config}, run_id=encoding)
+        code, report = workspace.run("evaluate", {**FAST, **config}, run_id=encoding)
         assert (code, report["details"]["images"]) == (0, 4), report["error"]
         assert recalls(workspace.figures(encoding), "g3") == [0.5, 0.5, 1, 1, 1]
 
 
-def test_words_for_nothing_are_no_stratum_and_no_area(workspace: Workspace) -> None:
+def test_words_for_nothing_are_no_stratum_and_no_area(workspace: Evaluation) -> None:
     """NA is Namibia's code."""
     words = ["nan", "N/A", "n/a", r"\N", '""', "-", "NULL"]
     truth = csv([[f"i{k}", 1, 1, word] for k, word in enumerate([*words, "NA", "FR"])], "id,lat,lon,country")
@@ -245,6 +229,7 @@ def test_words_for_nothing_are_no_stratum_and_no_area(workspace: Workspace) -> N
     listed = {"format": "csv", "uri": workspace.write("t.csv", truth), "columns": COLUMNS}
     system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", answers)}
     code, report = workspace.run(
+        "evaluate",
         {**FAST, "truth": {**listed, "strata": {"country": "country"}},
          "systems": [{**system, "columns": {**COLUMNS, "area_km2": "km2"}}]}
     )  # fmt: skip
@@ -254,7 +239,7 @@ def test_words_for_nothing_are_no_stratum_and_no_area(workspace: Workspace) -> N
     assert set(figures[figures["metric"].eq("area_recall") & figures["stratum"].eq("all")]["value"]) == {1 / 9}
 
 
-def test_five_systems_are_compared_to_the_one_that_is_chosen(workspace: Workspace) -> None:
+def test_five_systems_are_compared_to_the_one_that_is_chosen(workspace: Evaluation) -> None:
     code, report = workspace.evaluate(TRUTH, *[ANSWERS] * 4, ANSWERS.replace("61,10", "60,10"), baseline="s2")
     assert code == 0, report["error"]
     figures = workspace.figures()
@@ -267,7 +252,7 @@ def test_five_systems_are_compared_to_the_one_that_is_chosen(workspace: Workspac
     assert "s4 − s2" in summary and "median km, answered" in summary and "| median km |" in summary
 
 
-def test_a_list_whose_latitudes_are_longitudes_is_refused_as_ingest_refuses_it(workspace: Workspace) -> None:
+def test_a_list_whose_latitudes_are_longitudes_is_refused_as_ingest_refuses_it(workspace: Evaluation) -> None:
     rows = [[f"i{k}", lat, lon] for k, (lat, lon) in enumerate([(35, 139), (-33, 151), (48, 2), (40, -74), (37, 127)])]
     right, swapped = csv(rows), csv([[name, lon, lat] for name, lat, lon in rows])
     for lists, key in (((swapped, right), "truth"), ((right, swapped), "systems.0")):
@@ -275,11 +260,11 @@ def test_a_list_whose_latitudes_are_longitudes_is_refused_as_ingest_refuses_it(w
         assert code == 65 and "latitude and longitude are swapped: 3 of 5 latitudes exceed 90" in report["error"]
         assert f"swap {key}.columns.lat and .lon" in report["error"]
     source = {"name": "points", "uri": workspace.write("i.csv", swapped), "format": "csv", "columns": COLUMNS}
-    code, report = workspace.run({"source": source}, job=("ingest_images", IngestConfig, ingest_images))
+    code, report = workspace.run("ingest_images", {"source": source})
     assert code == 65 and "latitude and longitude are swapped: 3 of 5 latitudes exceed 90" in report["error"]
 
 
-def test_ids_with_and_without_extension(workspace: Workspace) -> None:
+def test_ids_with_and_without_extension(workspace: Evaluation) -> None:
     code, _ = workspace.evaluate(TRUTH, ANSWERS.replace(".jpg", ""), truth_strip_extension=True)
     assert code == 0 and recalls(workspace.figures(), "g3") == [0.5, 0.5, 1, 1, 1]
     code, report = workspace.evaluate(
@@ -288,19 +273,19 @@ def test_ids_with_and_without_extension(workspace: Workspace) -> None:
     assert code == 65 and "more than once: a" in report["error"] and "strip_extension: false" in report["error"]
 
 
-def test_predictions_without_truth_become_rejects_when_that_is_said(workspace: Workspace) -> None:
+def test_predictions_without_truth_become_rejects_when_that_is_said(workspace: Evaluation) -> None:
     code, report = workspace.evaluate(TRUTH, ANSWERS + "e.jpg,1,1\n", unmatched="reject")
     assert code == 0 and report["rejected"] == {"systems.0: no_truth": 1}
 
 
-def test_strata_of_a_list_and_areas(workspace: Workspace) -> None:
+def test_strata_of_a_list_and_areas(workspace: Evaluation) -> None:
     truth = csv([["a", 1, 1, "in"], ["b", 2, 2, "out"], ["c", 3, 3, "out"], ["d", 4, 4, ""]], "id,lat,lon,scene")
     answers = csv([["a", 1, 1, 2.5], ["b", 2, 2, "NaN"], ["c", 3, 3, ""], ["d", 4, 4, -1]], "id,lat,lon,km2")
     system = {"name": "<b>x", "format": "csv", "uri": workspace.write("p.csv", answers),
               "columns": {**COLUMNS, "area_km2": "km2"}}  # fmt: skip
     listed = {"format": "csv", "uri": workspace.write("t.csv", truth), "columns": COLUMNS, "strata": {"scene": "scene"}}
     config = {**FAST, "truth": listed, "systems": [system], "balance": "scene", "most_refused": 0.25}
-    code, report = workspace.run(config)
+    code, report = workspace.run("evaluate", config)
     assert code == 0 and report["rejected"] == {"systems.0: bad_area": 1}
     figures = workspace.figures()
     assert set(figures[figures["stratum"] == "scene"]["stratum_value"]) == {"in", "out", "unknown"}
@@ -315,7 +300,7 @@ def test_strata_of_a_list_and_areas(workspace: Workspace) -> None:
     assert all(target.startswith("#") for pair in targets for target in pair if target)
 
 
-def test_images_without_a_bucket_weigh_nothing_in_balanced_figures(workspace: Workspace) -> None:
+def test_images_without_a_bucket_weigh_nothing_in_balanced_figures(workspace: Evaluation) -> None:
     """Forty images in four buckets are answered exactly; one that has no bucket is 9,000 km off."""
     buckets = [[f"i{k}", 1 + k / 10, 1, k % 4] for k in range(40)]
     truth = csv([*buckets, ["lost", 80, 100, ""]], "id,lat,lon,density")
@@ -332,7 +317,7 @@ def test_images_without_a_bucket_weigh_nothing_in_balanced_figures(workspace: Wo
     assert "1 images without a value" in summary
 
 
-def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Workspace, spark: SparkSession) -> None:
+def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Evaluation, spark: SparkSession) -> None:
     rng = np.random.default_rng(0)
     lat, lon = rng.uniform(-80, 80, 3000), rng.uniform(-180, 180, 3000)
     truth = [[f"i{k}", *place, k % 3] for k, place in enumerate(zip(lat, lon, strict=True))]
@@ -356,7 +341,7 @@ def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Workspac
 
 
 @needs_data
-def test_two_systems_beside_the_truth_in_one_published_file(workspace: Workspace) -> None:
+def test_two_systems_beside_the_truth_in_one_published_file(workspace: Evaluation) -> None:
     path = DATA / "coords" / "osv5m_game_select.csv"
     game = pd.read_csv(path)
 
@@ -366,7 +351,7 @@ def test_two_systems_beside_the_truth_in_one_published_file(workspace: Workspace
     systems = [{"name": name, **listed(lat=f"pred_lat{end}", lon=f"pred_lon{end}")}
                for name, end in (("osv5m", ""), ("base", "_base"))]  # fmt: skip
     truth = {**listed(lat="true_lat", lon="true_lon"), "strata": {"country": "country"}}
-    code, report = workspace.run({"truth": truth, "systems": systems, "samples": 200})
+    code, report = workspace.run("evaluate", {"truth": truth, "systems": systems, "samples": 200})
     assert (code, report["rows_in"], report["rows_out"]) == (0, 150, 150)
     figures = report["details"]["figures"]
     for name, end in (("osv5m", ""), ("base", "_base")):
@@ -387,9 +372,9 @@ def box(name: str, west: float, south: float) -> dict[str, Any]:
     }
 
 
-def test_truth_of_our_labels(workspace: Workspace) -> None:
+def test_truth_of_our_labels(workspace: Evaluation) -> None:
     source = {"name": "points", "uri": workspace.write("i.csv", TRUTH), "format": "csv", "columns": COLUMNS}
-    workspace.run({"source": source}, job=("ingest_images", IngestConfig, ingest_images))
+    workspace.run("ingest_images", {"source": source})
     # Two towns of one name, and one that is called as images are that lie in no region.
     towns = [box("urban", 9, 59), box("urban", 4, -6), box("outside", 9, 9)]
     uri = workspace.write("towns.geojson", json.dumps({"type": "FeatureCollection", "features": towns}))
@@ -397,15 +382,15 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
              "partitions": [{"name": "face", "kind": "s2", "level": 0},
                             {"name": "town", "kind": "polygons", "uri": uri, "name_column": "name",
                              "repeated_names": "merge"}]}  # fmt: skip
-    assert workspace.run(label, job=("label_attributes", LabelConfig, label_attributes))[0] == 0
+    assert workspace.run("label_attributes", label)[0] == 0
     system = {"name": "x", "format": "csv", "uri": workspace.write("p.csv", ANSWERS), "columns": COLUMNS}
     # Another job's run of the same id, with a partition of the same name.
     family = [{"name": "face", "img_max": 3}, {"name": "fine", "img_max": 1}]
     build = {"images": {"root": str(workspace.tables)},
              "build": {"method": "adaptive_s2", "img_min": 0, "family": family}}  # fmt: skip
-    assert workspace.run(build, job=("build_partitions", BuildConfig, build_partitions))[0] == 0
+    assert workspace.run("build_partitions", build)[0] == 0
     truth = {"format": "tables", "root": str(workspace.tables), "strata": ["face", "town", "source"]}
-    code, report = workspace.run({**FAST, "truth": truth, "systems": [system], "balance": "town"})
+    code, report = workspace.run("evaluate", {**FAST, "truth": truth, "systems": [system], "balance": "town"})
     assert code == 0 and report["details"]["left_out_of_balanced"] == {"town": 1}
     figures = workspace.figures()
     assert set(figures[figures["stratum"] == "face"]["stratum_value"]) == {"1", "5", "7"}  # tokens of the cube's faces
@@ -414,9 +399,11 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
     assert images == {"urban": 2, "outside": 1, "(outside)": 1}
     balanced = figures[figures["balanced_by"].notna() & figures["stratum"].eq("all") & figures["metric"].eq("recall")]
     assert set(balanced[balanced["threshold_km"] == 1]["value"]) == {0.5}  # of urban none, of the other town all
-    code, _ = workspace.run({**FAST, "truth": {**truth, "strata": []}, "systems": [system]}, run_id="r2")
+    code, _ = workspace.run("evaluate", {**FAST, "truth": {**truth, "strata": []}, "systems": [system]}, run_id="r2")
     assert code == 0 and recalls(workspace.figures("r2"), "g3", "x") == [0.5, 0.5, 1, 1, 1]
-    code, report = workspace.run({**FAST, "truth": {**truth, "strata": ["fine"]}, "systems": [system]}, run_id="r3")
+    code, report = workspace.run(
+        "evaluate", {**FAST, "truth": {**truth, "strata": ["fine"]}, "systems": [system]}, run_id="r3"
+    )
     assert code == 65 and "no label of fine; it has face, town" in report["error"]
 
 
@@ -431,12 +418,12 @@ def test_truth_of_our_labels(workspace: Workspace) -> None:
         ({"truth_exclude_ids": "*.jpg"}, "'*.jpg' is no regular expression"),
     ],
 )
-def test_configurations_that_cannot_be_are_told(workspace: Workspace, options: dict[str, Any], told: str) -> None:
+def test_configurations_that_cannot_be_are_told(workspace: Evaluation, options: dict[str, Any], told: str) -> None:
     code, report = workspace.evaluate(TRUTH, ANSWERS, **options)
     assert code == 78 and told in report["error"]
 
 
-def test_a_stratum_of_too_many_values_is_refused(workspace: Workspace) -> None:
+def test_a_stratum_of_too_many_values_is_refused(workspace: Evaluation) -> None:
     rows = [[f"i{k}", 1, 1, k] for k in range(101)]
     code, report = workspace.evaluate(
         csv(rows, "id,lat,lon,n"), csv([row[:3] for row in rows]), truth_strata={"n": "n"}

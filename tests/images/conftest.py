@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ingesting import Ingest
@@ -11,5 +10,5 @@ from pyspark.sql import SparkSession
 
 
 @pytest.fixture
-def ingest(spark: SparkSession, tmp_path: Path, capsys: Any) -> Ingest:
-    return Ingest(spark, tmp_path, capsys)
+def ingest(spark: SparkSession, tmp_path: Path) -> Ingest:
+    return Ingest(spark, tmp_path)

@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pyspark.sql import SparkSession
+from workspace import Report, Workspace
 
-from geosieve.images.ingest import ingest_images
-from geosieve.images.sources import IngestConfig
-from geosieve.job.main import main
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import IMAGES, REJECTS
 
 COLUMNS = {"image_id": "id", "lat": "latitude", "lon": "longitude"}
 
 
-class Ingest:
-    """One root folder of tables and the runs into it."""
+class Ingest(Workspace):
+    """Ingests sources, and reads the runs back."""
 
-    def __init__(self, spark: SparkSession, folder: Path, capsys: Any) -> None:
-        self.spark, self.folder, self.root, self.capsys = spark, folder, folder / "tables", capsys
+    def __init__(self, spark: SparkSession, root: Path) -> None:
+        super().__init__(root)
+        self.spark = spark
 
     def __call__(
         self, uri: Path | str, *arguments: str, format: str = "csv", run_id: str = "r1", **source: Any
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> Report:
         """Run the job on a source; returns the exit code and the report."""
         columns = {} if format == "photos" else {"columns": COLUMNS}
         content = {"name": "test", "uri": str(uri), "format": format, **columns, **source}
-        config = self.folder / "config.yaml"
-        config.write_text(yaml.safe_dump({"source": content, "output": str(self.root)}))
-        code = main(
-            "ingest_images", IngestConfig, ingest_images, ["--config", str(config), "--run-id", run_id, *arguments]
-        )
-        return code, json.loads(self.capsys.readouterr().out.strip().splitlines()[-1])
+        return self.run("ingest_images", {"source": content}, run_id, *arguments)
 
     def images(self, run_id: str = "r1") -> dict[str, Any]:
         return {row.image_id: row for row in self._rows(IMAGES, run_id)}
@@ -44,8 +36,8 @@ class Ingest:
         return sorted(self._rows(REJECTS, run_id), key=str)
 
     def _rows(self, table: Any, run_id: str) -> list[Any]:
-        runs = [run for run in committed_runs(self.spark, str(self.root), table) if run.run_id == run_id]
-        return read_runs(self.spark, str(self.root), table, runs).collect()
+        runs = [run for run in committed_runs(self.spark, str(self.tables), table) if run.run_id == run_id]
+        return read_runs(self.spark, str(self.tables), table, runs).collect()
 
     def committed(self) -> list[str]:
-        return [run.run_id for run in committed_runs(self.spark, str(self.root), IMAGES)]
+        return [run.run_id for run in committed_runs(self.spark, str(self.tables), IMAGES)]

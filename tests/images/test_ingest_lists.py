@@ -241,12 +241,12 @@ def test_file_names_with_glob_characters_and_blanks(ingest: Ingest, tmp_path: Pa
 def test_a_rerun_finds_nothing_to_do_and_a_dry_run_writes_nothing(ingest: Ingest, tmp_path: Path) -> None:
     path = write(tmp_path / "list.csv", GOOD)
     code, report = ingest(path, "--dry-run")
-    assert (code, report["status"], ingest.root.exists()) == (EXIT_DONE, "dry_run", False)
+    assert (code, report["status"], ingest.tables.exists()) == (EXIT_DONE, "dry_run", False)
     assert ingest(path)[0] == EXIT_DONE
-    before = sorted((p, p.stat().st_mtime_ns) for p in ingest.root.rglob("*"))
+    before = sorted((p, p.stat().st_mtime_ns) for p in ingest.tables.rglob("*"))
     code, report = ingest(path)
     assert (code, report["status"]) == (EXIT_NOTHING_TO_DO, "nothing_to_do")
-    assert sorted((p, p.stat().st_mtime_ns) for p in ingest.root.rglob("*")) == before
+    assert sorted((p, p.stat().st_mtime_ns) for p in ingest.tables.rglob("*")) == before
 
 
 def test_no_signature_of_a_link_is_copied_to_rejects(ingest: Ingest, tmp_path: Path) -> None:

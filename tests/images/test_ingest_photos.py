@@ -78,7 +78,7 @@ def test_photos_need_one_folder(ingest: Ingest, tmp_path: Path, uri: str) -> Non
 
 def test_a_dry_run_reads_no_photo(ingest: Ingest, tmp_path: Path) -> None:
     code, report = ingest(fill(tmp_path / "in", {"a.jpg": b"no image"}), "--dry-run", format="photos")
-    assert (code, report["status"], ingest.root.exists()) == (EXIT_DONE, "dry_run", False)
+    assert (code, report["status"], ingest.tables.exists()) == (EXIT_DONE, "dry_run", False)
 
 
 @pytest.mark.skipif(not PHOTOS.exists(), reason="shared/data/photos is not there")

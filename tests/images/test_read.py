@@ -24,7 +24,7 @@ def test_of_all_runs_the_latest_row_of_each_source_and_id_is_read(
     lists = [("one", "z", "a,1,1\nb,2,2\n"), ("two", "z", "a,7,7\n"), ("one", "b", "b,5,5\nc,3,3\n")]
     for name, run_id, rows in lists:  # the later run's id sorts first: the time of the commit decides
         assert ingest(listed(tmp_path / "list.csv", rows), name=name, run_id=run_id)[0] == EXIT_DONE
-    root = str(ingest.root)
+    root = str(ingest.tables)
 
     def rows(**chosen: Any) -> tuple[set[tuple[Any, ...]], int, int]:
         images = read_images(spark, ImagesInput(root=root, **chosen))
@@ -42,7 +42,7 @@ def test_where_nothing_is_found_the_message_says_what_there_is(
     ingest: Ingest, spark: SparkSession, tmp_path: Path
 ) -> None:
     ingest(listed(tmp_path / "list.csv", "a,1,1\n"), name="flickr")
-    root = str(ingest.root)
+    root = str(ingest.tables)
     (tmp_path / "empty" / "labels").mkdir(parents=True)
     (tmp_path / "failed" / "images" / "source=x" / "run_id=r").mkdir(parents=True)
     for chosen, said in [
@@ -62,10 +62,10 @@ def test_roots_and_lists_may_have_glob_characters_in_their_names(
 ) -> None:
     folder = tmp_path / "lists [1] {a,b}"
     folder.mkdir()
-    ingest.root = folder / "tables [x]"
+    ingest.tables = folder / "tables [x]"
     code, report = ingest(listed(folder / "a[0-9] {x}*.csv", "a,1,1\n"))
     assert code == EXIT_DONE, report["error"]
     code, report = ingest(listed(folder / "a[0-9] {x}*.csv", "b,1,1\n"), run_id="r2")
     assert code == EXIT_DONE, report["error"]
-    images = read_images(spark, ImagesInput(root=str(ingest.root), run="all"))
+    images = read_images(spark, ImagesInput(root=str(ingest.tables), run="all"))
     assert {row.image_id for row in images.rows.collect()} == {"a", "b"}

@@ -34,7 +34,7 @@ def test_every_source_loads(path: Path) -> None:
 
 def ingest_row(ingest: Ingest, config: str, header: str, row: str) -> object:
     columns = yaml.safe_load((CONF / config).read_text())["source"]["columns"]
-    path = ingest.folder / "list.csv"
+    path = ingest.root / "list.csv"
     path.write_text(f"{header}\n{row}\n")
     code, report = ingest(path, columns=columns)
     assert code == EXIT_DONE, report["error"]

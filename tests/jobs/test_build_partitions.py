@@ -17,48 +17,23 @@ from fabricated_rasters import write_raster
 from PIL import Image
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
+from workspace import Report, Workspace
 
 from geosieve.geo.codes import OUTSIDE
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
-from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 
-JOBS: dict[str, Any] = {
-    "ingest_images": (IngestConfig, ingest_images),
-    "catalog_rasters": (CatalogConfig, catalog_rasters),
-    "build_partitions": (BuildConfig, build_partitions),
-    "label_attributes": (LabelConfig, label_attributes),
-}
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FAMILY = [{"name": "coarse", "img_max": 400}, {"name": "middle", "img_max": 150}, {"name": "fine", "img_max": 60}]
 ADAPTIVE = {"method": "adaptive_s2", "img_min": 5, "family": FAMILY}
 
 
-class Workspace:
-    """A folder with tables; runs jobs as the command line does and returns exit code and report."""
+class Partitions(Workspace):
+    """Builds partitions from its images, and labels with them."""
 
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> None:
-        self.root, self._capsys, self.spark = root, capsys, spark
-        self.tables = root / "tables"
+    def __init__(self, root: Path, spark: SparkSession) -> None:
+        super().__init__(root)
+        self.spark = spark
 
-    def run(self, job: str, config: dict[str, Any], run_id: str = "r1", *options: str) -> tuple[int, dict[str, Any]]:
-        path = self.root / f"{job}.yaml"
-        path.write_text(json.dumps({**config, "output": str(self.tables)}))
-        model, function = JOBS[job]
-        code = main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])
-        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
-
-    def ingest(self, lat: np.ndarray, lon: np.ndarray, source: str = "points") -> None:
-        path = self.root / f"{source}.csv"
-        ids = [f"{source}{n:06d}" for n in range(lat.size)]
-        pd.DataFrame({"id": ids, "lat": lat, "lon": lon}).to_csv(path, index=False)
-        columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
-        facts = {"name": source, "uri": str(path), "format": "csv", "columns": columns}
-        assert self.run("ingest_images", {"source": facts})[0] == 0
-
-    def build(self, method: dict[str, Any], run_id: str = "r1", source: str = "points") -> tuple[int, dict[str, Any]]:
+    def build(self, method: dict[str, Any], run_id: str = "r1", source: str = "points") -> Report:
         images = {"root": str(self.tables), "sources": [source]}
         return self.run("build_partitions", {"images": images, "build": method}, run_id)
 
@@ -67,21 +42,19 @@ class Workspace:
         frame = pq.read_table(leaf, partitioning=None).to_pandas(types_mapper={}.get)
         return frame[frame["partition"] == partition].sort_values("region").reset_index(drop=True)
 
-    def label(self, partitions: list[Any], source: str = "points", run_id: str = "r1") -> pd.DataFrame:
-        root = {"root": str(self.tables)}
-        config = {"images": {**root, "sources": [source]}, "rasters": root, "partitions": partitions}
-        code, report = self.run("label_attributes", config, run_id)
+    def labelled(self, partitions: list[Any]) -> pd.DataFrame:
+        """`labels` of the points."""
+        code, report = self.label(partitions, sources=["points"])
         assert code == 0, report["error"]
-        frame = pq.read_table(self.tables / f"labels/run_id={run_id}", partitioning=None).to_pandas()
-        return frame.sort_values("image_id").reset_index(drop=True)
+        return self.labels()
 
     def built(self, partition: str, **more: Any) -> dict[str, Any]:
         return {"kind": "built", "name": partition, "root": str(self.tables), "partition": partition, **more}
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
-    return Workspace(tmp_path, capsys, spark)
+def workspace(tmp_path: Path, spark: SparkSession) -> Partitions:
+    return Partitions(tmp_path, spark)
 
 
 def towns(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +88,7 @@ def by_s2sphere(lat: np.ndarray, lon: np.ndarray, img_max: int, img_min: int) ->
     return {cell.to_token(): len(held) for cell, held in cells.items() if len(held) > img_min}
 
 
-def test_a_family_of_adaptive_s2_cells(workspace: Workspace) -> None:
+def test_a_family_of_adaptive_s2_cells(workspace: Partitions) -> None:
     lat, lon = towns(6000)
     workspace.ingest(lat, lon)
     code, report = workspace.build(ADAPTIVE)
@@ -142,7 +115,7 @@ def test_a_family_of_adaptive_s2_cells(workspace: Workspace) -> None:
             assert parent.contains(child)
 
     # labelling gives every image the cell that holds it, or none
-    labels = workspace.label([workspace.built("fine"), workspace.built("coarse", run="r1")])
+    labels = workspace.labelled([workspace.built("fine"), workspace.built("coarse", run="r1")])
     names = workspace.regions("fine")["name"].tolist()
     expected = by_s2sphere(lat, lon, 60, 5)
     for row in labels.itertuples():
@@ -172,7 +145,7 @@ def test_a_family_of_adaptive_s2_cells(workspace: Workspace) -> None:
     assert (away == 0).mean() > 0.99 and away.max() < 0.01  # a chord of half a degree lies so far from its great circle
 
 
-def test_tasks_and_order_do_not_matter(workspace: Workspace) -> None:
+def test_tasks_and_order_do_not_matter(workspace: Partitions) -> None:
     lat, lon = towns(3000, seed=1)
     workspace.ingest(lat, lon)
     workspace.ingest(lat[::-1], lon[::-1], source="reversed")
@@ -190,7 +163,7 @@ def test_tasks_and_order_do_not_matter(workspace: Workspace) -> None:
                 table = workspace.regions(name, f"{run_id}{number}")
                 found[f"{name} rows"] = table.drop(columns=["geometry", "bbox"]).to_csv()
         digests.append(found)
-    workspace.spark.conf.set("spark.sql.shuffle.partitions", 4)
+    workspace.spark.conf.unset("spark.sql.shuffle.partitions")
     assert digests[0] == digests[1]
     # a sample is drawn by id: the same images in other tasks give the same geocells
     hashes = set()
@@ -203,7 +176,7 @@ def test_tasks_and_order_do_not_matter(workspace: Workspace) -> None:
     assert len(hashes) == 1
 
 
-def test_geocells_cover_the_earth_and_their_clusters_cover_them(workspace: Workspace) -> None:
+def test_geocells_cover_the_earth_and_their_clusters_cover_them(workspace: Partitions) -> None:
     lat, lon = towns(2500, seed=2)
     workspace.ingest(lat, lon)
     search = {"min_samples": [10, 20], "xi": [0.03, 0.1]}
@@ -228,7 +201,7 @@ def test_geocells_cover_the_earth_and_their_clusters_cover_them(workspace: Works
     assert whole.area == pytest.approx(360 * 180, rel=1e-9)
 
     # each image is in the geocell of the nearest centroid, and in the nearest cluster of those
-    labels = workspace.label([workspace.built("geocells"), workspace.built("clusters")])
+    labels = workspace.labelled([workspace.built("geocells"), workspace.built("clusters")])
     near = _haversine(labels["lat"], labels["lon"], geocells)
     assert labels["geocells"].tolist() == near.argmin(axis=1).tolist()
     near = _haversine(labels["lat"], labels["lon"], inner)
@@ -242,7 +215,7 @@ def _haversine(lat: Any, lon: Any, regions: pd.DataFrame) -> np.ndarray:
     return np.sin((phi - phi0) / 2) ** 2 + np.cos(phi) * np.cos(phi0) * np.sin((theta - theta0) / 2) ** 2
 
 
-def test_a_quadtree_of_the_images(workspace: Workspace) -> None:
+def test_a_quadtree_of_the_images(workspace: Partitions) -> None:
     lat, lon = towns(3000, seed=3)
     workspace.ingest(lat, lon)
     code, report = workspace.build({"method": "quadtree", "name": "boxes", "depth": 6, "img_max": 50})
@@ -254,12 +227,12 @@ def test_a_quadtree_of_the_images(workspace: Workspace) -> None:
     assert inside.any(axis=1).all() and regions["n_images"].sum() == lat.size
     depth = np.log2(np.ptp(lon) / (east - west)).round()
     assert ((regions["n_images"] <= 50) | (depth == 6)).all()
-    labels = workspace.label([workspace.built("boxes")])
+    labels = workspace.labelled([workspace.built("boxes")])
     assert inside[np.arange(lat.size), labels["boxes"]].all()
     assert labels["boxes"].value_counts().sort_index().tolist() == regions["n_images"].tolist()
 
 
-def test_definitions_are_published_with_what_was_fitted(workspace: Workspace, tmp_path: Path) -> None:
+def test_definitions_are_published_with_what_was_fitted(workspace: Partitions, tmp_path: Path) -> None:
     workspace.ingest(np.array([5.5, 4.5]), np.array([0.5, 3.5]))
     values = np.array([[1, 10, 100, 1000], [1, 1, 1, 10_000]], np.int32)
     raster = write_raster(tmp_path / "people.tif", values, from_origin(0, 6, 1, 1))
@@ -278,7 +251,7 @@ def test_definitions_are_published_with_what_was_fitted(workspace: Workspace, tm
         "WHERE partition = 'density'"
     ).fetchall()
     assert json.loads(row[0][0])["edges"] == pytest.approx([10, 100, 1000])
-    labels = workspace.label([workspace.built("density"), workspace.built("land")])
+    labels = workspace.labelled([workspace.built("density"), workspace.built("land")])
     assert labels[["density", "land"]].to_numpy().tolist() == [[0, 0], [3, OUTSIDE]]
 
     # Another map in the same place is not what was published.
@@ -290,7 +263,7 @@ def test_definitions_are_published_with_what_was_fitted(workspace: Workspace, tm
     assert code == 65 and "no longer those that it was published with" in report["error"]
 
 
-def test_the_published_quadtree_of_osv5m(workspace: Workspace) -> None:
+def test_the_published_quadtree_of_osv5m(workspace: Partitions) -> None:
     cells = DATA / "cells" / "osv5m_quadtree_10_1000.csv"
     if not cells.exists():
         pytest.skip("../shared/data is not there")
@@ -300,7 +273,7 @@ def test_the_published_quadtree_of_osv5m(workspace: Workspace) -> None:
     assert code == 0 and report["details"]["partitions"]["osv5m"]["regions"] == 11_399
     photos = pd.read_csv(DATA / "coords" / "yfcc26k.csv").head(3000)
     workspace.ingest(photos["LAT"].to_numpy(), photos["LON"].to_numpy())
-    labels = workspace.label([workspace.built("osv5m")])
+    labels = workspace.labelled([workspace.built("osv5m")])
     published = pd.read_csv(cells)
     inside = labels["osv5m"] != OUTSIDE
     boxes = published.iloc[labels.loc[inside, "osv5m"]].reset_index(drop=True)
@@ -313,7 +286,7 @@ def test_the_published_quadtree_of_osv5m(workspace: Workspace) -> None:
     assert inside.mean() > 0.8
 
 
-def test_what_cannot_be_built_is_told(workspace: Workspace) -> None:
+def test_what_cannot_be_built_is_told(workspace: Partitions) -> None:
     workspace.ingest(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
     code, report = workspace.build(ADAPTIVE)
     assert code == 65 and "no cell has more than 5 of the 2 images" in report["error"]
@@ -334,7 +307,7 @@ def test_what_cannot_be_built_is_told(workspace: Workspace) -> None:
     assert code == 65 and "no partition 'fine'" in report["error"]
 
 
-def test_all_images_at_one_place(workspace: Workspace) -> None:
+def test_all_images_at_one_place(workspace: Partitions) -> None:
     """The cell is a leaf, level 30, which is still assigned and told; the quadtree is one region."""
     workspace.ingest(np.full(30, 48.8584), np.full(30, 2.2945))
     code, report = workspace.build({**ADAPTIVE, "family": [{"name": "leaf", "img_max": 10}]})
@@ -345,11 +318,11 @@ def test_all_images_at_one_place(workspace: Workspace) -> None:
     code, report = workspace.build({"method": "quadtree", "name": "one"}, "r2")
     assert code == 0, report["error"]
     assert "30 images at 1 different positions" in report["warnings"][0] and "depth" in report["warnings"][0]
-    labels = workspace.label([workspace.built("leaf"), workspace.built("one")])
+    labels = workspace.labelled([workspace.built("leaf"), workspace.built("one")])
     assert set(labels["leaf"]) == {0} and set(labels["one"]) == {0}
 
 
-def test_cells_of_images_at_one_place_end_at_the_deepest_level(workspace: Workspace) -> None:
+def test_cells_of_images_at_one_place_end_at_the_deepest_level(workspace: Partitions) -> None:
     """60 images at one position, 10 within some metres of it, and a town: by default the 10 fall out of all cells."""
     rng = np.random.default_rng(5)
     eiffel = s2sphere.LatLng.from_degrees(48.8584, 2.2945)
@@ -374,7 +347,7 @@ def test_cells_of_images_at_one_place_end_at_the_deepest_level(workspace: Worksp
     assert held.sum() == report["details"]["images"]["cells"]["inside"]
 
 
-def test_cells_may_start_deeper_than_the_first_count(workspace: Workspace) -> None:
+def test_cells_may_start_deeper_than_the_first_count(workspace: Partitions) -> None:
     rng = np.random.default_rng(2)
     lat, lon = 48.85 + rng.normal(0, 0.05, 2000), 2.35 + rng.normal(0, 0.05, 2000)
     workspace.ingest(lat, lon)
@@ -393,7 +366,7 @@ def test_cells_may_start_deeper_than_the_first_count(workspace: Workspace) -> No
 
 @pytest.mark.parametrize(("parents", "expected"), [("containment", [0, 1]), ("mean", [1, 1])])
 def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
-    workspace: Workspace, tmp_path: Path, parents: str, expected: list[int]
+    workspace: Partitions, tmp_path: Path, parents: str, expected: list[int]
 ) -> None:
     """The first fine cell lies in the first coarse one, but touches ±180: its mean longitude is in the second."""
     header = "num_images,2\nmin,0\nclass_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean\n"
@@ -411,7 +384,7 @@ def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
     assert workspace.regions("fine")["parent"].tolist() == expected
 
 
-def test_images_without_a_position_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+def test_images_without_a_position_are_counted(workspace: Partitions, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (4, 3)).save(tmp_path / "photos" / "nowhere.jpg")
     source = {"name": "points", "uri": str(tmp_path / "photos"), "format": "photos"}
@@ -425,7 +398,7 @@ def test_images_without_a_position_are_counted(workspace: Workspace, tmp_path: P
     assert report["details"]["images_without_position"] == 1
 
 
-def test_a_class_that_can_never_occur_is_told_by_both_jobs(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_class_that_can_never_occur_is_told_by_both_jobs(workspace: Partitions, tmp_path: Path) -> None:
     workspace.ingest(np.array([5.5]), np.array([0.5]))
     raster = write_raster(tmp_path / "c.tif", np.array([[0, 5]], np.uint8), from_origin(0, 6, 1, 1), nodata=0)
     assert workspace.run("catalog_rasters", {"rasters": {"collection": "cover", "uri": str(raster)}})[0] == 0

@@ -8,7 +8,6 @@ a class or a file is as long for n rows as for 10 n. Only `evaluate` collects a 
 from __future__ import annotations
 
 import io
-import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,42 +20,27 @@ from fabricated_rasters import world
 from PIL import Image
 from pyspark import SparkContext
 from pyspark.sql import SparkSession
+from workspace import COLUMNS, Workspace
 
-from geosieve.evaluation.config import EvaluateConfig
-from geosieve.evaluation.job import evaluate
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.labels.summary import LabelCounter
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.splits.build import build_splits
-from geosieve.splits.config import SplitConfig
 
-JOBS: dict[str, tuple[Any, Any]] = {
-    "ingest_images": (IngestConfig, ingest_images),
-    "catalog_rasters": (CatalogConfig, catalog_rasters),
-    "label_attributes": (LabelConfig, label_attributes),
-    "build_splits": (SplitConfig, build_splits),
-    "evaluate": (EvaluateConfig, evaluate),
-}
 FEW, MANY = 3_000, 30_000
-COLUMNS = {"image_id": "id", "lat": "lat", "lon": "lon"}
 
 
-class Driver:
-    """Counts the bytes that come to the driver and go out by broadcast, and runs jobs into one root folder."""
+class Driver(Workspace):
+    """Counts the bytes that come to the driver and go out by broadcast while jobs run."""
 
     def __init__(self, spark: SparkSession, root: Path) -> None:
-        self.spark, self.root = spark, root
+        super().__init__(root)
+        self.spark = spark
         self.broadcast = self.runs = 0
 
-    def run(self, job: str, **config: Any) -> int:
+    def moved(self, job: str, **config: Any) -> int:
         """Bytes that a job moved to or from the driver."""
-        path = self.root / "config.json"
-        path.write_text(json.dumps({**config, "output": str(self.root / "tables")}))
         before, self.broadcast = self._results(), 0
         self.runs += 1
-        assert main(job, *JOBS[job], ["--config", str(path), "--run-id", f"r{self.runs}"]) == 0
+        code, report = self.run(job, config, f"r{self.runs}")
+        assert code == 0, report["error"]
         after = self._results()
         # Spark forgets the oldest stages of a long session: those of this job are all there if an older one is.
         assert not before or before.keys() & after.keys()
@@ -132,13 +116,13 @@ def test_ingest_of_photos(driver: Driver) -> None:
         for k in range(photos):
             (folder / f"{k:04d}.jpg").write_bytes(picture.getvalue() if k % 2 else b"no image")
         source = {"name": f"photos{photos}", "format": "photos", "uri": str(folder)}
-        moved.append(driver.run("ingest_images", source=source))
+        moved.append(driver.moved("ingest_images", source=source))
     assert moved[1] < 1.1 * moved[0], moved
 
 
 def test_ingest_labels_and_splits_of_lists(driver: Driver) -> None:
     path = world(driver.root / "map.tif", 1, high=9)
-    driver.run("catalog_rasters", rasters={"collection": "map", "uri": str(path)})
+    driver.moved("catalog_rasters", rasters={"collection": "map", "uri": str(path)})
     tables = str(driver.root / "tables")
     classes = [{"name": f"class {value}", "values": [value]} for value in range(1, 9)]
     partitions = [
@@ -159,7 +143,7 @@ def test_ingest_labels_and_splits_of_lists(driver: Driver) -> None:
             "build_splits": {**draw, "images": images, "splits": splits, "groups": ["author", "sequence"]},
         }
         for job, config in configs.items():
-            moved[job].append(driver.run(job, **config))
+            moved[job].append(driver.moved(job, **config))
     assert {job: many < 1.1 * few for job, (few, many) in moved.items()} == dict.fromkeys(moved, True), moved
 
 
@@ -170,7 +154,7 @@ def test_evaluation_collects_a_short_row_of_an_image(driver: Driver) -> None:
         uri = str(listed(driver.root, rows, refused=0))
         one = {"format": "csv", "uri": uri, "columns": COLUMNS}
         systems = [{**one, "name": name} for name in ("first", "second")]
-        moved.append(driver.run("evaluate", truth=one, systems=systems, samples=100, places=False, continent=False))
+        moved.append(driver.moved("evaluate", truth=one, systems=systems, samples=100, places=False, continent=False))
     assert (moved[1] - moved[0]) / (MANY - FEW) < 60 + 2 * 30
 
 

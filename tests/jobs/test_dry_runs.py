@@ -9,35 +9,15 @@ from typing import Any
 import pytest
 from fabricated_rasters import world
 from pyspark.sql import SparkSession
-
-from geosieve.evaluation.config import EvaluateConfig
-from geosieve.evaluation.job import evaluate
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
-from geosieve.overlay.build import OverlayConfig, build_overlay
-from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.splits.build import build_splits
-from geosieve.splits.config import SplitConfig
+from workspace import COLUMNS, JOBS, Report, Workspace
 
 ROOT = Path(__file__).parents[2]
-JOBS: dict[str, Any] = {
-    "ingest_images": (IngestConfig, ingest_images),
-    "catalog_rasters": (CatalogConfig, catalog_rasters),
-    "build_partitions": (BuildConfig, build_partitions),
-    "label_attributes": (LabelConfig, label_attributes),
-    "build_overlay": (OverlayConfig, build_overlay),
-    "build_splits": (SplitConfig, build_splits),
-    "evaluate": (EvaluateConfig, evaluate),
-}
 
 
 def configurations(root: Path) -> dict[str, dict[str, Any]]:
     """Of every job; polygons, which Sedona joins, where a job takes partitions."""
     tables = {"root": str(root / "tables")}
-    columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
-    listed = {"format": "csv", "uri": str(root / "points.csv"), "columns": columns}
+    listed = {"format": "csv", "uri": str(root / "points.csv"), "columns": COLUMNS}
     box = {"name": "box", "kind": "polygons", "uri": str(root / "box.geojson"), "name_column": "name"}
     maps = {"rasters": tables, "partitions": [box]}
     split = {"name": "test", "share": 0.5, "balance": {"partition": "box"}}
@@ -52,20 +32,27 @@ def configurations(root: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-class World:
+class World(Workspace):
+    """Runs every job with its one configuration."""
+
     def __init__(self, root: Path, spark: SparkSession) -> None:
-        self.root, self.configurations = root, configurations(root)
+        super().__init__(root)
+        self.configurations = configurations(root)
         self._sql: Any = spark._jsparkSession.sharedState().statusStore()  # type: ignore[attr-defined]
+        self._bus: Any = spark.sparkContext._jsc.sc().listenerBus()  # type: ignore[attr-defined]
 
-    def run(self, job: str, *options: str) -> int:
-        path = self.root / f"{job}.json"
-        path.write_text(json.dumps({**self.configurations[job], "output": str(self.root / "tables")}))
-        return main(job, *JOBS[job], ["--config", str(path), "--run-id", "r1", *options])
+    def try_out(self, job: str, *options: str) -> Report:
+        return self.run(job, self.configurations[job], "r1", *options)
 
-    def executed(self) -> list[str]:
-        """Physical plans of all that Spark's SQL has run so far."""
-        found = self._sql.executionsList()
-        return [found.apply(k).physicalPlanDescription() for k in range(found.size())]
+    def last(self) -> int:
+        """Number of the last query that Spark's SQL has run."""
+        self._bus.waitUntilEmpty()
+        return int(self._sql.executionsList(self._sql.executionsCount() - 1, 1).head().executionId())
+
+    def executed(self, after: int) -> list[str]:
+        """Physical plans of the queries since that number. In a long session Spark has forgotten the oldest."""
+        found = (self._sql.execution(number) for number in range(after + 1, self.last() + 1))
+        return [query.get().physicalPlanDescription() for query in found]
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +65,11 @@ def small(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Worl
     feature = {"type": "Feature", "properties": {"name": "box"}, "geometry": shape}
     (root / "box.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
     made = World(root, spark)
-    assert made.run("ingest_images") == 0
-    assert made.run("label_attributes") == 0
-    assert any("Join" in plan for plan in made.executed())  # what a dry run must not do is seen where it is done
+    spark.range(1).collect()
+    before = made.last()
+    assert made.try_out("ingest_images")[0] == 0
+    assert made.try_out("label_attributes")[0] == 0
+    assert any("Join" in plan for plan in made.executed(before))  # what a dry run must not do is seen where it is done
     return made
 
 
@@ -90,21 +79,18 @@ def test_these_are_all_jobs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_a_dry_run_joins_and_writes_nothing_and_shows_its_plan(
-    small: World, job: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, executed = sorted(small.root.rglob("*")), len(small.executed())
+def test_a_dry_run_joins_and_writes_nothing_and_shows_its_plan(small: World, job: str) -> None:
+    before, last = sorted(small.root.rglob("*")), small.last()
     done = job in ("ingest_images", "label_attributes")
-    capsys.readouterr()
-    assert small.run(job, "--dry-run", "--verbose") == 0
-    *printed, last = capsys.readouterr().out.splitlines()
-    report = json.loads(last)
+    code, report = small.try_out(job, "--dry-run", "--verbose")
+    assert code == 0
+    printed = small.printed.splitlines()[:-1]
     assert report["status"] == "dry_run"
     assert [warning for warning in report["warnings"] if "do nothing" in warning] == report["warnings"]
     assert len(report["warnings"]) == done
-    assert not [plan for plan in small.executed()[executed:] if "Join" in plan]
+    assert not [plan for plan in small.executed(last) if "Join" in plan]
     added = set(small.root.rglob("*")) - set(before)
-    assert {path.name for path in added} <= {f"{job}.json"}
+    assert {path.name for path in added} <= {f"{job}.yaml"}
     plans = [line for line in printed if line.startswith(("plan of ", "no plan: "))]
     assert plans == ["no plan: this job has no frames before it has computed what they depend on"] or all(
         line.startswith("plan of ") for line in plans

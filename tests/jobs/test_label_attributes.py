@@ -17,58 +17,14 @@ from fabricated_rasters import world, write_raster
 from pyspark.sql import SparkSession
 from rasterio.transform import Affine, from_origin
 from rasterio.warp import transform as warp
+from workspace import Workspace
 
 from geosieve.geo.codes import NODATA, OUTSIDE
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-
-JOBS = {
-    "ingest_images": (IngestConfig, ingest_images),
-    "catalog_rasters": (CatalogConfig, catalog_rasters),
-    "label_attributes": (LabelConfig, label_attributes),
-}
-
-
-class Workspace:
-    """A folder with tables; runs jobs as the command line does and returns exit code and report."""
-
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.root, self._capsys = root, capsys
-        self.tables = root / "tables"
-
-    def run(self, job: str, config: dict[str, Any], *options: str, run_id: str = "r1") -> tuple[int, dict[str, Any]]:
-        path = self.root / f"{job}.yaml"
-        path.write_text(json.dumps({**config, "output": str(self.tables)}))
-        model, function = JOBS[job]
-        code = main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])  # type: ignore[type-var]
-        self.printed = self._capsys.readouterr().out
-        return code, json.loads(self.printed.splitlines()[-1])
-
-    def ingest(self, lat: np.ndarray, lon: np.ndarray) -> None:
-        path = self.root / "points.csv"
-        rows = [f"i{n:05d},{a!r},{b!r}" for n, (a, b) in enumerate(zip(lat.tolist(), lon.tolist(), strict=True))]
-        path.write_text("\n".join(["id,lat,lon", *rows]))
-        columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
-        source = {"name": "points", "uri": str(path), "format": "csv", "columns": columns}
-        assert self.run("ingest_images", {"source": source})[0] == 0
-
-    def catalog(self, collection: str, uri: Path, **options: Any) -> tuple[int, dict[str, Any]]:
-        return self.run("catalog_rasters", {"rasters": {"collection": collection, "uri": str(uri), **options}})
-
-    def label(self, partitions: list[Any], *options: str, run_id: str = "r1") -> tuple[int, dict[str, Any]]:
-        inputs = {"images": {"root": str(self.tables)}, "rasters": {"root": str(self.tables)}}
-        return self.run("label_attributes", {**inputs, "partitions": partitions}, *options, run_id=run_id)
-
-    def labels(self, run_id: str = "r1") -> Any:
-        frame = pq.read_table(self.tables / "labels" / f"run_id={run_id}", partitioning=None).to_pandas()
-        return frame.sort_values("image_id").reset_index(drop=True)
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
-    return Workspace(tmp_path, capsys)
+def workspace(tmp_path: Path, spark: SparkSession) -> Workspace:
+    return Workspace(tmp_path)
 
 
 def classes(name: str, collection: str, values: range) -> dict[str, Any]:
@@ -233,7 +189,7 @@ def test_a_dry_run_shows_inputs_and_plan_and_writes_nothing(workspace: Workspace
     workspace.ingest(*points(10))
     workspace.catalog("w", world(tmp_path / "w.tif", 10))
     before = sorted(workspace.tables.rglob("*"))
-    code, report = workspace.label([classes("w", "w", range(1, 250))], "--dry-run", "--verbose")
+    code, report = workspace.label([classes("w", "w", range(1, 250))], "r1", "--dry-run", "--verbose")
     assert (code, report["status"]) == (0, "dry_run")
     assert "join" not in report["seconds"]
     assert sorted(workspace.tables.rglob("*")) == before

@@ -14,45 +14,35 @@ import s2sphere
 from fabricated_rasters import cataloged, world, write_raster
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
+from workspace import Report, Workspace
 
 from geosieve.geo import s2
 from geosieve.geo.codes import NODATA, OUTSIDE
 from geosieve.geo.grid import EqualAngleGrid
-from geosieve.job.main import main
-from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.overlay.read import OverlayInput, PublishedOverlay, read_published
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 
 EARTH_KM2 = 510_065_881  # at R = 6371.0088 km
 CELLS = {"name": "cells", "kind": "s2", "level": 3}
 
 
-class Workspace:
-    def __init__(self, root: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> None:
-        self.root, self._capsys, self.spark = root, capsys, spark
-        self.tables = str(root / "tables")
+class Overlays(Workspace):
+    """Builds overlays and reads them."""
 
-    def run(self, job: str, model: Any, function: Any, config: dict[str, Any], run_id: str) -> tuple[int, Any]:
-        path = self.root / f"{job}.yaml"
-        path.write_text(json.dumps({**config, "output": self.tables}))
-        code = main(job, model, function, ["--config", str(path), "--run-id", run_id])
-        return code, json.loads(self._capsys.readouterr().out.splitlines()[-1])
+    def __init__(self, root: Path, spark: SparkSession) -> None:
+        super().__init__(root)
+        self.spark = spark
 
-    def catalog(self, collection: str, path: Path) -> None:
-        config = {"rasters": {"collection": collection, "uri": str(path)}}
-        assert self.run("catalog_rasters", CatalogConfig, catalog_rasters, config, "r")[0] == 0
-
-    def build(self, run_id: str = "r", **config: Any) -> tuple[int, Any]:
-        whole = {"name": "small", "rasters": {"root": self.tables}, "resolution_arcsec": 7200, **config}
-        return self.run("build_overlay", OverlayConfig, build_overlay, whole, run_id)
+    def build(self, run_id: str = "r", **config: Any) -> Report:
+        whole = {"name": "small", "rasters": {"root": str(self.tables)}, "resolution_arcsec": 7200, **config}
+        return self.run("build_overlay", whole, run_id)
 
     def read(self, run_id: str = "r", name: str = "small") -> PublishedOverlay:
-        return read_published(self.spark, OverlayInput(root=self.tables, name=name, run=run_id))
+        return read_published(self.spark, OverlayInput(root=str(self.tables), name=name, run=run_id))
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, capsys: pytest.CaptureFixture[str], spark: SparkSession) -> Workspace:
-    workspace = Workspace(tmp_path, capsys, spark)
+def workspace(tmp_path: Path, spark: SparkSession) -> Overlays:
+    workspace = Overlays(tmp_path, spark)
     workspace.catalog("map", world(tmp_path / "map.tif", 2.0, seed=1, high=6, nodata=2))
     return workspace
 
@@ -81,7 +71,7 @@ def pixel_by_pixel(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"cells": cells, "classes": label, "area": area[row], "lat": lat, "lon": lon})
 
 
-def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Workspace, tmp_path: Path) -> None:
+def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Overlays, tmp_path: Path) -> None:
     code, report = workspace.build(partitions=[CELLS, classes()])
     assert code == 0
     pixels = pixel_by_pixel(tmp_path / "map.tif")
@@ -112,9 +102,7 @@ def test_atoms_are_the_pixels_that_no_partition_tells_apart(workspace: Workspace
     assert published.labels[at].tolist() == pixels[["cells", "classes"]].to_numpy().tolist()
 
 
-def test_centroids_and_boxes_hold_across_the_antimeridian_and_at_the_poles(
-    workspace: Workspace, tmp_path: Path
-) -> None:
+def test_centroids_and_boxes_hold_across_the_antimeridian_and_at_the_poles(workspace: Overlays, tmp_path: Path) -> None:
     # 0: a block across ±180; 1: all of the northern rows; 2: the rest
     values = np.full((90, 180), 3, np.uint8)
     values[40:50, :5] = values[40:50, -5:] = 1
@@ -131,7 +119,7 @@ def test_centroids_and_boxes_hold_across_the_antimeridian_and_at_the_poles(
     assert cap["area_km2"] == pytest.approx(2 * np.pi * 6371.0088**2 * (1 - np.sin(np.radians(84))), rel=1e-9)
 
 
-def test_overlays_of_one_run_id_keep_their_partitions(workspace: Workspace) -> None:
+def test_overlays_of_one_run_id_keep_their_partitions(workspace: Overlays) -> None:
     for name, level in (("coarse", 2), ("fine", 3)):
         assert workspace.build("dag", partitions=[{**CELLS, "level": level}], name=name)[0] == 0
     for name, regions in (("coarse", 96), ("fine", 384)):
@@ -139,7 +127,7 @@ def test_overlays_of_one_run_id_keep_their_partitions(workspace: Workspace) -> N
         assert partition.n_regions == regions
 
 
-def test_the_number_of_tasks_changes_nothing(workspace: Workspace) -> None:
+def test_the_number_of_tasks_changes_nothing(workspace: Overlays) -> None:
     # 720 rows in bands of 173: sums over several tasks.
     fine = {"partitions": [CELLS, classes()], "resolution_arcsec": 900}
     assert workspace.build("a", **fine)[0] == 0
@@ -153,7 +141,7 @@ def test_the_number_of_tasks_changes_nothing(workspace: Workspace) -> None:
     pd.testing.assert_frame_equal(a, b, check_exact=True)
 
 
-def test_a_finer_map_is_reduced_by_majority(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_finer_map_is_reduced_by_majority(workspace: Overlays, tmp_path: Path) -> None:
     fine = world(tmp_path / "fine.tif", 0.5, seed=3, high=4)
     workspace.catalog("fine", fine)
     config = {"partitions": [classes("fine", "fine", range(1, 4))], "reduce": {"fine": 4}}
@@ -167,7 +155,7 @@ def test_a_finer_map_is_reduced_by_majority(workspace: Workspace, tmp_path: Path
     assert workspace.read().atoms["pixels"].tolist() == np.bincount(majority, minlength=3).tolist()
 
 
-def test_land_is_where_the_map_of_land_has_a_region(workspace: Workspace, tmp_path: Path) -> None:
+def test_land_is_where_the_map_of_land_has_a_region(workspace: Overlays, tmp_path: Path) -> None:
     assert workspace.build(partitions=[CELLS], land=classes("land"))[0] == 0
     # By 16 x 16 points in each pixel; those of the overlay are 4 x 4 in pixels that a border crosses.
     land = pixel_by_pixel(tmp_path / "map.tif")["classes"].to_numpy().reshape(90, 180) >= 0
@@ -181,7 +169,7 @@ def test_land_is_where_the_map_of_land_has_a_region(workspace: Workspace, tmp_pa
     assert found == pytest.approx(expected, abs=0.01)
 
 
-def test_regions_of_a_map_that_the_grid_misses_are_told_with_their_area(workspace: Workspace, tmp_path: Path) -> None:
+def test_regions_of_a_map_that_the_grid_misses_are_told_with_their_area(workspace: Overlays, tmp_path: Path) -> None:
     """The centre of a pixel of 2 degrees is the upper left corner of one of the map's four pixels in it."""
     values = np.ones((180, 360), np.uint8)
     values[10, [20, 22]] = 3  # town: (79.5, -159.5), (79.5, -157.5)
@@ -211,7 +199,7 @@ def test_regions_of_a_map_that_the_grid_misses_are_told_with_their_area(workspac
     assert "no pixel of its map has region 4 (moon): 1 regions are nowhere" in nowhere
 
 
-def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspace: Workspace, tmp_path: Path) -> None:
+def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspace: Overlays, tmp_path: Path) -> None:
     shape = {"type": "Polygon", "coordinates": [[[0, 0], [40, 0], [40, 30], [0, 30], [0, 0]]]}
     feature = {"type": "Feature", "properties": {"name": "box"}, "geometry": shape}
     path = tmp_path / "box.geojson"
@@ -224,7 +212,7 @@ def test_polygons_and_maps_of_a_part_of_the_earth_leave_the_rest_outside(workspa
     assert atoms["area_km2"][1] == pytest.approx(strip, rel=1e-9)
 
 
-def test_engines_read_the_atoms(workspace: Workspace) -> None:
+def test_engines_read_the_atoms(workspace: Overlays) -> None:
     assert workspace.build(partitions=[CELLS, classes()])[0] == 0
     query = f"SELECT sum(area_km2), count(*) FROM '{workspace.tables}/overlay_atoms/overlay=small/*/*.parquet'"
     area, rows = duckdb.sql(query).fetchall()[0]
@@ -243,7 +231,7 @@ def test_engines_read_the_atoms(workspace: Workspace) -> None:
         ({"partitions": [CELLS], "land": {**CELLS, "level": 1}}, 78, "give it a name of its own"),
     ],
 )
-def test_what_cannot_be_overlaid_is_refused(workspace: Workspace, config: dict[str, Any], code: int, says: str) -> None:
+def test_what_cannot_be_overlaid_is_refused(workspace: Overlays, config: dict[str, Any], code: int, says: str) -> None:
     found, report = workspace.build(**config)
     assert found == code
     assert says in report["error"]

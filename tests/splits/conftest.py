@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 import pytest
 from pyspark.sql import SparkSession
@@ -28,12 +26,12 @@ def tables(
     spark: SparkSession, tmp_path_factory: pytest.TempPathFactory, pool: pd.DataFrame, bench: pd.DataFrame
 ) -> Tables:
     made = Tables(tmp_path_factory.mktemp("splits"))
-    made.ingest(pool, "pool")
-    made.ingest(bench, "bench")
-    made.label()
+    made.ingest_images(pool, "pool")
+    made.ingest_images(bench, "bench")
+    made.label_by_boxes()
     return made
 
 
 @pytest.fixture
-def split(tables: Tables, capsys: Any) -> Splitting:
-    return Splitting(tables, capsys)
+def split(tables: Tables) -> Splitting:
+    return Splitting(tables)

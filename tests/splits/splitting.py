@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,20 +12,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 from fabricated_rasters import write_raster
 from rasterio.transform import from_origin
+from workspace import Report, Workspace
 
-from geosieve.images.ingest import IngestConfig, ingest_images
-from geosieve.job.main import main
-from geosieve.labels.label import LabelConfig, label_attributes
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
-from geosieve.splits.build import build_splits
-from geosieve.splits.config import SplitConfig
-
-JOBS: dict[str, Any] = {
-    "ingest_images": (IngestConfig, ingest_images),
-    "catalog_rasters": (CatalogConfig, catalog_rasters),
-    "label_attributes": (LabelConfig, label_attributes),
-    "build_splits": (SplitConfig, build_splits),
-}
 CLASSES = {"water": (-180, -60), "urban": (-60, 40), "crops": (40, 90), "trees": (90, 120), "ice": (120, 121)}
 """Class of the synthetic land cover by longitude; beyond 121 degrees east there is none."""
 
@@ -53,33 +40,25 @@ def synthetic_images(n: int, seed: int = 0) -> pd.DataFrame:
     )
 
 
-class Tables:
-    """A root folder of tables."""
+class Tables(Workspace):
+    """Images of several sources, labelled with land cover."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.tables = root, root / "tables"
-
-    def run(self, job: str, config: dict[str, Any], *options: str, run_id: str) -> int:
-        path = self.root / f"{job}.json"
-        path.write_text(json.dumps({**config, "output": str(self.tables)}))
-        model, function = JOBS[job]
-        return main(job, model, function, ["--config", str(path), "--run-id", run_id, *options])
-
-    def ingest(self, images: pd.DataFrame, source: str, run_id: str = "r1", files: int = 1) -> None:
+    def ingest_images(self, images: pd.DataFrame, source: str, run_id: str = "r1", files: int = 1) -> None:
         folder = self.root / f"{source}-{run_id}"
         folder.mkdir()
         for part in range(files):
             images.iloc[part::files].to_csv(folder / f"{part}.csv", index=False, quoting=csv.QUOTE_MINIMAL)
         columns = {name: name for name in images.columns}
         content = {"name": source, "uri": str(folder), "format": "csv", "columns": columns}
-        assert self.run("ingest_images", {"source": content}, run_id=run_id) == 0
+        assert self.run("ingest_images", {"source": content}, run_id)[0] == 0
 
-    def label(
+    def label_by_boxes(
         self,
         run_id: str = "r1",
         classes: Iterable[tuple[str, tuple[int, int]]] = tuple(CLASSES.items()),
         **images: Any,
-    ) -> None:
+    ) -> dict[str, Any]:
+        """The report of labelling with boxes of longitudes, by name."""
         boxes = self.root / "cover.geojson"
         features = [
             {
@@ -95,10 +74,12 @@ class Tables:
         boxes.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
         cover = {"name": "cover", "kind": "polygons", "uri": str(boxes), "name_column": "name"}
         cover["repeated_names"] = "merge"
-        self.label_with(cover, run_id, **images)
+        return self._labelled(cover, run_id, **images)
 
-    def label_from_maps(self, classes: list[tuple[str, tuple[int, int]]], run_id: str = "r1", **images: Any) -> None:
-        """As `label`, from two raster files that meet at longitude 0: each class is a region of its own."""
+    def label_from_maps(
+        self, classes: list[tuple[str, tuple[int, int]]], run_id: str = "r1", **images: Any
+    ) -> dict[str, Any]:
+        """As `label_by_boxes`, from two raster files that meet at longitude 0: each class is a region of its own."""
         values = np.zeros((2, 360), np.uint8)
         for value, (_, (west, east)) in enumerate(classes, 1):
             values[:, west + 180 : east + 180] = value
@@ -106,30 +87,27 @@ class Tables:
         for name, west in (("west", -180), ("east", 0)):
             half = values[:, west + 180 : west + 360]
             write_raster(self.root / "maps" / f"{name}.tif", half, from_origin(west, 90, 1, 90), nodata=0)
-        source = {"collection": "cover", "uri": str(self.root / "maps")}
-        assert self.run("catalog_rasters", {"rasters": source}, run_id=run_id) == 0
+        assert self.catalog("cover", self.root / "maps")[0] == 0
         named = [{"name": name, "values": [value]} for value, (name, _) in enumerate(classes, 1)]
-        self.label_with({"name": "cover", "kind": "classes", "collection": "cover", "classes": named}, run_id, **images)
+        cover = {"name": "cover", "kind": "classes", "collection": "cover", "classes": named}
+        return self._labelled(cover, run_id, **images)
 
-    def label_with(self, cover: dict[str, Any], run_id: str, **images: Any) -> None:
-        inputs = {"images": {"root": str(self.tables), **images}, "rasters": {"root": str(self.tables)}}
-        assert self.run("label_attributes", {**inputs, "partitions": [cover]}, run_id=run_id) == 0
+    def _labelled(self, cover: dict[str, Any], run_id: str, **images: Any) -> dict[str, Any]:
+        code, report = self.label([cover], run_id, **images)
+        assert code == 0, report["error"]
+        return report
 
 
 class Splitting:
     """Splits the images of `tables` and reads back what was written."""
 
-    def __init__(self, tables: Tables, capsys: Any) -> None:
-        self.tables, self._capsys = tables, capsys
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
 
-    def __call__(
-        self, splits: list[dict[str, Any]], *options: str, run_id: str, **config: Any
-    ) -> tuple[int, dict[str, Any]]:
+    def __call__(self, splits: list[dict[str, Any]], *options: str, run_id: str, **config: Any) -> Report:
         root = str(self.tables.tables)
         content = {"name": "test", "seed": 7, "images": {"root": root}, "labels": {"root": root}, **config}
-        code = self.tables.run("build_splits", {**content, "splits": splits}, *options, run_id=run_id)
-        report: dict[str, Any] = json.loads(self._capsys.readouterr().out.strip().splitlines()[-1])
-        return code, report
+        return self.tables.run("build_splits", {**content, "splits": splits}, run_id, *options)
 
     def rows(self, run_id: str, table: str = "splits") -> pd.DataFrame:
         leaf = self.tables.tables / table / "split_set=test" / f"run_id={run_id}"

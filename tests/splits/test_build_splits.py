@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import duckdb
@@ -178,11 +177,10 @@ def test_regions_of_one_name_are_one_class(split: Splitting, facts: pd.DataFrame
     named = [("urban", (-180, -60)), ("urban", (-60, 40)), ("crops", (40, 90)), ("trees", (90, 121))]
     cover = facts["cover"].replace({"water": "urban", "ice": "trees"})
     labelled = Tables(tmp_path)
-    label = labelled.label if kind == "polygons" else labelled.label_from_maps
-    label(classes=named, root=str(split.tables.tables))
+    label = labelled.label_by_boxes if kind == "polygons" else labelled.label_from_maps
+    report = label(classes=named, root=str(split.tables.tables))
     numbers = pq.read_table(labelled.tables / "labels", columns=["cover"])["cover"].to_pylist()
     assert {number for number in numbers if number >= 0} == set(range(3 if kind == "polygons" else 4))
-    report = json.loads(split._capsys.readouterr().out.strip().splitlines()[-1])
     counted = cover[cover != "(outside)"].value_counts().to_dict()
     assert report["details"]["partitions"]["cover"]["regions"] == counted
     splits = [
@@ -228,9 +226,9 @@ def test_neither_order_nor_tasks_decide(
     balance = {"partition": "cover", "regions": ["water", "urban", "crops"]}
     splits = [{**THREE[0], "spacing_km": 1, "balance": balance}, {**THREE[2], "apart_km": 20, "cap": cap}]
     other = Tables(tmp_path)
-    other.ingest(pool.sample(frac=1, random_state=0), "pool", files=3)
-    other.label()
-    shuffled = Splitting(other, split._capsys)
+    other.ingest_images(pool.sample(frac=1, random_state=0), "pool", files=3)
+    other.label_by_boxes()
+    shuffled = Splitting(other)
     found = []
     for number, (splitting, tasks) in enumerate([(split, 4), (shuffled, 9)]):
         monkeypatch.setattr("geosieve.splits.build.tasks_for", lambda *_, tasks=tasks: tasks)
@@ -312,10 +310,10 @@ def test_what_cannot_be_had_is_refused(
 
 def test_of_ids_in_several_runs_the_latest_row_is_split(split: Splitting, pool: pd.DataFrame, tmp_path: Any) -> None:
     tables = Tables(tmp_path)
-    tables.ingest(pool.head(30), "pool", run_id="r1")
-    tables.ingest(pool.head(31).tail(11), "pool", run_id="r2")
+    tables.ingest_images(pool.head(30), "pool", run_id="r1")
+    tables.ingest_images(pool.head(31).tail(11), "pool", run_id="r2")
     images = {"root": str(tables.tables), "run": "all"}
-    code, report = Splitting(tables, split._capsys)(THREE, run_id="twice", images=images, labels=None)
+    code, report = Splitting(tables)(THREE, run_id="twice", images=images, labels=None)
     # Rows 0..29 and 20..30: ten ids stand in both.
     assert (code, report["rows_in"], report["rows_out"]) == (EXIT_DONE, 31, 31), report["error"]
     assert report["details"]["older_rows_left_out"] == 10
