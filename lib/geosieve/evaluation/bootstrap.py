@@ -128,6 +128,7 @@ class _Adder:
         self._counts = np.empty((BLOCK_ROWS, samples), np.float32)
 
     def add(self, rows: slice, matrix: F8, counts: F4) -> None:
+        """Add a block: its range of rows, its shared columns (rows, columns), and its counts (rows, samples)."""
         part = self._part
         block = matrix if part.own is None else np.hstack([matrix, part.own(rows)])
         cells = part.cells[rows]

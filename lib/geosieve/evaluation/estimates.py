@@ -215,6 +215,10 @@ class _Group:
                     yield self._table(value, balanced, first, second, difference)
 
     def _of_system(self, name: Name, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
+        """All figures of one system for value `number` of the stratum, given the sums of this value's cells.
+
+        `point`: (buckets, columns). `samples`: (buckets, columns, samples).
+        """
         figures = self._figures[name]
         numerator, denominator = [f.numerator for f in figures], [f.denominator for f in figures]
         answered = _answered(figures)
@@ -244,6 +248,7 @@ class _Group:
     def _medians(
         self, ranking: _Ranking, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
     ) -> tuple[float, F8]:
+        """The median over the images themselves and the medians of the samples, (samples,); arguments as above."""
         rows = ranking.windows.rows[number]
         values, buckets = ranking.values[rows], self._balancing.codes[rows]
         ones = np.ones((rows.size, 1), np.float32)
@@ -263,6 +268,7 @@ class _Group:
         return float(of_images[0]), of_samples
 
     def _table(self, value: str, balanced: bool, system: str, other: str | None, found: _Found) -> pd.DataFrame:
+        """The rows of `evaluations` for the figures found; `other`: the system compared to, for differences."""
         low, high = interval(found.samples, self._plan.confidence)
         metric, protocol, threshold, area = zip(*found.names, strict=True)
         return pd.DataFrame(

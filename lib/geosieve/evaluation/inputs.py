@@ -33,6 +33,7 @@ from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import literal
 
+# Ids that are names of aggregates, e.g. "mean", "Grand Total", "25%", "accuracy: 0.8".
 _AGGREGATES = (
     r"(?i)^((grand|sub|macro|micro|weighted|overall)[ _-]?)?"
     r"((mean|median|avg|average|total|sum|count|minimum|maximum)s?"
@@ -251,14 +252,17 @@ def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
 
 
 def _matches(source: ListInput, image_id: Column) -> Column:
+    """Whether `exclude_ids` matches the whole id; a null id counts as an empty text."""
     if source.exclude_ids is None:
         return F.lit(False)
     return F.coalesce(image_id, F.lit("")).rlike(f"^(?:{source.exclude_ids})$")
 
 
 def _suspect(image_id: Column, malformed: Column) -> Column:
+    """Whether a row may be an aggregate: it has no id, its id is the name of an aggregate, or it is malformed."""
     return image_id.isNull() | _is_aggregate(image_id) | malformed.isNotNull()
 
 
 def _is_aggregate(image_id: Column) -> Column:
+    """Whether an id is the name of an aggregate. A file name with an image extension never is."""
     return image_id.rlike(_AGGREGATES) & ~image_id.rlike(_EXTENSION)

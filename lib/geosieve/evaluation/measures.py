@@ -87,6 +87,8 @@ def columns(
 
 
 class _Builder:
+    """Collects columns while figures are made, and shares a column between all figures that use it."""
+
     def __init__(self, scored: Scored) -> None:
         self._named = scored.named
         self.makers: list[Callable[[Rows], NDArray[np.generic]]] = [
@@ -102,6 +104,7 @@ class _Builder:
         return self._known[key]
 
     def figures(self, name: str, answers: Answers, protocols: Sequence[str], curves: bool) -> list[Figure]:
+        """The figures of one system: only the points of its curves if `curves`, else all others."""
         found = []
         if not curves:
             for protocol in (PROTOCOLS[p] for p in protocols):

@@ -76,7 +76,7 @@ def sample_medians(
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(held, 1.0 / (held.sum(0) * totals), 0.0)
     shares = np.cumsum(counts * weight[buckets], axis=0) + (below * weight).sum(0)
-    # A sample whose median lies beyond the window (one in 10^8) gets the window's last image.
+    # A sample whose median lies outside the window (about one in 10^8) gets the image at that end of the window.
     shares[-1] = np.inf
     lower, upper = np.argmax(shares >= 0.5 - _TIE, axis=0), np.argmax(shares > 0.5 + _TIE, axis=0)
     low, high = values[lower], values[upper]

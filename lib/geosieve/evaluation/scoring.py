@@ -60,6 +60,9 @@ class Scorer:
 
         Input columns: key, lat, lon, the strata, and lat_k, lon_k, area_k for system k. Positions are in degrees, areas
         in km²; both are null where there is none.
+
+        In the output, angle_k is in radians and geodesic_k in km. Strata are indices of their values. In `named` and
+        hits_k, bit l stands for level l of `places.LEVELS`.
         """
         lat, lon = _floats(rows["lat"]), _floats(rows["lon"])
         found: dict[str, NDArray[np.generic]] = {"key": rows["key"].to_numpy()}

@@ -129,6 +129,7 @@ def _variants(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _sections(figures: pd.DataFrame) -> list[tuple[str, Table]]:
+    """Title and table for each protocol: over all images, then by each stratum."""
     found = []
     for words, group in _variants(figures):
         for protocol in group["protocol"].unique():
