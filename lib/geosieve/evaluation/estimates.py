@@ -248,7 +248,10 @@ class _Group:
     def _medians(
         self, ranking: _Ranking, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
     ) -> tuple[float, F8]:
-        """The median over the images themselves and the medians of the samples, (samples,); arguments as above."""
+        """The median over the images themselves, and the medians of the samples, (samples,).
+
+        The other arguments are those of `_of_system`. All medians are NaN if there are no images to rank.
+        """
         rows = ranking.windows.rows[number]
         values, buckets = ranking.values[rows], self._balancing.codes[rows]
         ones = np.ones((rows.size, 1), np.float32)

@@ -114,8 +114,9 @@ def check(given: GivenList, most_refused: float) -> int:
 
     most_refused: the largest share of rows that may be refused; rows that `exclude_ids` leaves out are not counted.
 
-    InputError if latitude and longitude are swapped or not in degrees, if a file contains rows of aggregates, if no row
-    is usable, if too many rows are refused, if the truth has more than MAX_IMAGES images, or if an id occurs twice.
+    InputError if latitude and longitude are swapped or not in degrees, if longitudes run from 0 to 360, if a file
+    contains rows of aggregates, if no row is usable, if too many rows are refused, if the truth has more than
+    MAX_IMAGES images, or if an id occurs twice. Only the last four are checked for our own tables.
     """
     source, name, frame = given.source, given.key, given.rows
     found = (
