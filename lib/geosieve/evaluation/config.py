@@ -58,5 +58,5 @@ class EvaluateConfig(JobConfig):
         return self
 
     def plan(self) -> Plan:
-        """What is to be estimated of the scores."""
+        """The settings of the estimation."""
         return Plan(tuple(self.protocols), self.samples, self.seed, self.confidence, self.balance, self.baseline)

@@ -1,6 +1,6 @@
-"""Continents of countries, by ISO 3166 code, as GeoNames draws them (Russia and Cyprus in Europe, Turkey in Asia).
+"""The continent of each country, by ISO 3166 code, as in GeoNames (Russia and Cyprus in Europe, Turkey in Asia).
 
-A table of our own: the packages that hold one bring 100 MB of towns with it, and would be needed in every worker.
+We keep our own table, because packages with such a table also bring 100 MB of towns, and every worker would need them.
 """
 
 from __future__ import annotations
@@ -31,3 +31,4 @@ CONTINENT_OF = {code: continent for continent, codes in _COUNTRIES.items() for c
 """Continent by country code."""
 
 CONTINENTS = (*_COUNTRIES, "unknown")
+"""All continents, and the value for a country that is not in the table."""

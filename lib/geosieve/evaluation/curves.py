@@ -1,4 +1,4 @@
-"""Curves of recall, drawn by matplotlib: the one place where they are drawn."""
+"""Draw curves of recall with matplotlib."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from geosieve.geo.arrays import F8
 
-# Okabe and Ito's palette: told apart also by readers who do not see all colours.
+# The palette of Okabe and Ito, which readers with colour blindness can distinguish.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 
 _SETTINGS: dict[Any, Any] = {
     "text.parse_math": False,
-    "svg.fonttype": "none",  # text stays text
+    "svg.fonttype": "none",  # text is not converted to paths
     "svg.hashsalt": "geosieve",  # the same figures give the same bytes
     "font.size": 10,
 }
@@ -27,7 +27,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Curve:
-    """Recall in [0, 1] at ascending places on the x axis, (n,), and its interval where there is one."""
+    """Recall in [0, 1] at ascending values of x, and the ends of its interval if it has one; all (n,)."""
 
     x: F8
     recall: F8
@@ -36,9 +36,9 @@ class Curve:
 
 
 def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool = False) -> Figure:
-    """A figure of recall over the logarithm of x, one line per system in the order of COLOURS.
+    """Draw recall over a logarithmic x axis, with one line per system, in the order of COLOURS.
 
-    `steps`: recall jumps at each x, as it does where x are the images' own values.
+    `label`: label of the x axis. `steps`: recall jumps at each x; use it if each x is the value of one image.
     """
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 4.2), layout="constrained")
@@ -49,7 +49,7 @@ def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool =
                 axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.2, linewidth=0)
             axes.plot(curve.x, curve.recall, color=colour, drawstyle="steps-post" if steps else "default")
         axes.set(xscale="log", ylim=(0, 1), xlabel=label, ylabel="recall", title=title)
-        # Plain numbers: mathematical notation is off, for names come from other people's files.
+        # Plain numbers, because mathematical notation is switched off: names come from users' files.
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g}"))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.3)
@@ -57,7 +57,7 @@ def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool =
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an SVG element without metadata, to stand in a page."""
+    """The figure as an SVG element without metadata, to be placed in an HTML page."""
     text = io.StringIO()
     with rc_context(_SETTINGS):
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))

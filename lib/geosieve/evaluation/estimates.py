@@ -1,4 +1,8 @@
-"""All figures of an evaluation with their intervals: systems × strata × (as they are, balanced), and differences."""
+"""Estimate all figures of an evaluation, with bootstrap intervals.
+
+There is one set of figures for each system, for each value of each stratum, unbalanced and (if asked for) balanced.
+Further rows give the difference between each system and the baseline.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,17 @@ from geosieve.geo.arrays import F8
 from geosieve.runtime.errors import InputError
 
 ALL = "all"
-"""The stratum of all images, and its only value."""
-_MAX_BYTES = 2 << 30  # of all sums of samples, which the driver holds at once
+"""Name of the stratum that contains all images, and of its only value."""
+_MAX_BYTES = 2 << 30  # limit for the sums of all bootstrap samples: the driver keeps them in memory at the same time
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to estimate: protocols, bootstrap, the stratum whose buckets weigh the same in balanced figures, and the
-    system that the others are compared to (None: the first).
+    """What to estimate.
+
+    `protocols`: names in PROTOCOLS. `samples`, `seed`: number and seed of the bootstrap samples. `confidence`: coverage
+    of the intervals, e.g. 0.95. `balance`: name of the stratum whose buckets get equal weight in the balanced figures;
+    None: no balanced figures. `baseline`: name of the system that all others are compared to; None: the first system.
     """
 
     protocols: tuple[str, ...]
@@ -39,8 +46,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Ranking:
-    """Medians of one system's distances in one stratum: the windows, and which columns of the sums count the images
-    that lie below them and all that are ranked.
+    """What the medians of one system in one stratum are computed from.
+
+    `values`: the distances of all images, (n,), radians or km. `windows`: the images near the median of each group.
+    `below` and `total`: two column numbers of the sums. Column `below` counts the images below the window; column
+    `total` counts all ranked images.
     """
 
     values: F8
@@ -51,7 +61,12 @@ class _Ranking:
 
 @dataclass(frozen=True)
 class _Order:
-    """Distances by rising value: all images, missing ones last, or only those that are `answered`."""
+    """One system's images, sorted by distance.
+
+    `values`: the distance of every image, (n,); infinite if there is no prediction. It is an angle in radians if
+    `sphere`, else a geodesic in km. `rows`: image numbers by ascending distance. They include only the images with a
+    prediction if `answered`, else all images, with those without a prediction last.
+    """
 
     values: F8
     rows: NDArray[np.int64]
@@ -60,9 +75,10 @@ class _Order:
 
 
 def estimate(scored: Scored, plan: Plan) -> pd.DataFrame:
-    """A table with the columns of `evaluations`. `scored` in the order of its keys; strata named once.
+    """Compute all figures, as rows with the columns of table `evaluations`.
 
-    InputError if the sums of all samples would not fit into memory.
+    The rows of `scored` must be sorted by key, and the names of its strata must be unique.
+    InputError if the sums of all bootstrap samples would exceed the memory limit.
     """
     everything = Stratum(ALL, (ALL,), np.zeros(len(scored), np.int32))
     strata = (everything, *scored.strata)
@@ -92,13 +108,17 @@ def _refuse_large(parts: Sequence[Part], samples: int) -> None:
 
 
 def _pairs(scored: Scored, plan: Plan) -> list[tuple[str, str]]:
-    """Each other system and the baseline."""
+    """The comparisons to make: (system, baseline) for every system except the baseline."""
     baseline = plan.baseline or next(iter(scored.systems))
     return [(name, baseline) for name in scored.systems if name != baseline]
 
 
 def _common(scored: Scored, plan: Plan) -> dict[Name, Answers]:
-    """Answers of two compared systems to the images that both answered, where these are not the same for both."""
+    """Answers of each two compared systems, restricted to the images for which both have a prediction.
+
+    Key (a, b) holds the answers of a, key (b, a) those of b. Pairs that miss the same images are left out: their own
+    answers serve.
+    """
     found: dict[Name, Answers] = {}
     for pair in _pairs(scored, plan):
         both = [scored.systems[name] for name in pair]
@@ -111,7 +131,7 @@ def _common(scored: Scored, plan: Plan) -> dict[Name, Answers]:
 
 
 def _orders(scored: Scored, common: Mapping[Name, Answers]) -> dict[Name, list[_Order]]:
-    """By system, and by pair of systems: orders of distances on the sphere and on the ellipsoid."""
+    """The images sorted by distance on the sphere and on the ellipsoid, for each system and each pair in `common`."""
     found: dict[Name, list[_Order]] = {}
     for name, answers in [*scored.systems.items(), *common.items()]:
         found[name] = []
@@ -126,7 +146,11 @@ def _orders(scored: Scored, common: Mapping[Name, Answers]) -> dict[Name, list[_
 
 
 class _Group:
-    """One stratum: its cells (value × bucket), its own columns, and the figures made of their sums."""
+    """One stratum: what to sum over its cells, and the figures that follow from the sums.
+
+    A cell is one value of the stratum combined with one bucket of the balancing stratum. `part` is the input for
+    `cell_sums`; `rows` turns its result into figures.
+    """
 
     def __init__(
         self,
@@ -170,7 +194,10 @@ class _Group:
         self.part = Part(cells, len(stratum.values) * len(balancing.values), width, own)
 
     def rows(self, sums: Sums) -> Iterator[pd.DataFrame]:
-        """Rows of `evaluations` of every value of the stratum that holds images (balanced: in buckets)."""
+        """Yield the rows of `evaluations` for each value of the stratum.
+
+        A value without images is skipped. So are its balanced figures if all its images lie outside the buckets.
+        """
         for number, value in enumerate(self._stratum.values):
             start = number * len(self._balancing.values)
             for balanced in self._variants:
@@ -188,11 +215,15 @@ class _Group:
                     yield self._table(value, balanced, first, second, difference)
 
     def _of_system(self, name: Name, number: int, point: F8, samples: NDArray[np.float32], balanced: bool) -> _Found:
+        """All figures of one system for value `number` of the stratum, given the sums of this value's cells.
+
+        `point`: (buckets, columns). `samples`: (buckets, columns, samples).
+        """
         figures = self._figures[name]
         numerator, denominator = [f.numerator for f in figures], [f.denominator for f in figures]
         answered = _answered(figures)
         values = np.array([f.factor for f in figures]) * _ratio(point[:, numerator], point[:, denominator], balanced)
-        # One figure at a time: of all together, copies in double precision would be larger than the sums.
+        # One figure at a time: double-precision copies for all figures together would be larger than the sums.
         drawn = np.stack(
             [f.factor * _ratio(samples[:, f.numerator], samples[:, f.denominator], balanced) for f in figures]
         )
@@ -217,6 +248,10 @@ class _Group:
     def _medians(
         self, ranking: _Ranking, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
     ) -> tuple[float, F8]:
+        """The median over the images themselves, and the medians of the samples, (samples,).
+
+        The other arguments are those of `_of_system`. All medians are NaN if there are no images to rank.
+        """
         rows = ranking.windows.rows[number]
         values, buckets = ranking.values[rows], self._balancing.codes[rows]
         ones = np.ones((rows.size, 1), np.float32)
@@ -236,6 +271,7 @@ class _Group:
         return float(of_images[0]), of_samples
 
     def _table(self, value: str, balanced: bool, system: str, other: str | None, found: _Found) -> pd.DataFrame:
+        """The rows of `evaluations` for the figures found; `other`: the system compared to, for differences."""
         low, high = interval(found.samples, self._plan.confidence)
         metric, protocol, threshold, area = zip(*found.names, strict=True)
         return pd.DataFrame(
@@ -260,7 +296,12 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Found:
-    """Figures of a system, or differences: names, values (f,), samples (f, samples), images counted (f,), missing."""
+    """f figures of one system, or f differences between two systems.
+
+    `names`: (metric, protocol, threshold_km, area_km2) of each figure. `values`: (f,). `samples`: the values in the
+    bootstrap samples, (f, samples). `n`: number of images behind each figure, (f,). `missing`: number of images without
+    a prediction.
+    """
 
     names: list[tuple[str, str, float | None, float | None]]
     values: F8
@@ -269,17 +310,23 @@ class _Found:
     missing: float
 
     def minus(self, other: _Found) -> _Found:
-        """Differences of the figures that both have, sample by sample. `missing`: those of both together."""
+        """The differences `self` − `other`, sample by sample, of the figures that both have.
+
+        `n` is the smaller of the two numbers, `missing` the sum of both.
+        """
         place = {name: k for k, name in enumerate(other.names)}
         mine = [k for k, name in enumerate(self.names) if name in place]
         names = [self.names[k] for k in mine]
         theirs = [place[name] for name in names]
-        with np.errstate(invalid="ignore"):  # infinite medians
+        with np.errstate(invalid="ignore"):  # the difference of two infinite medians is NaN
             values, samples = self.values[mine] - other.values[theirs], self.samples[mine] - other.samples[theirs]
         return _Found(names, values, samples, np.minimum(self.n[mine], other.n[theirs]), self.missing + other.missing)
 
     def replaced(self, by: _Found) -> _Found:
-        """With the figures of the same names of `by`, which are of the images that both systems answered."""
+        """A copy in which the figures of `by` replace those of the same names.
+
+        `by` holds the figures that use only the images for which both systems have a prediction.
+        """
         place = {name: k for k, name in enumerate(self.names)}
         at = [place[name] for name in by.names]
         values, samples, n = self.values.copy(), self.samples.copy(), self.n.copy()
@@ -288,12 +335,15 @@ class _Found:
 
 
 def _answered(figures: Sequence[Figure]) -> int:
-    """The column that counts the images with a prediction."""
+    """The number of the column that counts the images with a prediction."""
     return next(f.denominator for f in figures if f.metric == "mean_km")
 
 
 def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
-    """Figures of curves for columns that stand behind the shared ones; their denominator, column 0, stays."""
+    """Figures of the curves, with their numerators `by` columns further right, after the shared columns.
+
+    Their denominator remains column 0, the number of images.
+    """
     return tuple(
         Figure(f.metric, f.protocol, f.numerator + by, f.denominator, f.factor, f.threshold_km, f.area_km2)
         for f in figures
@@ -301,9 +351,10 @@ def _moved(figures: Sequence[Figure], by: int) -> tuple[Figure, ...]:
 
 
 def _ratio(numerator: NDArray[np.floating[Any]], denominator: NDArray[np.floating[Any]], balanced: bool) -> F8:
-    """Ratio of sums (buckets, n), shape (n,): of the buckets' sums, or the mean of the buckets' ratios.
+    """Ratios of sums, shape (n,), from numerators and denominators of shape (buckets, n).
 
-    A bucket that holds nothing is left out of the mean. NaN where there is nothing at all.
+    Unbalanced: the ratio of the totals over all buckets. Balanced: the mean of the buckets' ratios, without the buckets
+    whose denominator is 0. NaN if all denominators are 0.
     """
     numerator, denominator = numerator.astype(np.float64), denominator.astype(np.float64)
     if not balanced:

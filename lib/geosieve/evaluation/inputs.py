@@ -1,9 +1,11 @@
-"""Reading truth and predictions of anybody's making, and what refuses a file as a whole.
+"""Read lists of truth and predictions made by any program, and refuse files that contain serious errors.
 
-A list is CSV or Parquet; its columns are named in the configuration. A file that holds truth and prediction side by
-side is named twice. Refused as a whole, because leaving single rows out would change figures silently: ids that occur
-twice, aggregate rows ("mean, 12.3, …") wherever they stand, swapped latitudes and longitudes, predictions for images
-that have no truth.
+A list is CSV or Parquet; the configuration names its columns. If one file has both truth and predictions as columns,
+it is named twice in the configuration.
+
+Some errors refuse the whole file, because leaving out single rows would silently change the figures: ids that occur
+twice, rows with aggregates ("mean, 12.3, …") at the end or under an aggregate's name, swapped latitudes and longitudes,
+and predictions for images that are not in the truth.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from geosieve.runtime.config import Config
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import literal
 
+# Ids that are names of aggregates, e.g. "mean", "Grand Total", "25%", "accuracy: 0.8".
 _AGGREGATES = (
     r"(?i)^((grand|sub|macro|micro|weighted|overall)[ _-]?)?"
     r"((mean|median|avg|average|total|sum|count|minimum|maximum)s?"
@@ -38,15 +41,15 @@ _AGGREGATES = (
     r"([ :=(].*|[._-][^0-9/\\.]*)?$"
 )
 EXCLUDED = "excluded_by_filter"
-"""Error class of rows that `exclude_ids` leaves out."""
-_ENDS = 10  # rows at either end of a file among which means and sums of the others are looked for
-_LEAST_BEFORE = 3  # rows whose mean or sum says something
+"""Error class of the rows that `exclude_ids` leaves out."""
+_ENDS = 10  # number of rows at each end of a file that are compared to the mean and the sum of the others
+_LEAST_BEFORE = 3  # minimum number of rows for which a mean or a sum is significant
 _EXTENSION = r"(?i)\.(jpe?g|png|tiff?|webp|gif|bmp|hei[cf])$"
 _SHOWN = 5
 
 
 class PositionColumns(Config):
-    """A list's own names of the columns of an image's id and a position in degrees."""
+    """The names that a list uses for the columns of the image id and of the position in degrees."""
 
     image_id: str
     lat: str
@@ -54,13 +57,16 @@ class PositionColumns(Config):
 
 
 class PredictionColumns(PositionColumns):
-    """Also, where the system ranks regions, the area that it needs to reach the truth; empty or NaN: never."""
+    """The same for predictions. `area_km2` is for systems that rank regions.
+
+    The column holds the area searched until the truth is reached, in km². Empty or NaN: the truth is never reached.
+    """
 
     area_km2: str | None = None
 
 
 class ListInput(Config):
-    """A CSV or Parquet list: one file, a folder or a glob."""
+    """A CSV or Parquet list: one file, or all files of a folder or a glob."""
 
     format: Literal["csv", "parquet"]
     uri: str = Field(min_length=1)
@@ -73,7 +79,8 @@ class ListInput(Config):
     @field_validator("exclude_ids")
     @classmethod
     def _compiles(cls, pattern: str | None) -> str | None:
-        # Java's will match, which differ little: a mistake would fail in Spark's tasks only, as a fault of ours.
+        # The matching is done by Java, whose syntax differs little. Without this check, a mistake in the pattern would
+        # only fail in Spark's tasks, and look like an internal error.
         try:
             re.compile(pattern or "")
         except re.error as error:
@@ -82,22 +89,26 @@ class ListInput(Config):
 
 
 class ListTruth(ListInput):
-    """Where images really are, with the columns that divide them into strata, by the stratum's name."""
+    """The true positions of the images. `strata`: for each stratum, by its name, the column with its values."""
 
     strata: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], str] = {}
 
 
 class System(ListInput):
-    """One system's predictions."""
+    """The predictions of one system."""
 
     name: str = Field(min_length=1, max_length=60)
     columns: PredictionColumns
 
 
 def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
-    """Rows image_id, lat, lon, what else is mapped (as text), error_class, message (null: good), `suspect` (it may be
-    an aggregate), `named` (its id is an aggregate's name), input_uri and row (its place in the file). InputError if the
-    list cannot be read. `key` names it in the configuration.
+    """Open a list: one row per row of its files, good or refused. `key`: its place in the configuration.
+
+    Columns: image_id; lat and lon in degrees; all other mapped columns, as text; error_class and message, null if the
+    row is good; `suspect`, whether the row may be an aggregate; `named`, whether its position is good and its id is the
+    name of an aggregate; input_uri; `row`, a number that increases within a file.
+
+    InputError if the list cannot be read.
     """
     files = find_files(spark, source.uri, key)
     strata = source.strata if isinstance(source, ListTruth) else {}
@@ -109,7 +120,7 @@ def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
         raw = open_parquet(spark, names, files, key)
     mapped = [ours for ours, theirs in names if theirs is not None]
     parsed = parse_positions(raw.select(*mapped, MALFORMED, INPUT_URI))
-    # A mean of coordinates is a position like any other, so that only its id tells.
+    # A mean of coordinates looks like any other position, so only its id can show that it is an aggregate.
     excluded, suspect = _matches(source, F.col("image_id")), _suspect(F.col("image_id"), F.col(MALFORMED))
     named = F.coalesce(_is_aggregate(F.col("image_id")), F.lit(False))
     image_id = F.regexp_replace("image_id", _EXTENSION, "") if source.strip_extension else F.col("image_id")
@@ -121,20 +132,20 @@ def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
         "suspect": ~excluded & suspect,
         "named": ~excluded & named & F.col("error").isNull(),
         "image_id": F.when(~excluded, image_id),
-        "row": F.monotonically_increasing_id(),  # rises within a file
+        "row": F.monotonically_increasing_id(),  # increases within a file
     }
-    # NA is Namibia's code, too.
+    # NA is also the country code of Namibia.
     texts = {name: F.when(~is_word_for_nothing(F.col(name)) | (F.col(name) == "NA"), F.col(name)) for name in divided}
     return parsed.withColumns({**settled, **texts}).drop("error", "lat_text", "lon_text", MALFORMED)
 
 
 def stratum_column(name: str) -> str:
-    """The column in which a stratum's values travel."""
+    """The name of the column with the values of a stratum."""
     return f"stratum_{name}"
 
 
 def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
-    """InputError if an id occurs twice among rows that have one, with examples."""
+    """InputError, with examples, if an id occurs more than once. Rows without an id are ignored."""
     repeats = rows.where("image_id IS NOT NULL").groupBy("image_id").count().where("count > 1")
     examples = [row["image_id"] for row in repeats.orderBy("image_id").take(_SHOWN)]
     if examples:
@@ -150,9 +161,9 @@ def refuse_repeats(rows: DataFrame, source: ListInput | None, key: str) -> None:
 
 
 def refuse_means(rows: DataFrame, key: str) -> None:
-    """InputError if a file begins or ends in a row that has the mean or the sum of the others' positions.
+    """InputError if a row at the start or the end of a file is the mean or the sum of the other rows' positions.
 
-    Its id does not matter: averaging a table averages its ids, too. `rows`: as of `read_list`.
+    Its id does not matter: a tool that averages a table also averages its ids. `rows`: as from `read_list`.
     """
     good = rows.where("error_class IS NULL")
     lat, lon = F.col("lat"), F.col("lon")
@@ -175,9 +186,10 @@ def refuse_means(rows: DataFrame, key: str) -> None:
 
 
 def _aggregate_among(end: list[Row], total: Row) -> tuple[str, str] | None:
-    """The id of a row at a file's end (outermost first) that has the mean or the sum of all further inside, and which.
+    """Find an aggregate among the rows at one end of a file: its id, and whether it is a mean or a sum.
 
-    `total`: number of rows, sums and sums of squares of the file.
+    `end`: the rows, outermost first. For each k, the first k are compared to the mean and the sum of all other rows of
+    the file. `total`: number, sums and sums of squares of all rows of the file.
     """
     places = np.array([[row["lat"], row["lon"]] for row in end])
     sums, squares = np.array([total["a"], total["b"]]), np.array([total["aa"], total["bb"]])
@@ -185,7 +197,7 @@ def _aggregate_among(end: list[Row], total: Row) -> tuple[str, str] | None:
         n, before = total["n"] - last, sums - places[:last].sum(axis=0)
         mean = before / n
         spread = np.sqrt(np.maximum((squares - (places[:last] ** 2).sum(axis=0)) / n - mean**2, 0))
-        # Means are printed with some four digits; no image of a list lies that near to the mean by chance.
+        # Means are usually printed with four decimals. It is very unlikely that an image lies so close to the mean.
         near = np.minimum(5e-5, 1e-3 * spread)
         found = [(np.abs(places[:last] - of) <= near).all(axis=1) for of in (mean, before)]
         for row in np.flatnonzero((found[0] | found[1]) & (spread > 1e-6).all()):
@@ -194,16 +206,17 @@ def _aggregate_among(end: list[Row], total: Row) -> tuple[str, str] | None:
 
 
 def refuse_aggregates(rows: DataFrame, source: ListInput, uri: str) -> None:
-    """InputError if a file has a good row by an aggregate's name, or ends in suspect rows, with their line numbers.
+    """InputError if the suspect rows of a file show that it contains aggregates.
 
-    `rows`: as of `read_list`, with suspect ones in this file.
+    That is so if the id of a good row is the name of an aggregate, or if the file ends with suspect rows. Where
+    possible, the error gives the line numbers. `rows`: as from `read_list`; some rows of file `uri` are suspect.
     """
     mine = rows.where(F.col("input_uri") == uri)
     last_good = mine.where("NOT suspect").agg(F.max("row")).first()
     last = last_good[0] if last_good and last_good[0] is not None else -1
     within = not mine.where(F.col("named") & (F.col("row") <= last)).isEmpty()
     if not within and mine.where(F.col("suspect") & (F.col("row") > last)).isEmpty():
-        return  # suspect rows among good ones are rejects of their own class
+        return  # suspect rows between good ones are rejected one by one, by their own error class
     which = "some of its" if within else "its last"
     found = f"{which} rows are no image's (aggregates?): they have no id, or an aggregate's name for one"
     if source.format == "csv" and has_ascii_lines(rows.sparkSession, source.encoding):
@@ -221,14 +234,14 @@ def refuse_aggregates(rows: DataFrame, source: ListInput, uri: str) -> None:
 
 
 def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
-    """Lines of a CSV file after its header that are not blank: number, from 1, whether suspect and `named`.
+    """The lines of a CSV file after its header, without blank ones: `line` (number, from 1), `suspect` and `named`.
 
-    Lines are those of the file: a quoted line break makes two.
+    They are physical lines of the file: a record with a quoted line break takes two.
     """
     header = csv_header(spark, uri, source.delimiter, source.encoding)
     schema = ", ".join([*(f"_{position} string" for position in range(len(header))), f"{MALFORMED} string"])
     options = {"sep": source.delimiter, "escape": '"', "columnNameOfCorruptRecord": MALFORMED}
-    # One partition, so that ids are numbers of lines. Only a file that is to be refused is read this way.
+    # One partition, so that the ids are line numbers. Only files that will be refused are read in this way.
     text = spark.read.text(literal(uri)).coalesce(1).withColumn("line", F.monotonically_increasing_id() + 1)
     rows = text.where("line > 1 AND trim(value) != ''").withColumn("row", F.from_csv("value", schema, options))
     image_id = F.nullif(F.trim(F.col(f"row._{header.index(source.columns.image_id)}")), F.lit(""))
@@ -239,14 +252,17 @@ def _numbered(spark: SparkSession, source: ListInput, uri: str) -> DataFrame:
 
 
 def _matches(source: ListInput, image_id: Column) -> Column:
+    """Whether `exclude_ids` matches the whole id; a null id counts as an empty text."""
     if source.exclude_ids is None:
         return F.lit(False)
     return F.coalesce(image_id, F.lit("")).rlike(f"^(?:{source.exclude_ids})$")
 
 
 def _suspect(image_id: Column, malformed: Column) -> Column:
+    """Whether a row may be an aggregate: it has no id, its id is the name of an aggregate, or it is malformed."""
     return image_id.isNull() | _is_aggregate(image_id) | malformed.isNotNull()
 
 
 def _is_aggregate(image_id: Column) -> Column:
+    """Whether an id is the name of an aggregate. A file name with an image extension never is."""
     return image_id.rlike(_AGGREGATES) & ~image_id.rlike(_EXTENSION)

@@ -1,4 +1,4 @@
-"""`evaluate`: truth × one or more systems' predictions → figures with intervals, by strata, and a summary."""
+"""Job `evaluate`: compare the predictions of systems with the truth; write figures by stratum, and a summary."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def _leaves(_: EvaluateConfig) -> list[Leaf]:
 def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
     """Publish `evaluations`, with `_summary.md` and `_summary.html` beside it.
 
-    Rows in (of truth and of predictions) = images evaluated + predictions used + rejects. InputError as `inputs` says.
+    Rows of truth and predictions = images evaluated + predictions used + rejects; otherwise IntegrityError.
+    InputError if a list cannot be used: see `open_lists`, `check`, `settle`, and `estimate`.
     """
     config, report, spark = context.config, context.report, context.spark
     with report.stage("open"):
@@ -47,7 +48,7 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
     with ExitStack() as stack:
         with report.stage("read"):
             truth, *systems = (stack.enter_context(kept(given)) for given in (truth, *systems))
-            # Side by side: a list is often one file that one task reads.
+            # In parallel, because a list is often a single file, which is read by a single task.
             with ThreadPoolExecutor() as pool:
                 counts = pool.map(partial(check, most_refused=config.most_refused), (truth, *systems))
             report.rows_in = sum(counts)
@@ -81,11 +82,11 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
         notes = _notes(config, report.details, {(names[key], error): n for (key, error), n in by_class.items()})
         publication.attach(EVALUATIONS, "_summary.md", markdown(figures, notes))
         publication.attach(EVALUATIONS, "_summary.html", html(figures, notes))
-    return written + rejected  # rows of tables; images and predictions were balanced above
+    return written + rejected  # rows in tables; that no input row was lost is checked above
 
 
 def _count_rejects(rejects: DataFrame) -> dict[tuple[str, str], int]:
-    """Rows by the list's key and the error class."""
+    """Number of rejects by list key and error class."""
     found = rejects.groupBy("stage", "error_class").count().collect()
     return {(row["stage"], row["error_class"]): row["count"] for row in sorted(found)}
 
@@ -99,12 +100,12 @@ def _score(config: EvaluateConfig, truth: GivenList, systems: list[GivenList]) -
 
 
 def _nullable(figures: pd.DataFrame) -> pd.DataFrame:
-    """NaN as null: engines take NaN for a number."""
+    """Replace NaN by null, because query engines treat NaN as a number."""
     return figures.astype(object).where(figures.notna(), None)
 
 
 def _details(config: EvaluateConfig, scored: Scored, figures: pd.DataFrame) -> dict[str, Any]:
-    """Counts, and the figures of all images as they are, for the report."""
+    """Details for the report: counts of images, and the unbalanced figures over all images."""
     unbalanced = {s.name: int((s.codes >= s.n_buckets).sum()) for s in scored.strata if s.name == config.balance}
     whole = figures[(figures["stratum"] == ALL) & figures["balanced_by"].isna() & figures["compared_to"].isna()]
     whole = whole[~whole["metric"].isin(["recall_curve", "area_curve"])]

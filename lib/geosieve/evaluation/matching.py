@@ -1,4 +1,7 @@
-"""The lists of an evaluation: opened, checked as a whole, and predictions matched with the truth by image id."""
+"""Open and check the lists of an evaluation, and find the predictions that have no usable truth.
+
+A list is the truth or the predictions of one system. Predictions and truth belong together by image id.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ TRUTH = "truth"
 
 @dataclass(frozen=True)
 class GivenList:
-    """The truth, or the predictions of a system: its key in the configuration, what that says of it, and its rows.
+    """The truth, or the predictions of one system.
 
-    Rows are as of `inputs.read_list`: good ones and refused ones. `labels`: the run whose regions are the strata.
+    `key`: its place in the configuration, e.g. `systems.0`. `source`: its part of the configuration. `rows`: all rows,
+    good and refused, with the columns that `inputs.read_list` describes. `labels`: the run of `labels` that the truth
+    comes from, if its strata are partitions.
     """
 
     key: str
@@ -38,7 +43,7 @@ class GivenList:
 
     @property
     def name(self) -> str:
-        """Name of the system, or `truth`."""
+        """The name of the system, or `truth`."""
         return self.source.name if isinstance(self.source, System) else self.key
 
     @property
@@ -48,7 +53,7 @@ class GivenList:
 
 
 def open_lists(spark: SparkSession, config: EvaluateConfig) -> tuple[GivenList, list[GivenList]]:
-    """The truth, and the predictions of each system."""
+    """Open the truth and the predictions of each system, lazily. InputError if one of them cannot be opened."""
     if isinstance(config.truth, TableTruth):
         images = GivenList(TRUTH, config.truth, *truth.read_tables(spark, config.truth))
     else:
@@ -62,12 +67,15 @@ def open_lists(spark: SparkSession, config: EvaluateConfig) -> tuple[GivenList, 
 
 
 def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
-    """Rows of predictions with `area_km2` as a number, and what is no fault in a prediction made good."""
+    """Parse `area_km2` of predictions as a number, and accept the position (0, 0).
+
+    A row whose area is negative or not a number is refused (`bad_area`). An empty area becomes null.
+    """
     text = F.col("area_km2") if has_area else F.lit(None).cast("string")
     area = F.expr("try_cast(area_km2 AS double)")
-    # (0, 0) stands for an unknown position in truth; a system may answer it.
     said = F.col("area_km2").isNotNull() & ~row_checks.is_word_for_nothing(F.col("area_km2"))
     bad = (area < 0) | (area.isNull() & said)
+    # In the truth, (0, 0) stands for an unknown position. As a prediction it is a valid answer.
     error = F.when(F.col("error_class") != "null_island", F.col("error_class"))
     good = error.isNull()
     return (
@@ -88,7 +96,10 @@ def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
 
 @contextmanager
 def kept(given: GivenList) -> Iterator[GivenList]:
-    """The list with its rows computed once, with the rows of an id in one place for all that follows."""
+    """Keep the rows on disk, so that they are computed only once, and release them at the end of the `with` block.
+
+    Rows with the same id are in the same Spark partition, so that later joins and groupings by id need no shuffle.
+    """
     frame = given.rows
     tasks = max(4, 2 * frame.sparkSession.sparkContext.defaultParallelism)
     stored = frame.repartition(tasks, "image_id").persist(StorageLevel.DISK_ONLY)
@@ -99,9 +110,13 @@ def kept(given: GivenList) -> Iterator[GivenList]:
 
 
 def check(given: GivenList, most_refused: float) -> int:
-    """How many rows a list has. InputError for what refuses it as a whole.
+    """Check a list as a whole, and return its number of rows, including the refused ones.
 
-    most_refused: the greatest share of its rows that may be refused.
+    most_refused: the largest share of rows that may be refused; rows that `exclude_ids` leaves out are not counted.
+
+    InputError if latitude and longitude are swapped or not in degrees, if longitudes run from 0 to 360, if a file
+    contains rows of aggregates, if no row is usable, if too many rows are refused, if the truth has more than
+    MAX_IMAGES images, or if an id occurs twice. Only the last four are checked for our own tables.
     """
     source, name, frame = given.source, given.key, given.rows
     found = (
@@ -145,15 +160,18 @@ def check(given: GivenList, most_refused: float) -> int:
 
 
 def settle(given: GivenList, images: DataFrame, used: int, unmatched: Literal["error", "reject"]) -> DataFrame:
-    """Rows of predictions with error class `no_truth` or `truth_rejected` where that is so.
+    """Mark the predictions that have no usable truth as refused, and return all rows.
 
-    images: rows of the truth; used: how many predictions were joined with an image. InputError for predictions
-    without truth unless these are to be rejects, and in any case if all are.
+    The error class is `no_truth` if the truth does not contain the image, `truth_rejected` if its row of the truth was
+    refused. images: rows of the truth; used: number of predictions that were joined with an image.
+
+    InputError if the truth lacks the image of any prediction and `unmatched` is "error", or if it lacks the images of
+    all of them.
     """
     name, frame, good = given.key, given.rows, F.col("error_class").isNull()
     n = frame.where(good).count()
     if n == used:
-        return frame  # each was joined with its image
+        return frame  # every good prediction was joined with an image
     flags = images.where("image_id IS NOT NULL").select("image_id", F.col("error_class").isNull().alias("usable"))
     joined = frame.join(flags, "image_id", "left")
     lost, barred = good & F.col("usable").isNull(), good & ~F.col("usable")
@@ -181,7 +199,7 @@ def _example(images: DataFrame) -> str:
 
 
 def count_refused(predictions: DataFrame, images: DataFrame) -> dict[str, int]:
-    """Images of the truth whose prediction was refused, by error class."""
+    """Number of images with usable truth whose prediction was refused, by error class."""
     refused = predictions.where("error_class IS NOT NULL AND image_id IS NOT NULL")
     usable = images.where("error_class IS NULL").select("image_id")
     found = refused.join(usable, "image_id").groupBy("error_class").count().collect()

@@ -1,7 +1,8 @@
-"""Every figure as a ratio of two sums over images: which columns to sum, and which figure each ratio is.
+"""Express each figure as a ratio of two sums over images: the columns to sum, and the figures made from them.
 
-Recalls, hits, scores, mean distances and the summary of a Recall-vs-Area curve are all means of a number an image has.
-So one matrix of such numbers serves every figure, stratum and bootstrap sample. The median is apart: see `medians`.
+Recalls, hits, scores, mean distances and the summary of a Recall-vs-Area curve are all means of one number per image.
+So one matrix with a column for each such number serves all figures, strata and bootstrap samples. Medians are
+computed differently: see `medians`.
 """
 
 from __future__ import annotations
@@ -27,17 +28,20 @@ from geosieve.geo.arrays import F8
 Rows = slice
 
 RECALL_VS_AREA, REVERSE_GEOCODER = "recall_vs_area", "reverse_geocoder"
-"""Names of the protocols that are no GCD protocol."""
+"""Names of the protocols that do not measure great-circle distance (GCD)."""
 
 CURVE_KM = tuple(np.round(10 ** (np.arange(18) / 4), 3).tolist())
-"""Distances at which whole recall curves are given: 1 to 17,783 km, four a decade."""
+"""Distances of the points of a recall curve: 1 to 17,783 km, four per decade."""
 CURVE_KM2 = tuple(np.geomspace(cap_area_km2(1.0), EARTH_AREA_KM2, 34).tolist())
-"""Areas at which whole Recall-vs-Area curves are given: from the cap of 1 km radius to the Earth, four a decade."""
+"""Areas of the points of a Recall-vs-Area curve: from a cap of 1 km radius to the whole Earth, four per decade."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of one system: its names, at which distance or area, and the columns whose sums make it up."""
+    """One figure of one system: `factor` × sum of column `numerator` / sum of column `denominator`.
+
+    `threshold_km`: the distance of a recall, or the radius of the spherical cap that has the area `area_km2`.
+    """
 
     metric: str
     protocol: str
@@ -50,22 +54,28 @@ class Figure:
 
 @dataclass(frozen=True)
 class Columns:
-    """The numbers of each image that are summed, as functions of a range of rows; column 0 is 1."""
+    """The columns to sum, and the figures made from them.
+
+    `makers`: for each column, a function that returns its values for a range of rows. Column 0 is 1 for every image.
+    `figures`: the figures of each system, and of each pair (system, compared to) that was given as `common`.
+    """
 
     makers: tuple[Callable[[Rows], NDArray[np.generic]], ...]
-    figures: dict[Name, tuple[Figure, ...]]  # by system, or by system and the one it is compared to
+    figures: dict[Name, tuple[Figure, ...]]
 
     def matrix(self, rows: Rows) -> F8:
-        """Columns of a range of images, shape (rows, columns)."""
+        """The columns for a range of images, shape (rows, columns)."""
         return np.stack([maker(rows) for maker in self.makers], axis=1).astype(np.float64, copy=False)
 
 
 def columns(
     scored: Scored, protocols: Sequence[str], curves: bool, common: Mapping[Name, Answers] | None = None
 ) -> Columns:
-    """Columns and figures of every system; `curves` gives those of whole curves instead.
+    """Columns and figures of every system.
 
-    `common`: answers to images that two systems answered, of which only mean distances are taken.
+    With `curves`, these are only the points of the curves; without, all other figures. `protocols`: names of the GCD
+    protocols; recall curves use the first one. `common`: answers of a system restricted to the images for which it and
+    another system have a prediction; only mean distances are computed from them.
     """
     builder = _Builder(scored)
     figures: dict[Name, tuple[Figure, ...]] = {
@@ -77,6 +87,8 @@ def columns(
 
 
 class _Builder:
+    """Collects columns while figures are made, and shares a column between all figures that use it."""
+
     def __init__(self, scored: Scored) -> None:
         self._named = scored.named
         self.makers: list[Callable[[Rows], NDArray[np.generic]]] = [
@@ -85,13 +97,14 @@ class _Builder:
         self._known: dict[object, int] = {}
 
     def _column(self, key: object, maker: Callable[[Rows], NDArray[np.generic]]) -> int:
-        """The number of a column, made once however many figures use it."""
+        """The number of the column `key`; figures that use the same column share it."""
         if key not in self._known:
             self._known[key] = len(self.makers)
             self.makers.append(maker)
         return self._known[key]
 
     def figures(self, name: str, answers: Answers, protocols: Sequence[str], curves: bool) -> list[Figure]:
+        """The figures of one system: only the points of its curves if `curves`, else all others."""
         found = []
         if not curves:
             for protocol in (PROTOCOLS[p] for p in protocols):
@@ -108,7 +121,7 @@ class _Builder:
         def maker(rows: Rows) -> NDArray[np.bool_]:
             return protocol.hit(protocol.distance_km(answers.angle[rows], answers.geodesic_km[rows]), threshold)
 
-        # < and <= differ only where a distance is the threshold exactly; elsewhere one column serves both.
+        # < and <= differ only if a distance equals the threshold exactly. Otherwise one column serves both.
         exact = bool(np.any(protocol.distance_km(answers.angle, answers.geodesic_km) == threshold))
         column = self._column((name, protocol.radius_km, exact and protocol.inclusive, threshold), maker)
         return Figure(metric, protocol.name, column, 0, threshold_km=threshold)
@@ -127,7 +140,7 @@ class _Builder:
         return found
 
     def mean(self, name: Name, answers: Answers, protocol: Protocol) -> Figure:
-        """The mean distance of the images that have a prediction."""
+        """The mean distance, km, over the images that have a prediction."""
         base = answers.geodesic_km if protocol.radius_km is None else answers.angle
         answered = self._column((name, "answered"), lambda rows: ~np.isnan(answers.angle[rows]))
         distance = self._column((name, "sum", base is answers.angle), lambda rows: np.nan_to_num(base[rows]))

@@ -1,7 +1,7 @@
-"""Medians of bootstrap samples, of groups of images, without sorting a sample.
+"""Medians of bootstrap samples for groups of images, without sorting each sample.
 
-Images are sorted by distance once. A sample's median lies within a few standard errors of rank n/2, so that only the
-images of that window (some 10 sqrt(n)) are counted one by one; those below it enter as one sum.
+The images are sorted by distance once. The median of a sample lies within a few standard errors of rank n/2. So only
+the images in this window (about 6 sqrt(n)) are counted one by one; all images below it are counted as one sum.
 """
 
 from __future__ import annotations
@@ -16,21 +16,27 @@ from numpy.typing import NDArray
 from geosieve.geo.arrays import F8, I8
 
 _STANDARD_ERRORS = 6.0
-_TIE = 1e-11  # cumulative shares this near to one half are one half
+_TIE = 1e-11  # cumulative shares this close to 0.5 count as 0.5
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Of every group: `rows`, the images of its window by rising distance; and whether an image is `below` its own."""
+    """The windows of all groups.
+
+    `rows`: for each group, the numbers of the images in its window, by ascending distance. `below`: whether each image
+    lies below the window of its own group, (n,).
+    """
 
     rows: tuple[I8, ...]
     below: NDArray[np.bool_]
 
 
 def windows(order: I8, codes: NDArray[np.int32], buckets: NDArray[np.int32], n_groups: int, balanced: bool) -> Windows:
-    """Windows of the groups `codes` (n,). `order`: the images that count by rising distance, missing ones last.
+    """Find the window around the median of each group.
 
-    `balanced`: every bucket of a group weighs the same, not every image.
+    `order`: numbers of the images to rank, by ascending distance, those without a prediction last. `codes` and
+    `buckets`: group and bucket of each image, (n,). `balanced`: in a group, all buckets have equal weight; otherwise
+    all images have.
     """
     by_group = order[np.argsort(codes[order], kind="stable")]
     bounds = np.searchsorted(codes[by_group], np.arange(n_groups + 1))
@@ -55,12 +61,14 @@ def windows(order: I8, codes: NDArray[np.int32], buckets: NDArray[np.int32], n_g
 def sample_medians(
     values: F8, counts: NDArray[np.floating[Any]], buckets: NDArray[np.int32], below: F8, totals: F8, balanced: bool
 ) -> F8:
-    """Median of each sample, shape (samples,).
+    """The median of one group in each bootstrap sample, shape (samples,), in the unit of `values`.
 
-    `values` (w,) rising distances of a window, infinite for missing ones; `counts` (w, samples) of its images in the
-    samples, `buckets` (w,) theirs; `below` and `totals` (buckets, samples): counts below the window and in the group.
-    Where half lie at or below one image, the median is the middle between it and the next, as usual. NaN for a sample
-    that holds nothing.
+    The window has w images. `values`: their distances, ascending, infinite without a prediction, (w,). `counts`: how
+    often each occurs in each sample, (w, samples). `buckets`: their buckets, (w,). `below` and `totals`: number of
+    images below the window and in the whole group, by bucket, (buckets, samples).
+
+    If exactly half of the weight lies at or below one image, the median is the mean of its distance and the next one.
+    It is NaN for a sample without images.
     """
     if not balanced:
         buckets, below, totals = np.zeros_like(buckets), below.sum(0, keepdims=True), totals.sum(0, keepdims=True)
@@ -68,7 +76,7 @@ def sample_medians(
     with np.errstate(divide="ignore", invalid="ignore"):
         weight = np.where(held, 1.0 / (held.sum(0) * totals), 0.0)
     shares = np.cumsum(counts * weight[buckets], axis=0) + (below * weight).sum(0)
-    # A sample whose median lies beyond the window (one in 10^8) gets the window's last image.
+    # A sample whose median lies outside the window (about one in 10^8) gets the image at that end of the window.
     shares[-1] = np.inf
     lower, upper = np.argmax(shares >= 0.5 - _TIE, axis=0), np.argmax(shares > 0.5 + _TIE, axis=0)
     low, high = values[lower], values[upper]

@@ -1,8 +1,9 @@
-"""Country, region, area and city of points, by the nearest town of `reverse_geocoder`, as OSV-5M counts them.
+"""Country, region, area and city of points: those of the nearest town in `reverse_geocoder`, as in OSV-5M.
 
-A name counts with those above it: two towns called Springfield are two cities. An image whose own place has no name at
-a level is left out of that level. The nearest town is the nearest in plain degrees, which near the antimeridian and the
-poles is not the nearest on Earth; published figures are made that way.
+Names are compared together with the names of all levels above: two towns called Springfield are different cities. An
+image whose true place has no name at a level is not counted at that level. The nearest town is found by distance in
+plain degrees. Near the antimeridian and the poles this may not be the nearest town on Earth, but published figures are
+computed in this way.
 """
 
 from __future__ import annotations
@@ -24,7 +25,11 @@ _COLUMNS = ("cc", "admin1", "admin2", "name")
 
 @dataclass(frozen=True)
 class Gazetteer:
-    """Towns: names by level (m, 4), numbers that tell full names apart (m, 4), and whether there is a name (m, 4)."""
+    """m towns, at the four LEVELS.
+
+    `names`: (m, 4). `numbers`: (m, 4), equal where the names of a level and of all levels above are equal. `named`:
+    whether there is a name, (m, 4). `continent`: (m,).
+    """
 
     names: NDArray[np.object_]
     numbers: NDArray[np.int32]
@@ -32,15 +37,15 @@ class Gazetteer:
     continent: NDArray[np.object_]
 
     def nearest(self, lat: F8, lon: F8) -> NDArray[np.int64]:
-        """Row of the nearest town to each point (degrees, finite)."""
+        """The row of the town nearest to each point, (n,). Points in degrees, finite, (n,)."""
         tree = reverse_geocoder.RGeocoder(mode=1, verbose=False).tree
         return np.asarray(tree.query(np.column_stack([lat, lon]))[1], np.int64)
 
 
 @lru_cache(maxsize=1)
 def gazetteer() -> Gazetteer:
-    """The towns of more than 1,000 people that reverse_geocoder brings; read once a process."""
-    # mode=1: the other one starts processes of its own, which a Spark worker must not.
+    """The towns with more than 1,000 inhabitants that come with reverse_geocoder; read once per process."""
+    # mode=1, because mode 2 starts processes, which a Spark worker must not do.
     towns = pd.DataFrame(reverse_geocoder.RGeocoder(mode=1, verbose=False).locations)
     numbers = [towns.groupby(list(_COLUMNS[: level + 1])).ngroup() for level in range(len(LEVELS))]
     names = towns[list(_COLUMNS)].to_numpy(object)
@@ -49,6 +54,9 @@ def gazetteer() -> Gazetteer:
 
 
 def hits(truth: NDArray[np.int64], answer: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the towns (rows of the gazetteer, shape (n,)) agree at each level, shape (n, 4); unnamed truth: no."""
+    """Whether true and predicted town agree at each level, (n, 4). False where the true place has no name.
+
+    Towns are rows of the gazetteer, (n,).
+    """
     towns = gazetteer()
     return np.asarray((towns.numbers[truth] == towns.numbers[answer]) & towns.named[truth])

@@ -1,4 +1,4 @@
-"""What the driver holds of an evaluation: one short row of numbers an image, in an order that is always the same."""
+"""The driver's data of an evaluation: arrays with one entry per image, in a reproducible order."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from numpy.typing import NDArray
 from geosieve.geo.arrays import F8
 
 Name = str | tuple[str, str]
-"""A system, or a system on the images that it and another one answered."""
+"""A system, or a pair (system, other): the system restricted to the images for which both have a prediction."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One system's answers to n images.
+    """One system's answers for n images.
 
-    `angle` (radians on the sphere) and `geodesic_km` to the truth are NaN where there is no prediction; `area_km2`
-    that is needed to reach the truth is NaN where it never is, or None as a whole; `hits` (n, 4) as `places.hits`.
+    `angle` and `geodesic_km`: distance between prediction and truth, (n,), as an angle on the sphere in radians and as
+    a WGS-84 geodesic in km; NaN if there is no prediction.
+    `area_km2`: area of the ranked regions up to the one that contains the truth, (n,); NaN if none contains it. None if
+    the system reports no areas.
+    `hits`: whether the place names agree at each level, (n, 4), as in `places.hits`. None if places are not evaluated.
     """
 
     angle: F8
@@ -28,15 +31,16 @@ class Answers:
 
     @property
     def missing(self) -> NDArray[np.bool_]:
-        """Images without a prediction."""
+        """Whether each image lacks a prediction, (n,)."""
         return np.isnan(self.angle)
 
 
 @dataclass(frozen=True)
 class Stratum:
-    """A way to divide the images: values, and the index of each image's value, shape (n,).
+    """A division of n images by one property.
 
-    The last `blanks` values say why an image has none (outside, no data, unknown).
+    `values`: its values. `codes`: the index into `values` for each image, (n,). `blanks`: how many values at the end of
+    `values` stand for images without a value; they give the reason (outside, no data, unknown).
     """
 
     name: str
@@ -46,13 +50,17 @@ class Stratum:
 
     @property
     def n_buckets(self) -> int:
-        """Values that weigh the same in balanced figures: an image without a value is no sample of any bucket."""
+        """The number of buckets, that is of values without blanks. Balanced figures give each the same weight."""
         return len(self.values) - self.blanks
 
 
 @dataclass(frozen=True)
 class Scored:
-    """n images: 64-bit `keys` made of their ids, systems' answers by name, strata, and which places have names."""
+    """The scores of n images.
+
+    `keys`: 64-bit hashes of the image ids, (n,). `systems`: the answers of each system, by its name. `named`: whether
+    the true place has a name at each level, (n, 4); None if places are not evaluated.
+    """
 
     keys: NDArray[np.uint64]
     systems: dict[str, Answers]

@@ -1,4 +1,4 @@
-"""From rows of truth and predictions in Spark to the short rows of numbers that the driver evaluates."""
+"""Turn the rows of truth and predictions in Spark into arrays on the driver, with a few numbers per image."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from geosieve.runtime.errors import InputError
 from geosieve.tables.arrow import chunks
 
 MAX_IMAGES = 5_000_000
-"""Images that one run evaluates: the driver holds some 60 bytes of each, and 30 a system."""
+"""Maximum number of images in one run: the driver needs about 60 bytes per image, and 30 more for each system."""
 MAX_VALUES = 100
-"""Values that a stratum may have."""
+"""Maximum number of values of a stratum."""
 UNKNOWN = "unknown"
-"""The value of images that have none."""
+"""The value for images that have none."""
 CONTINENT = "continent"
 
 _LEVEL_BITS = 1 << np.arange(len(places.LEVELS))
@@ -35,9 +35,10 @@ _LEVEL_BITS = 1 << np.arange(len(places.LEVELS))
 
 @dataclass(frozen=True)
 class Scorer:
-    """Turns joined rows into numbers; lives in the workers.
+    """Computes the scores of joined rows, in the Spark workers.
 
-    `strata`: values by name; `areas`: whether each system has areas; `towns`: whether to look up towns.
+    `strata`: the values of each stratum, by its name. `areas`: whether each system reports areas. `towns`: whether to
+    compare place names. `continent`: whether to look up the continent of the true position.
     """
 
     strata: dict[str, tuple[str, ...]]
@@ -47,7 +48,7 @@ class Scorer:
 
     @property
     def schema(self) -> str:
-        """Of the output, as Spark's DDL."""
+        """The schema of the output, as a Spark DDL string."""
         fields = ["key bigint", "named int", *(f"{stratum_column(name)} int" for name in self.strata)]
         fields += ["continent int"] if self.continent else []
         for k in range(len(self.areas)):
@@ -55,7 +56,14 @@ class Scorer:
         return ", ".join(fields)
 
     def score(self, rows: pa.Table) -> pa.Table:
-        """Columns of `schema` of joined rows: key, lat, lon, strata, and lat_k, lon_k, area_k of system k."""
+        """Compute the columns of `schema`, one row per image.
+
+        Input columns: key, lat, lon, the strata, and lat_k, lon_k, area_k for system k. Positions are in degrees, areas
+        in km²; both are null where there is none.
+
+        In the output, angle_k is in radians and geodesic_k in km. Strata are indices of their values. In `named` and
+        hits_k, bit l stands for level l of `places.LEVELS`.
+        """
         lat, lon = _floats(rows["lat"]), _floats(rows["lon"])
         found: dict[str, NDArray[np.generic]] = {"key": rows["key"].to_numpy()}
         truth = places.gazetteer().nearest(lat, lon) if self.towns or self.continent else None
@@ -93,14 +101,17 @@ class Scorer:
 
 
 def stratum_values(rows: DataFrame, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Values of each stratum, numbers by size and before words. InputError if one has more than MAX_VALUES."""
+    """The values of each stratum that occur in `rows`: numbers in ascending order, then words in alphabetical order.
+
+    Null counts as UNKNOWN. InputError if a stratum has more than MAX_VALUES values.
+    """
     if not names:
         return {}
 
     def unique(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
             for name in names:
-                # One more than allowed is enough to refuse.
+                # One value more than allowed suffices to detect that there are too many.
                 values = pc.unique(pc.fill_null(chunk[stratum_column(name)], UNKNOWN))[: MAX_VALUES + 1]
                 yield pa.RecordBatch.from_arrays([pa.array([name] * len(values)), values], ["name", "value"])
 
@@ -127,15 +138,16 @@ def _rank(value: str) -> tuple[bool, float, str]:
 def collect_scores(
     truth: DataFrame, systems: dict[str, DataFrame], scorer: Scorer, regions: Mapping[str, Mapping[str, str]]
 ) -> Scored:
-    """Scores of all images of `truth`, in the order of their keys. `regions`: names of values of strata of labels.
+    """Score all images of `truth`, and return them sorted by key.
 
-    Rows need image_id, lat, lon, and of systems area_km2 (null where there is none).
+    `truth`: columns image_id, lat, lon and the strata. `systems`: for each system, columns image_id, lat, lon and
+    area_km2 (null where there is none). `regions`: for strata that are partitions, the region name of each value.
     """
     strata = [stratum_column(name) for name in scorer.strata]
     joined = truth.select("image_id", "lat", "lon", *strata)
     for k, answers in enumerate(systems.values()):
         renamed = (F.col(ours).alias(f"{short}_{k}") for ours, short in _SHORT.items())
-        # Both sides are in place by id, and a hash table costs less than sorting texts.
+        # Both sides are already partitioned by id, and a hash table is cheaper than sorting texts.
         joined = joined.join(answers.select("image_id", *renamed).hint("shuffle_hash"), "image_id", "left")
     keyed = joined.withColumn("key", F.xxhash64("image_id")).drop("image_id")
 
@@ -174,9 +186,10 @@ def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, regions: Map
 def named_stratum(
     name: str, values: Sequence[str], codes: NDArray[np.int32], regions: Mapping[str, str] | None = None
 ) -> Stratum:
-    """The stratum of images with values[codes], blanks last. `regions`: names of values, where they are labels.
+    """Build a stratum whose blanks come last. `codes`: the index into `values` for each image, (n,).
 
-    Regions of one name are one value. A blank stands in brackets where a region is called so.
+    `regions`: the region name of each value, if the values are labels of a partition. Regions with the same name become
+    one value. If a region has the same name as a blank (e.g. "outside"), the blank is put in brackets.
     """
     blanks = {UNKNOWN: UNKNOWN} | ({str(k): word for k, word in WITHOUT_REGION.items()} if regions is not None else {})
     named = [(regions or {}).get(value, value) for value in values]

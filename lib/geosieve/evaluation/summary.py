@@ -1,6 +1,6 @@
-"""The summary of an evaluation for people: Markdown, and one HTML page with curves.
+"""The summary of an evaluation for human readers: a Markdown text, and an HTML page with curves.
 
-The page loads nothing from anywhere. Names come from other people's files, so that all text is escaped.
+The page loads no other files. All text is escaped, because names come from users' files.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from geosieve.evaluation.protocols import THRESHOLDS_KM
 
 _TITLE = "Evaluation"
 _EXCLUDES_0 = " *"
-_LEGEND = 5  # places of a curve whose recall the legend has
+_LEGEND = 5  # number of points of a curve whose recall is given in the legend
 _PLACES = ("hit_country", "hit_region", "hit_area", "hit_city")
 _SHARES = ("recall", "area_recall", "aurc", *_PLACES)
 _STYLE = (
@@ -38,7 +38,9 @@ Row = Mapping[Hashable, Any]
 
 
 class Table(NamedTuple):
-    """Heads and rows of a table, as plain text; the first `names` columns name a row, the others are its figures."""
+    """Column heads and rows of a table, as plain text. The first `names` columns identify a row; the rest are counts
+    and figures.
+    """
 
     heads: list[str]
     rows: list[list[str]]
@@ -46,7 +48,7 @@ class Table(NamedTuple):
 
 
 def markdown(figures: pd.DataFrame, notes: Sequence[str]) -> str:
-    """The summary as Markdown: notes, then a table a section."""
+    """The summary as Markdown: the notes, then one section per table."""
     parts = [f"# {_TITLE}", *notes]
     for title, table in _sections(figures):
         lines = [table.heads, ["---"] * len(table.heads), *table.rows]
@@ -55,7 +57,9 @@ def markdown(figures: pd.DataFrame, notes: Sequence[str]) -> str:
 
 
 def html(figures: pd.DataFrame, notes: Sequence[str]) -> str:
-    """The summary as one self-contained page: a table of contents, curves, and a folded table for each protocol."""
+    """The summary as one self-contained HTML page: notes, table of contents, curves, and one collapsible table per
+    section.
+    """
     sections = [(title, _curve(group, x, label)) for title, group, x, label in _curves(figures)]
     first_table = len(sections)
     sections += [(title, _html_table(table)) for title, table in _sections(figures)]
@@ -64,14 +68,14 @@ def html(figures: pd.DataFrame, notes: Sequence[str]) -> str:
     for number, (title, content) in enumerate(sections):
         opened = " open" if number <= first_table else ""
         body.append(f'<details id="s{number}"{opened}><summary>{escape(title)}</summary>{content}</details>')
-    # A link of the table of contents opens what it leads to.
+    # A link in the table of contents also opens the section to which it leads.
     script = "addEventListener('hashchange',()=>{const d=document.querySelector(location.hash);if(d)d.open=true})"
     head = f'<meta charset="utf-8"><title>{_TITLE}</title><style>{_STYLE}</style><script>{script}</script>'
     return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(body) + "\n</body></html>\n"
 
 
 def _curves(figures: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str]]:
-    """Title, rows, column of the x axis and its label, of each picture of curves."""
+    """Yield what each picture of curves needs: its title, its rows, the column of the x axis, and the axis label."""
     for metric, x, label in (
         ("recall_curve", "threshold_km", "distance, km"),
         ("area_curve", "area_km2", "area searched, km²"),
@@ -81,7 +85,7 @@ def _curves(figures: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, str, str
 
 
 def _curve(rows: pd.DataFrame, x: str, label: str) -> str:
-    """A picture of curves, and a legend with each system's recall at the ends and in the middle."""
+    """A picture of curves as HTML, with a legend that gives each system's recall at a few points along the x axis."""
     curves, legend = {}, []
     for number, (system, curve) in enumerate(rows.groupby("system", sort=False)):
         columns = (curve.sort_values(x)[name].to_numpy(np.float64) for name in (x, "value", "low", "high"))
@@ -100,7 +104,7 @@ def _short(number: float) -> str:
 
 
 def _html_table(table: Table) -> str:
-    """A table; differences whose interval excludes 0 are marked."""
+    """A table as HTML. Differences whose interval excludes 0 are highlighted."""
     lines = ""
     for row in table.rows:
         cells = [escape(cell) for cell in row]
@@ -115,7 +119,7 @@ def _marked(cell: str) -> str:
 
 
 def _variants(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """Rows of all images as they are and, where there are any, balanced; with words for each."""
+    """The figures over all images, unbalanced and, if there are any, balanced; each with words to add to a title."""
     whole = figures[figures["stratum"] == ALL]
     balanced = whole[whole["balanced_by"].notna()]
     found = [("", whole[whole["balanced_by"].isna()])]
@@ -125,6 +129,7 @@ def _variants(figures: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _sections(figures: pd.DataFrame) -> list[tuple[str, Table]]:
+    """Title and table for each protocol: over all images, then by each stratum."""
     found = []
     for words, group in _variants(figures):
         for protocol in group["protocol"].unique():
@@ -140,7 +145,7 @@ def _sections(figures: pd.DataFrame) -> list[tuple[str, Table]]:
 
 
 Column = tuple[str, str, float | None]
-"""Head of a table's column, metric, and threshold."""
+"""A column of a table: its head, the metric, and the threshold in km."""
 
 _DISTANCE: tuple[Column, ...] = (
     *((f"{km:g} km", "recall", km) for km in THRESHOLDS_KM),
@@ -168,7 +173,7 @@ def _stratum_and_system(row: Row) -> list[str]:
 def _table(
     figures: pd.DataFrame, columns: Sequence[Column], heads: list[str], names: Callable[[Row], list[str]]
 ) -> Table:
-    """Rows are systems, and differences of systems; cells are figures with their intervals."""
+    """A table with a row for each system and each difference of systems; the cells are figures with their intervals."""
     present = [c for c in columns if (figures["metric"] == c[1]).any()]
     rows = []
     keys = ["stratum_value", "balanced_by", "system", "compared_to"]
@@ -177,14 +182,14 @@ def _table(
         cells = {(row["metric"], None if pd.isna(row["threshold_km"]) else row["threshold_km"]): row for row in records}
         counts = {row["metric"]: row["n"] for row in records}
         images = max(row["n"] for row in records)
-        # Figures of answers alone have the images that were answered for their number.
+        # n of mean_km is the number of images with a prediction.
         missing = f"{images - counts['mean_km']:,}" if "mean_km" in counts else "–"
         rows.append([*names(records[0]), f"{images:,}", missing, *(_cell(cells.get((c[1], c[2]))) for c in present)])
     return Table([*heads, "images", "without answer", *(c[0] for c in present)], rows, len(heads))
 
 
 def _cell(row: Row | None) -> str:
-    """A figure with its interval; of a difference, with a star where the interval excludes 0."""
+    """A figure with its interval. A difference whose interval excludes 0 gets a star."""
     if row is None or pd.isna(row["value"]):
         return "–"
     differs = not pd.isna(row["compared_to"]) and (row["low"] > 0 or row["high"] < 0)
@@ -194,5 +199,5 @@ def _cell(row: Row | None) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes for text, in a table too."""
+    """Escape text for Markdown, including tables."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text.replace("\n", " "))

@@ -1,4 +1,4 @@
-"""Truth from our own tables: `images`, or `labels` where strata are partitions."""
+"""Read the truth from our own tables: from `images`, or from `labels` if strata are partitions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ SOURCE = "source"
 
 
 class TableTruth(Config):
-    """Committed runs of our tables. `strata` names partitions of `labels`, or `source`; with none, `images` is read."""
+    """The truth in committed runs of our tables.
+
+    Each of `strata` is `source` or the name of a partition. The table `labels` is read if there is a partition among
+    them, else the table `images`.
+    """
 
     format: Literal["tables"]
     root: str
@@ -28,9 +32,12 @@ class TableTruth(Config):
 
 
 def read_tables(spark: SparkSession, truth: TableTruth) -> tuple[DataFrame, CommittedLabels | None]:
-    """Rows as of `inputs.read_list`, and the run of labels that they are of, where strata are partitions.
+    """Read the truth from our tables: one row per image, and the run of `labels` that the rows come from.
 
-    InputError if there is no such run, or it has not labelled with a partition.
+    The rows have the columns that `inputs.read_list` describes, except `row`. Rows without a position are marked as
+    refused. The run is None if no stratum is a partition, i.e. if `images` was read.
+
+    InputError if there is no such run, or if the run has no labels for one of the partitions.
     """
     partitions = [name for name in truth.strata if name != SOURCE]
     labels = read_labels(spark, truth.root, truth.run, partitions) if partitions else None
@@ -55,8 +62,8 @@ def read_tables(spark: SparkSession, truth: TableTruth) -> tuple[DataFrame, Comm
 
 
 def region_names(labels: CommittedLabels, values: dict[str, tuple[str, ...]]) -> dict[str, dict[str, str]]:
-    """Names of the regions (as text of their indices) that occur as values of strata, by stratum."""
-    # A value of a stratum is an index as text, but for the word where there is none.
+    """Names of the regions that occur as values of strata: by stratum, then by the region's index as text."""
+    # A value of such a stratum is a region index as text, or a word if the image has none.
     occurring = {name: [int(v) for v in values[name] if v.lstrip("-").isdigit()] for name in labels.partitions}
     found = labels.region_names(occurring)
     return {name: {str(index): region for index, region in regions.items()} for name, regions in found.items()}

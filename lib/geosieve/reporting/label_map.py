@@ -1,4 +1,4 @@
-"""Maps of labelled positions."""
+"""Draw maps of labelled positions."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ matplotlib.use("Agg")  # jobs have no display
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
 
-# Okabe and Ito's palette: told apart also by readers who do not see all colours.
+# The palette of Okabe and Ito, which readers with colour blindness can distinguish.
 _COLOURS = ["#009E73", "#E69F00", "#56B4E9", "#0072B2", "#CC79A7", "#D55E00", "#F0E442", "#000000"]
 _NO_LABEL = "#BBBBBB"
 
 
 def draw_label_map(leaf: str, names: list[str], column: str, path: Path) -> None:
-    """Draw the positions of a leaf of `labels` (a local folder), coloured by one partition's regions.
+    """Draw the positions in a leaf of `labels`, coloured by the regions of one partition, and save the map to `path`.
 
-    `names`: the regions' names in the order of their indices, at most eight. Positions without a region are grey.
-    ValueError if there are more regions than colours.
+    `leaf`: a local folder. `names`: names of the regions in the order of their indices, at most eight. `column`: the
+    partition. Positions without a region are grey. ValueError if there are more regions than colours.
     """
     if len(names) > len(_COLOURS):
         raise ValueError(f"{len(names)} regions cannot be told apart by {len(_COLOURS)} colours")

@@ -1,4 +1,4 @@
-"""Pictures of ranked regions: Recall-vs-Area curves, and one image's regions on a map."""
+"""Draw ranked regions: Recall-vs-Area curves, and a map with the regions of one image."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from geosieve.evaluation.curves import Curve, draw
 from geosieve.overlay.atoms import AtomGrid
 
 _LEVELS = (0.5, 0.8, 0.95)
-_WIDTH = 1440  # columns of the map
+_WIDTH = 1440  # pixel columns of the map
 
 
 def draw_curves(areas: Mapping[str, F8], path: Path, title: str) -> None:
-    """Share of images whose truth is reached within an area, by system; `areas` in km², (images,)."""
+    """Draw the share of images whose truth is reached within an area, one curve per system, and save it to `path`.
+
+    `areas`: for each system, the area at which the truth of each image is reached, km², (images,); not finite if never.
+    """
     curves = {}
     for system, area in areas.items():
         ordered = np.sort(area[np.isfinite(area)])
@@ -35,9 +38,13 @@ def draw_curves(areas: Mapping[str, F8], path: Path, title: str) -> None:
 
 
 def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[float, float], title: str) -> None:
-    """The first image's regions of 50, 80 and 95 % probability, and its true (lat, lon), on a map of where they are."""
+    """Draw the regions with 50, 80 and 95 % of the first image's probability, and save the map to `path`.
+
+    The map shows only the part of the Earth around these regions and the true position `truth`, (lat, lon) in degrees.
+    InputError if `grid` belongs to another overlay than the ranking.
+    """
     grid.check(ranking.overlay)
-    # An atom belongs to the first share that those before it do not fill: regions hold at least what they are said to.
+    # Each region takes atoms until it reaches its share, so it contains at least this much of the probability.
     of_atom = np.full(ranking.overlay.n_atoms, len(_LEVELS))
     for number in reversed(range(len(_LEVELS))):
         of_atom[ranking.atom[0, : ranking.within_mass(_LEVELS[number])[0]]] = number
@@ -50,7 +57,7 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
     palette = matplotlib.colors.ListedColormap(colours)
     axes.imshow(level, cmap=palette, vmin=-0.5, vmax=3.5, extent=(west, east, south, north), interpolation="nearest")
     for number, (colour, share) in enumerate(zip(colours, _LEVELS, strict=False)):
-        # A dot as well: many atoms are smaller than a pixel of the picture.
+        # Also draw a dot for each atom, because many atoms are smaller than a pixel of the picture.
         mine = of_atom == number
         lon, lat = ranking.overlay.lon[mine], ranking.overlay.lat[mine]
         axes.plot(lon, lat, "o", color=colour, markersize=4, label=f"{share:.0%} of the probability")
@@ -64,7 +71,7 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
 def _window(
     ranking: Ranking, shown: NDArray[np.bool_], truth: tuple[float, float]
 ) -> tuple[float, float, float, float]:
-    """(south, north, west, east) around the centroids of the atoms shown and the truth, degrees."""
+    """The map's bounds (south, north, west, east) around the truth and the centroids of the atoms shown, degrees."""
     bounds = []
     for of, at, limit in ((ranking.overlay.lat, truth[0], 90.0), (ranking.overlay.lon, truth[1], 180.0)):
         around = np.append(of[shown], at)
