@@ -140,7 +140,8 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
     An atom that is large enough is a region of its own. The others are grouped by the S2 cell of their centroid, from
     level 30 up to level 0; as soon as the ungrouped atoms in a cell are large enough together, they become a region.
     Atoms that are left over at the end join the nearest region; without any region, all atoms form one. Regions do not
-    depend on images, so that a coarsened answer reveals no more than its regions. ValueError if the overlay is smaller than `least_km2`.
+    depend on images, so that a coarsened answer reveals no more than its regions. ValueError if the overlay is smaller
+    than `least_km2`.
     """
     if overlay.area_km2.sum() < least_km2:
         raise ValueError(f"the overlay has {overlay.area_km2.sum():.0f} km2, less than a region of {least_km2:.0f} km2")
