@@ -90,7 +90,7 @@ class ConformalSets:
         return np.asarray(~(np.asarray(needed) > self._limits(np.asarray(truth))))
 
     def _limits(self, atom: I8) -> F8:
-        """Threshold of each atom, widened by rounding errors."""
+        """Threshold of each atom, with a tolerance for rounding errors."""
         limits = self.thresholds * (1 + _ROUNDING)
         return np.asarray(limits[0] if self.stratum is None else limits[self.stratum[atom]])
 

@@ -317,7 +317,7 @@ def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:
-    """The ensemble with new weights and temperatures, by member name. Members not named keep theirs."""
+    """The ensemble with new weights and temperatures by member name. Others keep theirs; unknown names are ignored."""
     changed = tuple(
         replace(
             p,

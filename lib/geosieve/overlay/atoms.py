@@ -35,8 +35,8 @@ class Overlay:
 
     `labels`, shape (atoms, partitions), has the region index of each atom in each partition; a negative value means
     that the atom lies in no region of that partition. The other arrays have shape (atoms,): area in km², centroid (lat,
-    lon) in degrees, and the share of the area that is land. `digest` is the overlay's hash, empty if the overlay was
-    not published.
+    lon) in degrees, and the share of the area that is land (NaN without a map of land). `digest` is the overlay's hash,
+    empty if the overlay was not published.
     """
 
     partitions: tuple[OverlayPartition, ...]
@@ -75,9 +75,11 @@ class Overlay:
 
         Returns the atoms, (points,), and the number of points whose combination of regions no atom has. Such a point
         gets an atom of its region in the partition with the most regions. If the point has no region there, or the
-        region has no atom, the partition with the next most regions decides. Among the region's atoms, the one that
-        agrees in most other partitions is taken, then the largest, then the first. InputError if the shape is wrong, a
-        region index is too large, or no atom has any of a point's regions.
+        region has no atom, the partition with the next most regions decides. If no region helps, the negative labels
+        are tried in the same way. Among the region's atoms, the one that agrees in most other partitions is taken, then
+        the largest, then the first.
+
+        InputError if the shape is wrong, a region index is too large, or no atom has any of a point's labels.
         """
         points = np.asarray(labels, dtype=np.int64)
         if points.ndim != 2 or points.shape[1] != len(self.partitions):
@@ -89,7 +91,7 @@ class Overlay:
         atom = row_numbers(self.labels, distinct)
         unseen = atom < 0
         by_size = np.argsort([-p.n_regions for p in self.partitions], kind="stable")
-        # Try the regions of all partitions first: "outside of a partition" says little about the place.
+        # Try the regions of all partitions first, because a negative label says little about the place.
         for k, least in [*((k, 0) for k in by_size), *((k, -3) for k in by_size)]:
             left = np.flatnonzero((atom < 0) & (distinct[:, k] >= least))
             atom[left] = self._nearest(distinct[left], int(k))

@@ -29,7 +29,7 @@ _BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that ea
 _BAND_PIXELS = 250_000  # minimum size of a band, because every task has a fixed cost
 _POINTS = 1_000_000  # points per call of a partition; takes about 100 MB in a worker
 _PARTS = 4  # sample points along each side of a mixed pixel
-_WHOLE = 1 - 1e-9  # share of a region's area from which on its narrow pieces are the whole region
+_WHOLE = 1 - 1e-9  # if narrow pieces have this share of a region's area, they are the whole region
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Narrow:
 
     @cached_property
     def shapes(self) -> NDArray[np.object_]:
+        """The pieces as geometries, (n,)."""
         return np.asarray(shapely.from_wkb(np.array(self.wkb, dtype=object)))
 
     @cached_property
@@ -82,7 +83,7 @@ class Layer:
 
     With `reduce` = 1, a pixel has the region at its centre. With `reduce` = k, it has the most frequent region of its
     k × k parts, and the lowest index on a tie: a map k times finer than the grid is reduced by majority. `narrow` is
-    set for partitions whose borders are known exactly.
+    set for partitions whose borders are known exactly; `reduce` has no effect on them.
     """
 
     assigner: Assigner
@@ -129,10 +130,12 @@ class Bands:
         return min(self.grid.rows, max(1, by_height, _BAND_PIXELS // self.grid.cols))
 
     def __len__(self) -> int:
+        """Number of bands."""
         return -(-self.grid.rows // self.rows_per_band)
 
     @property
     def _exact(self) -> list[tuple[Layer, Narrow]]:
+        """The layers whose borders are known exactly."""
         return [(layer, layer.narrow) for layer in self.layers if layer.narrow is not None]
 
     def runs(self, band: int) -> Iterator[PixelSpans]:
@@ -189,9 +192,9 @@ class Bands:
         return _together(points, len(self._exact))
 
     def _points_of(self, k: int, south: float, north: float) -> Points | None:
-        """Sample points of the k-th exact partition's narrow pieces that reach between two latitudes; None if none do.
+        """Sample points of the k-th exact partition's narrow pieces that overlap a band of latitudes; None without any.
 
-        Points of such a piece may lie beyond the latitudes.
+        Some points may lie outside of the band.
         """
         narrow = self._exact[k][1]
         _, low, _, high = shapely.bounds(narrow.shapes).T

@@ -278,6 +278,7 @@ def _bands(
     land: Partition | None,
     reduce: dict[str, int],
 ) -> Bands:
+    """The bands with everything that workers need to label them."""
     # The spatial join is needed only if a partition has outlines.
     outlines = {p.name: p.outlines() for p in [*partitions, *([land] if land else [])]}
     some = any(outlines.values())
@@ -301,6 +302,7 @@ def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
 
 
 def _to_arrow(found: spans.PixelSpans) -> pa.RecordBatch:
+    """Rows of `_runs` as a batch."""
     place = {name: pa.array(getattr(found, name), pa.int32()) for name in ("row", "column", "length")}
     part = {name: pa.array(getattr(found, name)) for name in ("share", "lat", "lon", "land")}
     labels = {f"label_{k}": pa.array(column, pa.int32()) for k, column in enumerate(found.labels.T)}
@@ -308,6 +310,7 @@ def _to_arrow(found: spans.PixelSpans) -> pa.RecordBatch:
 
 
 def _from_arrow(table: pa.Table) -> spans.PixelSpans:
+    """The inverse of `_to_arrow`."""
     row, column, length = (table[name].to_numpy().astype(np.int64) for name in ("row", "column", "length"))
     labels = [table[name].to_numpy().astype(np.int64) for name in table.column_names if name.startswith("label_")]
     part = (table[name].to_numpy() for name in ("share", "lat", "lon"))

@@ -9,7 +9,8 @@ from scipy.sparse.linalg import LinearOperator, cg
 from geosieve.geo.arrays import F8, I8
 
 TOLERANCE = 1e-9
-_SWEEPS, _STEPS = 30, 40
+"""Relative error of a group's sum at which raking stops."""
+_SWEEPS, _STEPS = 30, 40  # sweeps of proportional fitting before each Newton step, and Newton steps
 _LEAST = 1e-30  # smallest factor of an area, so that none becomes 0
 _LONGEST = 2.0  # largest change of a log area in one Newton step
 

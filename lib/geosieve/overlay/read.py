@@ -31,7 +31,7 @@ def parts_of(name: str) -> str:
 
 
 class OverlayInput(Config):
-    """A committed run of `build_overlay`."""
+    """Configuration that names a committed run of `build_overlay`: table root, overlay name and run."""
 
     root: str
     name: str

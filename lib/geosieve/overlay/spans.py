@@ -98,7 +98,7 @@ def unique_rows(values: I8) -> tuple[I8, I8]:
 
 
 def sum_up(grid: EqualAngleGrid, runs: PixelSpans) -> tuple[I8, Facts]:
-    """Distinct labels of the runs, (m, k), and for each the facts named in SUMS, LEAST and GREATEST, arrays (m,)."""
+    """Sum up runs by atom: their distinct labels, (m, k), and the facts named in SUMS, LEAST and GREATEST, (m,)."""
     return merge(runs.labels, _facts(grid, runs))
 
 
