@@ -1,7 +1,8 @@
 """Positions and times from EXIF tags (EXIF 2.32, sections 4.6.5 and 4.6.6). Pure functions on tag values.
 
 Many programs write EXIF carelessly, and files may be hostile: any value may be missing, of a wrong type, or absurd.
-Functions for positions raise ValueError with the reason for a faulty value. Missing values are no fault and give None.
+`position` raises ValueError with the reason for a fault; `capture_time` returns a warning. If there is no position or
+no time at all, they give None.
 """
 
 from __future__ import annotations
