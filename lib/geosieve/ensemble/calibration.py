@@ -1,8 +1,9 @@
-"""Weights and temperatures fitted on a validation split, and how well stated probabilities hold.
+"""Fit weights and temperatures of an ensemble on a validation split, and check its calibration.
 
-The logarithm of an ensemble's density is linear in w/T (times the logarithm of a member's probabilities) and in w
-(times minus the logarithm of its regions' areas), so that the mean log score of the truth, a proper score (Good 1952),
-is concave in both and has one maximum.
+Before normalisation, the log density of an ensemble is a sum over the members of (w/T) · log p - w · log area, where w
+is the weight, T the temperature, p the probability and area the area of a region. This is linear in w/T and w. So the
+mean log score of the true atoms, a proper score (Good 1952), is concave in these parameters, and every local maximum is
+a global one.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ from geosieve.geo.arrays import F8, I8
 from geosieve.runtime.errors import InputError
 
 FLOOR = 1e-12
-"""Probabilities below this count as this much in the log score: one zero at a truth would outweigh all other images."""
-_LEAST, _MOST = 1e-3, 10.0  # of weights, and of weights over temperatures
+"""Smaller probabilities are raised to this in the log score: one zero at a truth would outweigh all other images."""
+_LEAST, _MOST = 1e-3, 10.0  # bounds of w and of w/T
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted ensemble and the mean log scores (nats per km²) of the plain and the fitted one on the fitting images.
+    """A fitted ensemble, and the mean log scores before and after the fit, on the images of the fit.
 
-    `left_out`: images whose truth lies outside of the partition of a member that they have, or without any
-    prediction.
+    A log score is the natural logarithm of the density per km² at the true atom. `left_out`: number of images that were
+    not used. These have no prediction at all, or their true atom lies outside of the partition of a member that has a
+    prediction for them.
     """
 
     ensemble: Ensemble
@@ -37,9 +39,9 @@ class Fit:
 
 
 def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
-    """Fit every member's weight and temperature to the true atoms, (images,).
+    """Fit every member's weight and temperature to the true atoms `truth`, (images,), by L-BFGS-B.
 
-    InputError if no image can be used.
+    InputError if no image can be used, or as in `Ensemble.matched`.
     """
     truth = np.asarray(truth, dtype=np.int64)
     model = _LogLinear.of(ensemble, predictions, truth)
@@ -57,9 +59,10 @@ def fit(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> Fit:
 
 
 def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) -> tuple[float, int]:
-    """Mean natural logarithm of the density at the true atom, per km², and of how many images; FLOOR applies.
+    """Mean log score of an ensemble, and the number of images it is the mean of.
 
-    Images are left out as in a Fit: compare systems only if they are of as many.
+    The log score is the natural logarithm of the density per km² at the true atom; FLOOR applies. Images are left out
+    as described in `Fit`, so compare two systems only if they use the same number of images. InputError as in `fit`.
     """
     weights = np.array([p.weight for p in ensemble.members])
     over_t = np.array([p.weight / p.temperature for p in ensemble.members])
@@ -69,19 +72,21 @@ def log_score(ensemble: Ensemble, predictions: Predictions, truth: ArrayLike) ->
 
 @dataclass(frozen=True)
 class _LogLinear:
-    """The log density as a sum of parameters times features. Features by member: log p and -log area of a region.
+    """The unnormalised log density as a sum of parameters times features.
 
-    Log p is computed again for a few images at a time whenever it is needed: of all it would be larger than the input.
+    Each member has two features: log p with parameter w/T, and -log area with parameter w. Log p is computed again for
+    each chunk of images, because keeping it for all images would take more memory than the input.
     """
 
     ensemble: Ensemble
-    factors: Factors  # log densities of the plain members
-    log_area: list[F8]  # (1 + regions,), with a minus
-    truth: I8
+    factors: Factors  # log densities of the members at weight 1 and temperature 1
+    log_area: list[F8]  # -log area of each member's regions, (1 + regions,), 0 in column 0
+    truth: I8  # (images,)
     usable: NDArray[np.bool_]  # (images,)
 
     @classmethod
     def of(cls, ensemble: Ensemble, predictions: Predictions, truth: I8) -> _LogLinear:
+        """The model of these images. InputError if none is usable."""
         plain = tuple(replace(p, weight=1.0, temperature=1.0) for p in ensemble.members)
         ensemble = Ensemble(ensemble.overlay, plain)
         factors, truth = ensemble.matched(predictions, truth, FLOOR)
@@ -101,7 +106,7 @@ class _LogLinear:
         return cls(ensemble, factors, minus_log, truth, usable)
 
     def loss(self, parameters: F8) -> tuple[float, F8]:
-        """Mean negative log score and its gradient."""
+        """Mean negative log score and its gradient. `parameters`: w/T of all members, then w of all members, (2 k,)."""
         k = len(self.log_area)
         over_t, weights = parameters[:k], parameters[k:]
         total, gradient = 0.0, np.zeros(2 * k)
@@ -114,6 +119,7 @@ class _LogLinear:
         return total / self.usable.sum(), gradient / self.usable.sum()
 
     def _loss_of(self, log_p: list[F8], areas: list[F8], over_t: F8, weights: F8, truth: I8) -> tuple[float, F8]:
+        """Sum of negative log scores of a chunk of images, and its gradient."""
         structure, rows = self.ensemble.structure, np.arange(truth.size)
         factors = [a * f + w * g for a, f, w, g in zip(over_t, log_p, weights, areas, strict=True)]
         s, v = structure.scores(factors)
@@ -121,7 +127,7 @@ class _LogLinear:
         top_s, top_v = s.max(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
         exp_s, exp_v = np.exp(s - top_s), np.exp(v - top_v)
         by_profile = structure.by_profile(exp_s, exp_v)
-        z = np.maximum(by_profile.sum(axis=1), np.finfo(np.float64).tiny)  # sharp ones may exclude each other
+        z = np.maximum(by_profile.sum(axis=1), np.finfo(np.float64).tiny)  # sharp members may exclude each other
         by_cell = exp_s * (structure.areas @ exp_v.T).T
         loss = np.log(z) + top_s[:, 0] + top_v[:, 0] - at_truth
         slopes = np.empty((2, len(log_p)))
@@ -133,22 +139,23 @@ class _LogLinear:
                 columns = next(others)
                 mass, at = by_profile, columns[structure.profile[truth]]
             for j, feature in enumerate(features):
-                held = np.where(mass > 0, feature[:, columns], 0.0)  # outside, log p is -inf and the mass 0
+                held = np.where(mass > 0, feature[:, columns], 0.0)  # log p is -inf where the mass is 0: avoid 0 · inf
                 slopes[j, k] = ((mass * held).sum(axis=1) / z - feature[rows, at]).sum()
         return float(loss.sum()), slopes.ravel()
 
 
 def _said(factor: F8) -> NDArray[np.bool_]:
-    """Which images have a prediction, (images,)."""
+    """Which images have a prediction in this factor, (images,): the factor is 0 everywhere for the others."""
     return np.asarray((factor != 0).any(axis=1))
 
 
 def reliability(mass_before: ArrayLike, credible_level: ArrayLike, levels: ArrayLike) -> F8:
-    """Share of images whose truth lies in the densest region of each stated probability: a reliability diagram.
+    """Points of a reliability diagram: the share of images whose truth lies in their densest region of each level.
 
-    `mass_before` and `credible_level` (images,) as of Ensemble. A region of exactly a level's probability ends within
-    an atom; an image whose truth is that atom counts by the part of it that is inside, so that calibrated is share =
-    level however large atoms are. Missing (NaN) is never inside.
+    `mass_before` and `credible_level`, (images,), come from the Ensemble methods of these names; `levels`, (n,), are
+    probabilities. Returns the shares, (n,). A region with exactly the probability of a level usually ends inside an
+    atom. If this is the true atom, the image counts with the fraction of the atom that is inside. So a calibrated
+    ensemble has share = level, however large its atoms are. NaN (no atom has a density) counts as outside.
     """
     before, needed = (np.asarray(of, dtype=np.float64)[:, None] for of in (mass_before, credible_level))
     with np.errstate(invalid="ignore", divide="ignore"):

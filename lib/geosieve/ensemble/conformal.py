@@ -1,7 +1,8 @@
-"""Region sets with a stated coverage, and the test of a claimed location (split conformal prediction).
+"""Split conformal prediction: sets of atoms with a stated coverage, and the test of a claimed location.
 
-For images exchangeable with the calibration images the set holds the truth with at least the stated probability (Vovk,
-Gammerman, Shafer 2005; Angelopoulos, Bates 2023, theorem 1); by stratum it does so within every stratum of the truth.
+If an image is exchangeable with the calibration images, its set contains the true atom with at least the stated
+probability (Vovk, Gammerman, Shafer 2005; Angelopoulos, Bates 2023, theorem 1). With one threshold per stratum, this
+holds within every stratum of true atoms.
 """
 
 from __future__ import annotations
@@ -16,28 +17,30 @@ from geosieve.ensemble.members import Ensemble, Predictions
 from geosieve.ensemble.ranking import Ranking
 from geosieve.geo.arrays import F8, I8
 
-_ROUNDING = 1e-9  # sums of one set of atoms in different orders differ in the last digits: those within this are equal
+_ROUNDING = 1e-9  # relative; sums of the same atoms in different orders differ in the last digits
 
 
 def quantile(scores: ArrayLike, coverage: float) -> float:
-    """The ⌈(n + 1) · coverage⌉-th smallest of n calibration scores; infinite if n is too small for the coverage.
+    """The ⌈(n + 1) · coverage⌉-th smallest of the n calibration `scores`, or infinity if n is too small for it.
 
-    A score that is NaN (nothing was predicted) counts as the greatest. ValueError unless 0 < coverage < 1.
+    A NaN score (no atom had a density) counts as infinite. ValueError unless 0 < coverage < 1.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"a coverage is between 0 and 1, not {coverage}")
     ordered = np.sort(np.where(np.isnan(scores), np.inf, np.asarray(scores, dtype=np.float64)))
-    # 0.9 · 10 is 9.000000000000002 in floating point, which must not be rounded up.
+    # In floating point, 100 · 0.55 is 55.00000000000001, which must not be rounded up to 56.
     k = int(np.ceil(round((ordered.size + 1) * coverage, 9)))
     return float(ordered[k - 1]) if k <= ordered.size else np.inf
 
 
 @dataclass(frozen=True)
 class ConformalSets:
-    """Thresholds on what it takes to reach an atom, one for each stratum (a column of the overlay) or one for all.
+    """Thresholds that decide which atoms belong to an image's set: one per stratum of atoms, or one for all.
 
-    What it takes is counted in probability (`Ensemble.credible_level`) or in area (`Ensemble.area_to_truth_km2`). A
-    stratum without calibration images has an infinite threshold: all its atoms belong to every set.
+    An atom belongs to the set if the amount needed to reach it, from the densest atom on, is at most the threshold of
+    its stratum. The amount is `counted` as probability (`Ensemble.credible_level`) or as area in km²
+    (`Ensemble.area_to_truth_km2`). A stratum with too few calibration images for the coverage has an infinite
+    threshold, so all of its atoms belong to every set.
     """
 
     coverage: float
@@ -47,7 +50,10 @@ class ConformalSets:
 
     @classmethod
     def marginal(cls, needed: ArrayLike, coverage: float, counted: Literal["mass", "area"] = "mass") -> ConformalSets:
-        """From what the calibration images needed to reach their truth."""
+        """One threshold for all atoms. `needed`, (n,): the amounts needed to reach the calibration images' true atoms.
+
+        ValueError unless 0 < coverage < 1.
+        """
         return cls(coverage, np.array([quantile(needed, coverage)]), None, counted)
 
     @classmethod
@@ -59,54 +65,64 @@ class ConformalSets:
         coverage: float,
         counted: Literal["mass", "area"] = "mass",
     ) -> ConformalSets:
-        """One threshold for each stratum of the true atoms; `stratum` (atoms,), from 0 on, -1 for none."""
+        """One threshold per stratum of the true atoms.
+
+        `needed` and `truth`, (n,): the amount needed to reach each calibration image's true atom, and this atom.
+        `stratum`, (atoms,): stratum of every atom, from 0 on, or -1 for none. ValueError unless 0 < coverage < 1.
+        """
         needed, mine = np.asarray(needed, dtype=np.float64), stratum[np.asarray(truth)]
         thresholds = [quantile(needed[mine == k], coverage) for k in range(int(stratum.max()) + 1)]
-        # Atoms of no stratum are a stratum of their own, the last.
+        # Atoms without a stratum form one more stratum, the last.
         thresholds.append(quantile(needed[mine < 0], coverage))
         return cls(coverage, np.array(thresholds), np.where(stratum < 0, len(thresholds) - 1, stratum), counted)
 
     def holds(self, ranking: Ranking) -> NDArray[np.bool_]:
-        """Which atoms of a ranking belong to the images' sets, (images, atoms), in the ranking's order."""
+        """Which atoms of a ranking belong to its images' sets, (images, atoms), in the order of the ranking."""
         needed = mass_at(ranking) if self.counted == "mass" else area_at(ranking)
-        # A probability that is NaN, where nothing is possible, excludes nothing.
+        # NaN, where no atom has a density, excludes nothing.
         return np.asarray(~(needed > self._limits(ranking.atom)))
 
     def covers(self, needed: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
-        """Whether the images' sets hold their truth, (images,), by what they need, without ranking all atoms."""
+        """Whether the images' sets contain the true atoms `truth`, (images,), without ranking all atoms.
+
+        `needed`: the amount needed to reach each image's true atom; NaN counts as contained.
+        """
         return np.asarray(~(np.asarray(needed) > self._limits(np.asarray(truth))))
 
     def _limits(self, atom: I8) -> F8:
+        """Threshold of each atom, with a tolerance for rounding errors."""
         limits = self.thresholds * (1 + _ROUNDING)
         return np.asarray(limits[0] if self.stratum is None else limits[self.stratum[atom]])
 
 
 def mass_at(ranking: Ranking) -> F8:
-    """Probability of all atoms at least as dense as each one, (images, atoms) in the ranking's order: ties count."""
+    """Probability of all atoms at least as dense as each atom, ties included: (images, atoms), in ranking order."""
     return _at_last_tie(ranking, np.minimum(np.cumsum(ranking.probability, axis=1), 1.0))
 
 
 def area_at(ranking: Ranking) -> F8:
-    """Area, km², of all atoms at least as dense as each one, (images, atoms) in the ranking's order: ties count."""
+    """Area, km², of all atoms at least as dense as each atom, ties included: (images, atoms), in ranking order."""
     return _at_last_tie(ranking, np.cumsum(ranking.area_km2, axis=1))
 
 
 def _at_last_tie(ranking: Ranking, held: F8) -> F8:
-    # Where nothing is possible all are as dense as each other.
+    """The cumulative sums `held`, (images, atoms), at the last atom of the same density as each atom."""
+    # Where no atom has a density, all atoms are ties.
     density = np.nan_to_num(ranking.log_density, nan=-np.inf, neginf=-np.inf)
-    last = np.ones(density.shape, dtype=bool)  # of its ties
+    last = np.ones(density.shape, dtype=bool)  # whether an atom is the last of its ties
     last[:, :-1] = density[:, :-1] != density[:, 1:]
-    # Each atom takes the sum at the last of its ties: the least of the sums at such places from it on.
+    # Sums increase, so the minimum over all "last ties" from an atom on is the sum at its own last tie.
     at_last = np.where(last, held, np.inf)
     return np.asarray(np.minimum.accumulate(at_last[:, ::-1], axis=1)[:, ::-1])
 
 
 @dataclass(frozen=True)
 class Claim:
-    """How well claimed locations fit the images: p-value, rank of the claim's atom, and the area that it takes, km².
+    """How well claimed locations fit their images, arrays (images,).
 
-    The p-value is the share of calibration images (and the claim itself) whose truth needed at least as much
-    probability; a true claim has a p-value of at most a with probability at most a.
+    `p_value`: share of the calibration images, the claim itself included, whose true atom needed at least as much
+    probability as the claimed atom. For a true claim, the p-value is at most a with probability at most a. `rank` and
+    `area_km2`: number and area of the atoms at least as dense as the claimed atom, ties included.
     """
 
     p_value: F8
@@ -115,10 +131,14 @@ class Claim:
 
 
 def check_claims(ensemble: Ensemble, predictions: Predictions, claimed: ArrayLike, calibration: ArrayLike) -> Claim:
-    """Test claimed atoms, (images,), against the `calibration` images' mass needed to reach their truth."""
+    """Test claimed locations.
+
+    `claimed`, (images,): atoms of the claimed locations. `calibration`, (n,): `Ensemble.credible_level` of calibration
+    images at their true atoms; NaN counts as infinite. InputError as in `Ensemble.matched`.
+    """
     known = np.sort(np.where(np.isnan(calibration), np.inf, np.asarray(calibration, dtype=np.float64)))
     needed = ensemble.credible_level(predictions, claimed)
-    # Without a prediction nothing speaks against the claim.
+    # Where no atom has a density, nothing contradicts the claim: its p-value is 1.
     least = np.where(np.isnan(needed), -np.inf, needed * (1 - _ROUNDING))
     as_bad = known.size - np.searchsorted(known, least, side="left")
     return Claim(

@@ -1,11 +1,12 @@
-"""The ensemble: a weighted, tempered product of members over the atoms of an overlay.
+"""The ensemble: a product of members, with weights and temperatures, over the atoms of an overlay.
 
-Every atom has one score per image, the logarithm of the product of densities p_j / area(m_j) over the members
-(Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an atom share it, so that ranking atoms is ranking pixels.
+Every atom has one score per image: the logarithm of the product over all members of the density p_j / area(m_j), the
+probability of the atom's region divided by the region's area (Bianco, Eigen, Gormish, Alg. 1 and 2). All pixels of an
+atom share this score, so ranking atoms gives the same result as ranking pixels.
 
-A mask prior has one density on all of its regions by construction. Other densities that are equal may differ in the
-last digits of their logarithms: quotients p_j / area(m_j), and sums of the same terms in another order. So scores
-within structure.TIE are one score, wherever scores are compared or ranked.
+Equal densities may differ in the last digits of their logarithms, because of rounding in the quotients and in the
+order of sums. So scores within structure.TIE count as equal wherever scores are compared or ranked. A mask prior avoids
+the quotients: it stores one density for all of its regions.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
 
 SUM_TOLERANCE = 1e-3
-"""How far probabilities may be from a sum of 1: float32 softmaxes over 10,000 classes are."""
-_CELLS_AT_ONCE = 300_000  # images × cells and profiles in one array of doubles: 2.4 MB, which caches hold
-_ATOMS_AT_ONCE = 8_000_000  # images × atoms: some 50 bytes of each where no cell is decided as a whole
+"""How far a sum of probabilities may be from 1, as with float32 softmaxes over 10,000 classes."""
+_CELLS_AT_ONCE = 300_000  # images × (cells + profiles): 2.4 MB of doubles, which fit into the cache
+_ATOMS_AT_ONCE = 8_000_000  # images × atoms; each takes some 50 bytes if no cell is decided as a whole
 
 
 @dataclass(frozen=True)
 class EnsembleMember:
-    """A member of an ensemble: the partition that it tells apart, and how much it counts.
+    """A member of an ensemble: the partition that it predicts, its weight and its temperature.
 
-    Its probabilities p become p^(1/temperature), normalised, and its densities are raised to `weight`. A prior is a
-    member with `fixed` probabilities, the same for every image; `density` are its densities, per km², where they are
-    known by themselves: quotients of probabilities and areas round.
+    Its probabilities p become p^(1/temperature), normalised; its densities are raised to the power `weight`. A prior is
+    a member with `fixed` probabilities, (n_regions,), the same for every image. `density`, (n_regions,) per km², may
+    give a prior's densities directly, without the rounding of probability / area. ValueError if the weight is negative,
+    the temperature not above 0, a fixed probability not finite, or `density` is given without `fixed`.
     """
 
     name: str
@@ -58,10 +60,10 @@ class EnsembleMember:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """A member's probabilities for images, shape (images, regions), over the partition of this hash.
+    """A member's probabilities, shape (images, regions), over the partition with this hash.
 
-    A row with a NaN is a missing prediction. `values` may be of single precision, a memory map, or anything with a
-    `shape` whose slices of rows are arrays: a few rows at a time are taken and made doubles.
+    A row with a NaN is a missing prediction. `values` may be in single precision, a memory map, or any object with a
+    `shape` whose row slices are arrays. A few rows at a time are read and converted to doubles.
     """
 
     partition_hash: str
@@ -69,15 +71,16 @@ class Probabilities:
 
 
 Predictions = Mapping[str, Probabilities]
-"""By member's name. A member that is absent is missing for every image."""
+"""Probabilities by member name. A member without an entry has no prediction for any image."""
 
 
 @dataclass(frozen=True)
 class Factors:
-    """Log densities of images' regions, computed for a slice of images at a time: `factors[0:10]`.
+    """Log densities of regions, computed when a slice of images is taken: `factors[0:10]`.
 
-    A slice gives for each member an array (images, 1 + regions); the first column is outside. A missing prediction
-    is 0 everywhere, also outside: it says nothing. InputError names the first row that holds no probabilities.
+    A slice gives a list with one array (images, 1 + regions) per member. Column 0 is the area outside of the partition
+    (-inf), column 1 + k is region k. A missing prediction, or a member of weight 0, is 0 in all columns, so that it
+    has no effect. InputError names the first row whose values are not probabilities.
     """
 
     images: int
@@ -89,7 +92,10 @@ class Factors:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members, each over a partition of the overlay. KeyError if one names a partition that is not in it."""
+    """Members, each over one of the overlay's partitions.
+
+    ValueError if there are no members or two have the same name; KeyError if the overlay lacks a member's partition.
+    """
 
     overlay: Overlay
     members: tuple[EnsembleMember, ...]
@@ -101,10 +107,11 @@ class Ensemble:
             self.overlay.column(member.partition)
 
     def missing(self, predictions: Predictions) -> dict[str, int]:
-        """How many images each member, priors aside, has no prediction of: absent, or with a NaN."""
+        """Number of images without a prediction (absent, or with a NaN) for each member that is not a prior."""
         images = max((of.values.shape[0] for of in predictions.values()), default=0)
 
         def without(name: str) -> int:
+            """Images that member `name` has no prediction for."""
             if name not in predictions:
                 return images
             chunks = (_taken(predictions[name].values, rows) for rows in self.chunks(images))
@@ -113,10 +120,10 @@ class Ensemble:
         return {p.name: without(p.name) for p in self.members if p.fixed is None}
 
     def factors(self, predictions: Predictions, images: int = 1, floor: float = 0.0) -> Factors:
-        """Log densities of regions by member, for slices of images. What is held does not grow with the images.
+        """Log densities of regions by member, to be taken in slices of images. Memory does not grow with the images.
 
-        `images`: how many they are, if no member says it. `floor`: probabilities below it count as this much.
-        InputError names the first fault of `predictions` that shows without reading their values.
+        `images`: number of images, used only if `predictions` is empty. `floor`: smaller probabilities are raised to
+        it. InputError if names, hashes or shapes of `predictions` do not fit; their values are not read yet.
         """
         unknown = sorted(predictions.keys() - {p.name for p in self.members})
         if unknown:
@@ -132,6 +139,7 @@ class Ensemble:
     def _maker(
         self, member: EnsembleMember, given: Probabilities | None, images: int, floor: float
     ) -> Callable[[slice], F8]:
+        """Function that computes a member's factor for a slice of images."""
         k = self.overlay.column(member.partition)
         partition, area = self.overlay.partitions[k], self.overlay.region_areas_km2[k]
         if member.fixed is not None:
@@ -157,50 +165,53 @@ class Ensemble:
         return lambda rows: _factor(member, _taken(values, rows), area, floor, rows.indices(images)[0])
 
     def chunks(self, images: int) -> Iterator[slice]:
-        """Slices of images whose arrays over cells and profiles fit into a bounded memory."""
+        """Slices of images, small enough that their arrays over cells, profiles and atoms fit into a fixed memory."""
         widest = self.structure.cell_area.size + len(self.structure.profiles)
         step = max(1, min(_CELLS_AT_ONCE // widest, _ATOMS_AT_ONCE // self.overlay.n_atoms))
         return (slice(start, min(start + step, images)) for start in range(0, images, step))
 
     def scores(self, predictions: Predictions) -> F8:
-        """Log density of every atom (in no particular unit: densities are products), (images, atoms)."""
+        """Log density of every atom, (images, atoms), up to a constant per image. InputError as in `factors`."""
         return self.gather(self.factors(predictions)[:])
 
     def gather(self, factors: list[F8]) -> F8:
-        """Scores of every atom from the members' factors, (images, atoms)."""
+        """Score of every atom, the sum of the members' factors at it, (images, atoms)."""
         return np.asarray(sum(f[:, columns] for f, columns in zip(factors, self.columns, strict=True)))
 
     @cached_property
     def columns(self) -> list[I8]:
-        """For each member the column of its factor at each atom: 0 outside, 1 + region within."""
+        """For each member, the factor's column of every atom, (atoms,): 0 outside of its partition, else 1 + region."""
         return [np.maximum(self.overlay.labels[:, self.overlay.column(p.partition)], -1) + 1 for p in self.members]
 
     @cached_property
     def structure(self) -> Structure:
-        """The atoms by the region of the finest member."""
+        """The atoms grouped by cell and profile."""
         return Structure.of(self.overlay.area_km2, self.columns)
 
     def area_to_truth_km2(self, predictions: Predictions, truth: ArrayLike) -> F8:
-        """Area, km², of all atoms that score at least as much as the truth's: Alg. 3, ties count. (images,)
+        """Area, km², of all atoms that score at least as much as the true atom, ties included, (images,): Alg. 3.
 
-        `truth`: the atom of each image's true position.
+        `truth`: the atom of each image's true position, (images,). InputError as in `matched`.
         """
         return self._by_chunk(predictions, truth, self.structure.area_above)
 
     def ranks(self, predictions: Predictions, truth: ArrayLike) -> I8:
-        """Number of atoms that score at least as much as the truth's, (images,)."""
+        """Number of atoms that score at least as much as the true atom, ties included, (images,)."""
         return self._by_chunk(predictions, truth, self.structure.atoms_above).astype(np.int64)
 
     def credible_level(self, predictions: Predictions, truth: ArrayLike) -> F8:
-        """Probability of all atoms that score at least as much as the truth's, (images,); NaN if there is none."""
+        """Probability of all atoms that score at least as much as the true atom, ties included, (images,).
+
+        NaN if no atom has a density above 0.
+        """
         return self._by_chunk(predictions, truth, self.structure.mass_above)
 
     def mass_before(self, predictions: Predictions, truth: ArrayLike) -> F8:
-        """Probability of all atoms that score more than the truth's, (images,); NaN if no atom has any."""
+        """Probability of all atoms that score more than the true atom, (images,); NaN as in `credible_level`."""
         return self._by_chunk(predictions, truth, partial(self.structure.mass_above, strictly=True))
 
     def matched(self, predictions: Predictions, truth: ArrayLike, floor: float = 0.0) -> tuple[Factors, I8]:
-        """`factors`, and the true atoms. InputError if they are not of as many images, or an atom is none."""
+        """`factors`, and `truth` as int64. InputError as in `factors`, or if sizes differ or an atom does not exist."""
         atoms = np.asarray(truth, dtype=np.int64)
         factors = self.factors(predictions, atoms.size, floor)
         if factors.images != atoms.size:
@@ -210,6 +221,7 @@ class Ensemble:
         return factors, atoms
 
     def _by_chunk(self, predictions: Predictions, truth: ArrayLike, measure: Callable[[F8, F8, I8], F8]) -> F8:
+        """`measure` of the scores of cells, of profiles, and the true atoms, chunk by chunk, (images,)."""
         factors, truth = self.matched(predictions, truth)
         found = np.empty(truth.size)
         for images in self.chunks(truth.size):
@@ -218,21 +230,22 @@ class Ensemble:
 
 
 def _taken(values: NDArray[np.floating[Any]], rows: slice) -> F8:
-    """Rows of a member's values as doubles, in memory of their own."""
+    """Copy of some rows of a member's values, as doubles."""
     taken = np.array(values[rows], dtype=np.float64)
     pages = getattr(values, "_mmap", None)
     if isinstance(pages, mmap.mmap) and getattr(values, "mode", "") == "r":
-        # Pages of a file that were read would stay with the process until the system needs them elsewhere.
+        # Otherwise the pages read would count as the process's memory until the system needs them.
         pages.madvise(mmap.MADV_DONTNEED)
     return taken
 
 
 def _repeated(row: F8, images: int) -> Callable[[slice], F8]:
+    """Function that gives the same factor for all images of a slice."""
     return lambda rows: np.broadcast_to(row, (len(range(*rows.indices(images))), row.shape[1]))
 
 
 def _factor(member: EnsembleMember, values: F8, area: F8, floor: float, first: int = 0) -> F8:
-    """Log densities, (images, 1 + regions), of values, which are changed. `first`: number of the first image."""
+    """Log densities, (images, 1 + regions), from `values`, which is overwritten. `first`: index of the first image."""
     missing = _check(values, member.name, first)
     found = np.empty((len(values), 1 + area.size))
     if member.weight == 0:
@@ -260,8 +273,10 @@ def _factor(member: EnsembleMember, values: F8, area: F8, floor: float, first: i
 
 
 def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
-    """Which rows are missing, (images,). InputError if a probability is negative or infinite, or another row does not
-    sum to 1 within SUM_TOLERANCE.
+    """Which rows are missing predictions, (images,).
+
+    InputError if in another row a probability is negative or infinite, or the sum differs from 1 by more than
+    SUM_TOLERANCE.
     """
     least, total = p.min(axis=1), p.sum(axis=1)
     missing = np.asarray(np.isnan(least))
@@ -276,9 +291,10 @@ def _check(p: F8, name: str, first: int) -> NDArray[np.bool_]:
 
 
 def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) -> EnsembleMember:
-    """A prior that is constant per area in some regions and zero elsewhere ("urban prior": the densest buckets).
+    """A prior with one constant density in some regions and 0 elsewhere, e.g. an urban prior of the densest buckets.
 
-    With all regions it is the prior of area. ValueError if the regions have no area.
+    `regions`: indices in the partition. With all regions, probability is proportional to area. ValueError if an index
+    does not exist or the regions have no area; KeyError if the overlay lacks the partition.
     """
     area, chosen = overlay.region_areas_km2[overlay.column(partition)], np.asarray(regions, dtype=np.int64)
     if (chosen < 0).any() or (chosen >= area.size).any():
@@ -290,9 +306,9 @@ def mask_prior(overlay: Overlay, name: str, partition: str, regions: ArrayLike) 
 
 
 def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
-    """A prior with probabilities proportional to a weight of each region: its population, its images.
+    """A prior with probabilities proportional to `weights`, (n_regions,), such as population or number of images.
 
-    ValueError if a weight is negative or not finite, or none is above 0.
+    ValueError if a weight is negative or not finite, or if none is above 0.
     """
     w = np.asarray(weights, dtype=np.float64)
     if not ((w >= 0).all() and np.isfinite(w).all() and w.sum() > 0):
@@ -301,7 +317,7 @@ def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:
-    """The ensemble with these weights and temperatures of members, by name."""
+    """The ensemble with new weights and temperatures by member name. Others keep theirs; unknown names are ignored."""
     changed = tuple(
         replace(
             p,

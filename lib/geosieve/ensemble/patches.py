@@ -1,4 +1,4 @@
-"""An answer as people read it: the pixels of its atoms, joined where they touch."""
+"""Connected patches of a ranking's leading atoms, as answers are shown to people."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from geosieve.overlay.spans import PixelSpans, describe, sum_up
 
 @dataclass(frozen=True)
 class Patches:
-    """Connected patches of one image's answer, the one that holds the densest atom first; arrays (patches,).
+    """Connected patches of one image's leading atoms, arrays (patches,), the patch with the densest atom first.
 
-    Centroid and box in degrees; a box that crosses the antimeridian has its west east of its east.
+    `lat`, `lon`: centroid; `south` to `east`: bounding box; all in degrees. A box that crosses ±180 has west > east.
     """
 
     probability: F8
@@ -38,9 +38,11 @@ class Patches:
 
 
 def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
-    """The `n` leading atoms of an image's ranking, merged where their pixels share an edge.
+    """Merge the pixels of the `n` leading atoms of an image into patches, where pixels share an edge.
 
-    Parts of one mixed pixel touch. InputError if the pixels are not the ranking's overlay's.
+    `image`: row of the ranking. All parts of one mixed pixel count as touching. The area and probability of an atom are
+    distributed over its pixels in proportion to their area. InputError if `grid` belongs to another overlay than the
+    ranking.
     """
     grid.check(ranking.overlay)
     n = min(n, ranking.overlay.n_atoms)
@@ -51,10 +53,10 @@ def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
     _, first = np.unique(piece, return_index=True)
     best = np.full(first.size, n)
     np.minimum.at(best, piece, rank[atom])
-    number = np.argsort(np.argsort(best, kind="stable"))[piece]  # two patches may be parts of one atom
+    number = np.argsort(np.argsort(best, kind="stable"))[piece]  # stable: two patches may begin with the same atom
     _, facts = sum_up(grid.grid, replace(runs, labels=number[:, None]))
     told = describe(grid.grid, facts)
-    # An atom's area and probability are spread over its pixels as their shares say.
+    # The atoms' areas are exact, those of their pixels are not: distribute the former by the latter.
     part = runs.length * runs.share * grid.grid.row_areas_km2()[runs.row]
     part = part / np.bincount(atom, part)[atom]
     told["area_km2"] = np.bincount(number, part * ranking.overlay.area_km2[atom])
@@ -64,7 +66,7 @@ def patches(ranking: Ranking, grid: AtomGrid, image: int, n: int) -> Patches:
 
 
 def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[PixelSpans, I8]:
-    """PixelSpans of the chosen atoms, and the atom of each."""
+    """Runs and parts of the chosen atoms (a mask, (atoms,)), without labels, and the atom of each."""
     at = np.flatnonzero(chosen[grid.atoms])
     after = np.searchsorted(grid.starts, grid.starts[at], side="right")
     end = np.append(grid.starts, grid.grid.rows * grid.grid.cols)[after]
@@ -75,10 +77,10 @@ def _chosen(grid: AtomGrid, chosen: NDArray[np.bool_]) -> tuple[PixelSpans, I8]:
 
 
 def _components(grid: EqualAngleGrid, runs: PixelSpans) -> I8:
-    """Number of the connected patch of each run; runs are in the order of rows and columns."""
+    """Index of the connected patch of each run, (n,). `runs` are sorted by row and column."""
     start = runs.row * grid.cols + runs.column
     end = start + runs.length
-    # The runs of the row below whose columns overlap.
+    # Runs in the row below whose columns overlap.
     low = np.searchsorted(end, start + grid.cols, side="right")
     high = np.searchsorted(start, end + grid.cols, side="left")
     n = np.maximum(high - low, 0)
@@ -86,7 +88,7 @@ def _components(grid: EqualAngleGrid, runs: PixelSpans) -> I8:
     below = ranges(low, n)
     beside = np.flatnonzero((end[:-1] == start[1:]) & (runs.row[:-1] == runs.row[1:]))
     same = np.flatnonzero(start[:-1] == start[1:])  # parts of a mixed pixel
-    # A row ends where it began.
+    # At ±180, the end of a row touches its beginning.
     easternmost, westernmost = np.flatnonzero(runs.column + runs.length == grid.cols), np.flatnonzero(runs.column == 0)
     _, of_east, of_west = np.intersect1d(runs.row[easternmost], runs.row[westernmost], return_indices=True)
     one = np.concatenate([above, beside, same, easternmost[of_east]])

@@ -1,4 +1,8 @@
-"""Ranked regions of images: for a budget of area, a share of the probability, or the best k; best points; entropy."""
+"""Rank the atoms of an overlay for each image, and summarise a ranking.
+
+Summaries are the leading atoms within a budget of area or for a share of the probability, best points, and entropy.
+Atoms can also be grouped into regions of a minimum area, so that an answer is no more precise than these regions.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +27,10 @@ _ATOMS_AT_ONCE = 4_000_000
 
 @dataclass(frozen=True)
 class Ranking:
-    """Atoms of images from the densest on, all arrays (images, atoms); equally dense ones by their number.
+    """The atoms of each image in descending order of density, ties in order of their index; arrays (images, atoms).
 
-    `probability` sums to 1 along a row, or is NaN where the members exclude each other everywhere.
+    `atom` has the atoms' indices. `probability` sums to 1 along a row. It is NaN along the whole row if the members
+    exclude each other everywhere, so that no atom has a density.
     """
 
     overlay: Overlay
@@ -35,31 +40,32 @@ class Ranking:
 
     @cached_property
     def area_km2(self) -> F8:
+        """Area of the atoms, km², (images, atoms)."""
         return np.asarray(self.overlay.area_km2[self.atom])
 
     def within_area(self, budget_km2: float) -> I8:
-        """How many leading atoms fit into a budget of area, (images,)."""
+        """Number of leading atoms that fit into an area of `budget_km2`, (images,)."""
         return np.asarray((np.cumsum(self.area_km2, axis=1) <= budget_km2).sum(axis=1), dtype=np.int64)
 
     def within_mass(self, share: float) -> I8:
-        """How many leading atoms it takes to hold at least `share` of the probability, (images,)."""
+        """Number of leading atoms needed for at least `share` of the probability, (images,)."""
         held = np.cumsum(self.probability, axis=1)
-        # Rounding may leave the last sum below 1: then all atoms that have any.
+        # Rounding may leave the last sum below `share`: then all atoms with a probability above 0.
         return np.asarray(
             np.minimum((held < share).sum(axis=1) + 1, (self.probability > 0).sum(axis=1)), dtype=np.int64
         )
 
     def best_point(self) -> tuple[F8, F8]:
-        """(lat, lon) of the centroid of the densest atom, (images,); NaN where nothing is possible."""
+        """(lat, lon), degrees, (images,), of the centroid of the densest atom; NaN where no atom has a density."""
         nowhere = np.isnan(self.probability[:, 0])
         lat, lon = (np.where(nowhere, np.nan, of[self.atom[:, 0]]) for of in (self.overlay.lat, self.overlay.lon))
         return lat, lon
 
     def expected_distance_point(self, candidates: int = 128) -> tuple[F8, F8, F8]:
-        """(lat, lon, km): the point with the least expected great-circle distance, and that distance.
+        """(lat, lon, km), each (images,): the point with the least expected great-circle distance, and this distance.
 
-        Chosen among the centroids of the `candidates` most probable atoms, which stand for all: their probabilities are
-        normalised. NaN where nothing is possible.
+        Only the centroids of the `candidates` most probable atoms are considered, as points and as places of the truth;
+        their probabilities are normalised. NaN where no atom has a density.
         """
         lat, lon, km = (np.empty(len(self.atom)) for _ in range(3))
         k = min(candidates, self.atom.shape[1])
@@ -67,7 +73,7 @@ class Ranking:
         top = np.argpartition(-np.nan_to_num(self.probability), k - 1, axis=1)[:, :k]
         atom, p = self.atom[rows, top], np.nan_to_num(self.probability[rows, top])
         p /= np.maximum(p.sum(axis=1, keepdims=True), np.finfo(float).tiny)
-        for i, (atoms, weights) in enumerate(zip(atom, p, strict=True)):  # k × k distances at a time
+        for i, (atoms, weights) in enumerate(zip(atom, p, strict=True)):  # one image at a time: k × k distances
             phi, lam = self.overlay.lat[atoms], self.overlay.lon[atoms]
             expected = haversine_km(phi[:, None], lam[:, None], phi, lam) @ weights
             best = int(np.argmin(expected))
@@ -77,17 +83,17 @@ class Ranking:
         return lat, lon, km
 
     def entropy(self) -> F8:
-        """Differential entropy -∫ ρ ln ρ dA, nats, (images,); its exponential is an effective area in km²."""
+        """Differential entropy -∫ ρ ln ρ dA in nats, (images,). Its exponential is an effective area in km²."""
         with np.errstate(invalid="ignore"):
             parts = np.where(self.probability == 0, 0.0, self.probability * self.log_density)
         return np.asarray(-parts.sum(axis=1))
 
 
 def rank(ensemble: Ensemble, predictions: Predictions, device: str | None = None) -> Iterator[Ranking]:
-    """Rankings of all images, as many at a time as fit into a bounded memory: one gather and one sort each.
+    """Rank all atoms for all images. Yields a Ranking per chunk of images, in order, so that memory stays bounded.
 
-    On a torch `device` such as "cuda" where one is named (ImportError without torch), else by numpy; both give the
-    same order, and probabilities that differ by rounding.
+    With `device` (e.g. "cuda") torch does the work, else numpy. Both give the same order; probabilities may differ by
+    rounding. InputError as in `Ensemble.factors`; ImportError if `device` is given and torch is missing.
     """
     factors = ensemble.factors(predictions)
     step = max(1, _ATOMS_AT_ONCE // ensemble.overlay.n_atoms)
@@ -97,6 +103,7 @@ def rank(ensemble: Ensemble, predictions: Predictions, device: str | None = None
 
 
 def _by_numpy(ensemble: Ensemble, factors: list[F8]) -> Ranking:
+    """Ranking of one chunk of images."""
     scores, area = ensemble.gather(factors), ensemble.overlay.area_km2
     order = np.argsort(-scores, axis=1, kind="stable")
     scores, order = merge_ties(np.take_along_axis(scores, order, axis=1), order)
@@ -108,6 +115,7 @@ def _by_numpy(ensemble: Ensemble, factors: list[F8]) -> Ranking:
 
 
 def _by_torch(ensemble: Ensemble, factors: list[F8], device: str) -> Ranking:
+    """The same on a torch device."""
     import torch
 
     area = torch.from_numpy(ensemble.overlay.area_km2).to(device)
@@ -127,11 +135,13 @@ def _by_torch(ensemble: Ensemble, factors: list[F8], device: str) -> Ranking:
 
 
 def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
-    """Group atoms into regions of at least `least_km2` each; the number of each atom's region, (atoms,).
+    """Group atoms into regions of at least `least_km2` each. Returns the region index of each atom, (atoms,).
 
-    An atom that is large enough is a region. Others are joined with those whose centroid is in the same S2 cell, from
-    small cells to large ones; what is left over on a face joins the nearest region. The same for every image, so that a
-    coarsened answer does not tell more than the regions do. ValueError if the overlay is smaller.
+    An atom that is large enough is a region of its own. The others are grouped by the S2 cell of their centroid, from
+    level 30 up to level 0; as soon as the ungrouped atoms in a cell are large enough together, they become a region.
+    Atoms that are left over at the end join the nearest region; without any region, all atoms form one. Regions do not
+    depend on images, so that a coarsened answer reveals no more than its regions. ValueError if the overlay is smaller
+    than `least_km2`.
     """
     if overlay.area_km2.sum() < least_km2:
         raise ValueError(f"the overlay has {overlay.area_km2.sum():.0f} km2, less than a region of {least_km2:.0f} km2")
@@ -158,10 +168,11 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
 
 
 def coarsen(ranking: Ranking, region: I8) -> Ranking:
-    """The ranking of regions, made of atoms as `coarse_regions` groups them: the least that an answer may tell.
+    """Turn a ranking of atoms into a ranking of regions.
 
-    Its overlay has the regions for atoms, and no partition; its hash is that of its atoms' overlay and of which atom is
-    in which region. A region has the probability of its atoms.
+    `region`, (atoms,): region index of each atom, as from `coarse_regions`. The result's overlay has the regions as its
+    atoms, and no partitions. Its hash covers the hash of the original overlay and `region`. The probability of a region
+    is the sum over its atoms.
     """
     n, of = int(region.max()) + 1, ranking.overlay
     area = np.bincount(region, of.area_km2, n).astype(np.float64)

@@ -1,4 +1,8 @@
-"""Atoms grouped by cell and profile, so that few of them are looked at one by one."""
+"""Atoms grouped by cell and profile, so that most of them need not be scored one by one.
+
+The cell of an atom is its region of the member with the most regions. Its profile is the combination of its regions of
+all other members; many cells share a profile. An atom's score is the score of its cell plus the score of its profile.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,17 @@ from geosieve.geo.arrays import F8, I8
 from geosieve.geo.ranges import ranges
 
 TIE = 1e-10
-"""Scores (log densities) that differ by no more are equal: rounding makes some 1e-14, and 1e-12 at a weight of 10."""
-_LEAST_TOTAL = 1e-200  # below, terms that count may have been rounded to 0
+"""Scores (log densities) that differ by at most this are ties. Rounding errors are some 1e-14, 1e-12 at weight 10."""
+_LEAST_TOTAL = 1e-200  # below this, terms that matter may have been rounded to 0
 
 
 @dataclass(frozen=True)
 class Above:
-    """Atoms that score at least as much as a limit: whole cells, (images, cells), and pairs of image and atom."""
+    """The atoms that pass a limit, for each image.
+
+    `whole`, shape (images, cells), marks cells of which all atoms pass. The passing atoms of other cells are listed as
+    pairs (`image`, `atom`).
+    """
 
     whole: NDArray[np.bool_]
     image: I8
@@ -27,24 +35,21 @@ class Above:
 
 @dataclass(frozen=True)
 class Structure:
-    """Atoms by their `cell`, the region of the member with most regions, and `profile`, their other regions.
+    """Atoms by cell and profile. Areas are in km²."""
 
-    An atom's score is the cell's score + the profile's; there are few profiles.
-    """
-
-    base: int  # number of the member whose regions are the cells
-    cell: I8  # of each atom: column of the base's factor
-    profile: I8  # of each atom
+    base: int  # index of the member whose regions are the cells
+    cell: I8  # (atoms,) column of the base member's factor
+    profile: I8  # (atoms,) row of `profiles`
     profiles: I8  # (profiles, members - 1) columns of the other members' factors
-    area: F8
-    first: I8  # atoms of cell c: order[first[c]:first[c + 1]]
-    order: I8
-    cell_area: F8
-    areas: csr_array  # (cells, profiles)
+    area: F8  # (atoms,)
+    first: I8  # (cells + 1,) the atoms of cell c are order[first[c]:first[c + 1]]
+    order: I8  # (atoms,)
+    cell_area: F8  # (cells,)
+    areas: csr_array  # (cells, profiles) area of each atom
 
     @classmethod
     def of(cls, area: F8, columns: list[I8]) -> Structure:
-        """From the areas of atoms and, for each member, the columns of its factor."""
+        """Build from the areas of atoms, (atoms,), and for each member its factor's column at every atom, (atoms,)."""
         base = int(np.argmax([c.max() for c in columns]))
         others = [c for k, c in enumerate(columns) if k != base]
         stacked = np.stack(others, axis=1) if others else np.zeros((area.size, 0), np.int64)
@@ -58,7 +63,7 @@ class Structure:
         return cls(base, cell, profile, profiles, area, first, order, cell_area, areas)
 
     def scores(self, factors: list[F8]) -> tuple[F8, F8]:
-        """Scores of cells and of profiles, (images, cells) and (images, profiles), from factors by member."""
+        """Scores s of cells, (images, cells), and v of profiles, (images, profiles), from the members' factors."""
         rest = [f for k, f in enumerate(factors) if k != self.base]
         v = np.zeros((len(factors[0]), len(self.profiles)))
         for f, columns in zip(rest, self.profiles.T, strict=True):
@@ -66,21 +71,24 @@ class Structure:
         return factors[self.base][:, : self.cell_area.size], v
 
     def by_profile(self, exp_s: F8, exp_v: F8) -> F8:
-        """Sums of exp(score) · area over the atoms of each profile, (images, profiles)."""
+        """Sums of exp(score) · area over the atoms of each profile, (images, profiles), from exp(s) and exp(v)."""
         return np.asarray((exp_s @ self.areas) * exp_v)
 
     def above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> Above:
-        """What scores at least as much as the truth's atom, or more. Cells that their extremes decide are whole.
+        """Find the atoms that score at least as much as the true atom, or more than it with `strictly`.
 
-        Scores within TIE of the truth's are equal to it.
+        A cell whose best and worst profiles lie on the same side of the limit is decided as a whole; only the atoms of
+        other cells are compared one by one. Scores within TIE of the true atom's score are equal to it. `truth`: the
+        true atom of each image, (images,).
         """
         images = np.arange(truth.size)
         limit = _limit(s[images, self.cell[truth]] + v[images, self.profile[truth]], strictly)
         passes = np.greater if strictly else np.greater_equal
-        # Sums in floating point are monotone in each term, so these bounds decide exactly as the atoms' own scores do.
+        # Floating-point sums are monotone in each term, so these bounds decide exactly as the scores of single atoms
+        # would.
         whole = passes(s + v.min(axis=1, keepdims=True), limit[:, None])
         partly = passes(s + v.max(axis=1, keepdims=True), limit[:, None]) & ~whole
-        pairs = np.flatnonzero(partly)  # indices of flat arrays are taken several times as fast
+        pairs = np.flatnonzero(partly)  # flat indices are several times faster
         image, cell = np.divmod(pairs, s.shape[1])
         n = self.first[cell + 1] - self.first[cell]
         image, atom = np.repeat(image, n), self.order[ranges(self.first[cell], n)]
@@ -89,19 +97,22 @@ class Structure:
         return Above(whole, image[counted], atom[counted])
 
     def area_above(self, s: F8, v: F8, truth: I8) -> F8:
-        """Area of the atoms that score at least as much as the truth's, (images,)."""
+        """Area, km², of the atoms that score at least as much as the true atom, (images,)."""
         above = self.above(s, v, truth)
         return np.asarray(above.whole @ self.cell_area + np.bincount(above.image, self.area[above.atom], truth.size))
 
     def atoms_above(self, s: F8, v: F8, truth: I8) -> F8:
-        """Their number, (images,)."""
+        """Number of the atoms that score at least as much as the true atom, (images,)."""
         above = self.above(s, v, truth)
         return np.asarray(above.whole @ np.diff(self.first) + np.bincount(above.image, minlength=truth.size))
 
     def mass_above(self, s: F8, v: F8, truth: I8, strictly: bool = False) -> F8:
-        """The share of the sum of exp(score) · area that is `above`, (images,); NaN where no atom has a density."""
+        """Probability of the atoms that `above` finds, (images,): their share of the sum of exp(score) · area.
+
+        NaN where no atom has a density above 0.
+        """
         with np.errstate(invalid="ignore", divide="ignore"):
-            # Shifted by their greatest, so that nothing overflows.
+            # Shifted by the maximum, so that nothing overflows.
             s, v = s - s.max(axis=1, keepdims=True), v - v.max(axis=1, keepdims=True)
             above = self.above(s, v, truth, strictly)
             score = s[above.image, self.cell[above.atom]] + v[above.image, self.profile[above.atom]]
@@ -115,7 +126,10 @@ class Structure:
             return np.asarray(found)
 
     def _mass_of_atoms(self, s: F8, v: F8, truth: int, strictly: bool) -> float:
-        """`mass_above` of one image whose greatest cell and profile exclude each other: shifted by the best atom."""
+        """`mass_above` of one image, atom by atom, shifted by the best atom.
+
+        Needed where the best cell and the best profile exclude each other, so that the shifted sums underflow.
+        """
         score = s[self.cell] + v[self.profile]
         mass = np.exp(score - score.max()) * self.area
         limit = _limit(score[truth], strictly)
@@ -124,14 +138,15 @@ class Structure:
 
 
 def _limit(at_truth: F8, strictly: bool) -> F8:
-    """What a score must exceed (strictly) or be at least, so that the truth's ties do not or do."""
+    """Limit that scores must exceed (`strictly`: ties of the truth do not) or reach (ties of the truth do)."""
     return at_truth + TIE if strictly else at_truth - TIE
 
 
 def merge_ties(scores: F8, order: I8) -> tuple[F8, I8]:
-    """Falling scores, (images, atoms), and their atoms' numbers, with ties made equal and in the order of the numbers.
+    """Give tied scores the same value, and sort tied atoms by their index.
 
-    Each of a row of scores that are TIE or less apart becomes the greatest of them.
+    `scores`, shape (images, atoms), are in descending order; `order` has the atoms' indices. A sequence of scores with
+    steps of at most TIE takes the value of its first, the greatest. Returns the new scores and order.
     """
     with np.errstate(invalid="ignore"):  # between scores of -inf
         gap = scores[:, :-1] - scores[:, 1:]

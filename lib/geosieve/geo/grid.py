@@ -1,4 +1,4 @@
-"""The equal-angle grid: rows of latitude from the north, columns of longitude from the 180th meridian."""
+"""The equal-angle grid: rows by latitude from the north pole, columns by longitude from -180 eastward."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EqualAngleGrid:
-    """A grid of rows x cols pixels over the whole globe, row 0 at the north pole, column 0 east of -180.
+    """A grid of rows × cols pixels over the whole globe. Row 0 is at the north pole, column 0 begins at -180.
 
-    A pixel owns its northern and its western edge; the last row owns the south pole as well. Edges are at the
-    float64 nearest to their true degree, and a point is compared with exactly those.
+    The northern and western edges of a pixel belong to it; the south pole belongs to the last row. An edge lies at the
+    float64 nearest to its true degree, and points are compared with exactly this number. ValueError if there are no
+    rows or no columns.
     """
 
     rows: int
@@ -31,7 +32,7 @@ class EqualAngleGrid:
 
     @classmethod
     def from_arcsec(cls, arcsec: float) -> EqualAngleGrid:
-        """Return the grid of pixels of this width and height; ValueError if they do not divide 180 deg."""
+        """Return the grid with pixels of this width and height in arcseconds. ValueError unless it divides 180°."""
         rows = round(HALF_TURN_ARCSEC / arcsec) if 0 < arcsec <= HALF_TURN_ARCSEC else 0
         if rows * arcsec != HALF_TURN_ARCSEC:
             raise ValueError(f'pixels of {arcsec}" do not divide 180 degrees ({HALF_TURN_ARCSEC}") exactly')
@@ -40,13 +41,13 @@ class EqualAngleGrid:
     def pixels(self, lat: ArrayLike, lon: ArrayLike) -> tuple[Ints, Ints]:
         """Return (row, col) of the pixels that contain the points.
 
-        Degrees, shapes broadcast; longitudes wrap. ValueError at a latitude outside [-90, 90] or a coordinate
-        that is not finite.
+        Coordinates are in degrees and their shapes broadcast; longitudes are wrapped. ValueError if a latitude is
+        outside [-90, 90] or a coordinate is not finite.
         """
         lat, lon = np.broadcast_arrays(checked_lat(lat), normalize_lon(lon))
         row = np.clip(((90 - lat) * self.rows / 180).astype(np.int64), 0, self.rows - 1)
         col = np.clip(((lon + 180) * self.cols / 360).astype(np.int64), 0, self.cols - 1)
-        # 90 - lat and lon + 180 round, which can carry a point over an edge beside it.
+        # 90 - lat and lon + 180 are rounded, which can move a point across a nearby edge.
         row += lat <= self._edge_lat(row + 1)
         row -= lat > self._edge_lat(row)
         col += lon >= self._edge_lon(col + 1)
@@ -54,7 +55,7 @@ class EqualAngleGrid:
         return np.minimum(row, self.rows - 1), col
 
     def centres(self, row: ArrayLike, col: ArrayLike) -> tuple[Floats, Floats]:
-        """Return (lat, lon), degrees, of pixel centres, shapes broadcast; ValueError outside the grid."""
+        """Return (lat, lon), degrees, of pixel centres; shapes broadcast. ValueError if a pixel is outside the grid."""
         row, col = np.asarray(row), np.asarray(col)
         require((row >= 0) & (row < self.rows), row, f"the grid has rows 0 to {self.rows - 1}")
         require((col >= 0) & (col < self.cols), col, f"the grid has columns 0 to {self.cols - 1}")
@@ -62,15 +63,15 @@ class EqualAngleGrid:
         return self._edge_lat(row + 0.5), self._edge_lon(col + 0.5)
 
     def row_edges(self) -> Floats:
-        """Return the rows + 1 latitudes, degrees, that bound the rows, from 90 down to -90."""
+        """Return the latitudes of the rows' edges, degrees, from 90 down to -90, shape (rows + 1,)."""
         return self._edge_lat(np.arange(self.rows + 1))
 
     def row_areas_km2(self) -> Floats:
-        """Return the area, km2, of one pixel of each row, north to south, on the sphere of mean radius."""
+        """Return the area of one pixel of each row, km², on the sphere of mean radius, north to south, (rows,)."""
         edges = self.row_edges()
         return cell_area_km2(edges[1:], edges[:-1], 360 / self.cols)
 
-    # Multiplied before divided: whole numbers stay exact, the single rounding is the quotient's.
+    # Multiply before dividing: products of integers are exact, so that only the quotient is rounded.
     def _edge_lat(self, row: NDArray[np.int64] | Floats) -> Floats:
         return np.asarray((self.rows - 2 * row) * 90.0 / self.rows)
 

@@ -1,4 +1,4 @@
-"""Index ranges of different lengths, one after the other in one array."""
+"""Integer ranges of different lengths, concatenated into one array."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ Ints = NDArray[np.int64]
 
 
 def ranges(first: Ints | int, counts: Ints) -> Ints:
-    """The integers first, first + 1, … of each range, `counts` of them, shape (sum of counts,); counts are (n,)."""
+    """Concatenate the ranges first, first + 1, …, first + count - 1.
+
+    `counts`, shape (n,): length of each range, at least 0. `first`: start of each range, shape (n,), or of all ranges.
+    Returns shape (sum of counts,).
+    """
     start = np.repeat(first - (np.cumsum(counts) - counts), counts)
     return np.asarray(start + np.arange(start.size))

@@ -1,7 +1,8 @@
 """S2 cell ids for arrays of points, as signed int64.
 
-A cell id (S2 geometry library, s2cell_id.h) is 3 bits of cube face, 2 bits a level of the Hilbert curve on
-that face, one set bit, and zeros. Signed ids order faces 4 and 5 first; `positions` keeps the S2 order.
+A cell id (S2 geometry library, s2cell_id.h) has 3 bits for the cube face, 2 bits per level for the position on the
+face's Hilbert curve, one set bit, and zeros. As signed numbers, ids of faces 4 and 5 are negative and sort first;
+`positions` gives the order of S2.
 """
 
 from __future__ import annotations
@@ -16,31 +17,31 @@ MAX_LEVEL = 30
 Ints = NDArray[np.int64]
 
 _SIZE = 1 << MAX_LEVEL  # leaf cells along a face edge
-_CHUNK = 16_384  # points: temporaries and tables then stay in the second-level cache
-_STEP = 6  # levels of the curve per table lookup: five lookups for thirty levels
+_CHUNK = 16_384  # points per chunk, so that temporaries and tables stay in the second-level cache
+_STEP = 6  # levels per table lookup: five lookups for thirty levels
 _LOW = (1 << _STEP) - 1
 _DIGITS = (1 << 2 * _STEP) - 1
 _ORIENTATION = 3 << 2 * _STEP
-_SWAP, _INVERT = 1, 2  # how a piece of the curve lies: axes exchanged, both axes reversed
+_SWAP, _INVERT = 1, 2  # bits of the orientation of a piece of the curve: axes exchanged, both axes reversed
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8).astype(np.uint32)
 
 
 def _hilbert_tables() -> tuple[Ints, Ints]:
-    """Tables that follow the curve `_STEP` levels down, and back.
+    """Two lookup tables that follow the Hilbert curve down by `_STEP` levels.
 
-    Keys hold the orientation, then `_STEP` bits of i and of j (first table) or `2 * _STEP` bits of curve
-    position (second table); values hold the orientation at the end and the other description.
+    The first maps (orientation, i, j) to (orientation at the end, position on the curve), the second maps (orientation,
+    position) to (orientation at the end, i, j). i and j have `_STEP` bits each, a position has `2 * _STEP`.
     """
     start, position = np.divmod(np.arange(4 << 2 * _STEP), _DIGITS + 1)
     orientation, i, j = start.copy(), np.zeros_like(start), np.zeros_like(start)
     for shift in range(2 * _STEP - 2, -1, -2):
         quarter = (position >> shift) & 3
-        # The curve visits the quarters (0,0), (0,1), (1,1), (1,0) of (i, j) when it is not turned ...
+        # In its basic orientation, the curve visits the quarters (i, j) = (0,0), (0,1), (1,1), (1,0).
         first, second = quarter >> 1, (quarter >> 1) ^ (quarter & 1)
         swapped, inverted = (orientation & _SWAP).astype(bool), orientation // _INVERT
         i = (i << 1) | (np.where(swapped, second, first) ^ inverted)
         j = (j << 1) | (np.where(swapped, first, second) ^ inverted)
-        # ... and is swapped in the first quarter, swapped and inverted in the last.
+        # It is swapped within the first quarter, and swapped and inverted within the last.
         orientation ^= np.array([_SWAP, 0, 0, _SWAP | _INVERT])[quarter]
     ij = (i << _STEP) | j
     encode = np.empty_like(position)
@@ -54,10 +55,11 @@ _ENCODE, _DECODE = _hilbert_tables()
 def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
     """Return the ids of the cells of one level that contain the points.
 
-    Degrees, shapes broadcast; longitudes wrap first, so that 180 and -180 give one cell. ValueError at a
-    coordinate that is not finite, a latitude outside [-90, 90], or a level outside 0..30. S2's quadratic
-    projection in the operations and order of its reference: equal to it bit for bit while numpy's float64
-    sine and cosine are the C library's, which a test checks.
+    Coordinates are in degrees and their shapes broadcast; longitudes are wrapped first, so that 180 and -180 give the
+    same cell. ValueError if a coordinate is not finite, a latitude is outside [-90, 90], or the level is not 0 to 30.
+
+    The projection is S2's quadratic one, with the operations in the order of the reference library. The ids are equal
+    to its ids bit for bit if numpy's float64 sine and cosine equal those of the C library, which a test checks.
     """
     lowest = _lowest_bit(level)
     steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
@@ -83,9 +85,9 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
 
 
 def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
-    """Return (lat, lon), degrees, of the cells' centres in S2's (s, t) coordinates.
+    """Return (lat, lon), degrees, of the centres of cells, taken in S2's (s, t) coordinates.
 
-    Any shape, levels may differ; longitudes are in [-180, 180). ValueError at an invalid id.
+    `ids` may have any shape and mixed levels; longitudes are in [-180, 180). ValueError if an id is invalid.
     """
     ids = _checked(ids)
     all_lat, all_lon = np.empty(ids.shape), np.empty(ids.shape)
@@ -104,8 +106,11 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def corners(ids: ArrayLike) -> Floats:
-    """Return the cells' corners as unit vectors (x, y, z), shape (n, 4, 3), around each cell; the edges between
-    them are great circles. Ids of shape (n,), levels may differ; ValueError at an invalid one."""
+    """Return the four corners of each cell, in order around it, as unit vectors (x, y, z), shape (n, 4, 3).
+
+    The edges between the corners are great circles. `ids`, shape (n,), may have mixed levels. ValueError if an id is
+    invalid.
+    """
     face, i, j, size = _squares(_checked(ids))
     vectors = [
         np.stack(_unproject(face, _face_u(2 * (i + size * di)), _face_u(2 * (j + size * dj))), axis=-1)
@@ -116,12 +121,12 @@ def corners(ids: ArrayLike) -> Floats:
 
 
 def levels(ids: ArrayLike) -> Ints:
-    """Return the level, 0..30, of every id; ValueError at an invalid one."""
+    """Return the level, 0 to 30, of every id, same shape. ValueError if an id is invalid."""
     return _levels(_checked(ids))
 
 
 def parents(ids: ArrayLike, level: int) -> Ints:
-    """Return the cells of `level` that contain these cells; ValueError at an invalid or a coarser one."""
+    """Return the cells of `level` that contain these cells. ValueError if an id is invalid or its cell coarser."""
     lowest = _lowest_bit(level)
     ids = _checked(ids)
     require(_levels(ids) >= level, ids, f"a cell coarser than level {level} has no parent there")
@@ -129,14 +134,14 @@ def parents(ids: ArrayLike, level: int) -> Ints:
 
 
 def positions(ids: ArrayLike) -> Ints:
-    """Return every cell's index among the 6 * 4^level of its level, in S2 order; ValueError if invalid."""
+    """Return every cell's index in S2 order, 0 to 6 * 4^level - 1 at its level. ValueError if an id is invalid."""
     ids = _checked(ids)
     shift = np.asarray(61 - 2 * _levels(ids)).astype(np.uint64)
-    return np.asarray(ids.view(np.uint64) >> shift).astype(np.int64)  # unsigned: faces 4 and 5 set the sign bit
+    return np.asarray(ids.view(np.uint64) >> shift).astype(np.int64)  # unsigned, because faces 4 and 5 set the sign bit
 
 
 def from_positions(index: ArrayLike, level: int) -> Ints:
-    """Return the cells of one level at these indices, the inverse of positions; ValueError outside them."""
+    """Return the cells of one level with these indices, the inverse of `positions`. ValueError if there is none."""
     lowest = _lowest_bit(level)
     index = _integers(index)
     require((index >= 0) & (index < 6 * 4**level), index, f"level {level} has {6 * 4**level} cells from 0 on")
@@ -144,26 +149,26 @@ def from_positions(index: ArrayLike, level: int) -> Ints:
 
 
 def tokens(ids: ArrayLike) -> NDArray[np.str_]:
-    """Return S2 tokens: 16 hexadecimal digits without the trailing zeros; ValueError at an invalid id."""
+    """Return S2 tokens: the 16 hexadecimal digits of an id without trailing zeros. ValueError if an id is invalid."""
     ids = _checked(ids)
     digits = (ids[..., np.newaxis] >> np.arange(60, -1, -4)) & 15
-    # numpy drops a string's trailing NULs, so these take the place of the zeros after the last digit.
+    # Trailing zeros become NULs, which numpy drops from the end of strings.
     used = np.maximum.accumulate(digits[..., ::-1], axis=-1)[..., ::-1] > 0
     return np.where(used, _HEX[digits], np.uint32(0)).view("U16")[..., 0]
 
 
 def from_tokens(tokens: ArrayLike) -> Ints:
-    """Return the ids of S2 tokens, either case, with or without trailing zeros; ValueError at other text."""
+    """Return the ids of S2 tokens, in either case, with or without trailing zeros. ValueError for other texts."""
     text = np.asarray(tokens)
     if text.size and text.dtype.kind not in "UO":
-        # A column of tokens that was read as numbers has already lost some: 89e1 became 890.0.
+        # Tokens that were read as numbers are lost: 89e1 became 890.0.
         raise ValueError(f"tokens have type {text.dtype}: read them as strings")
     text = np.ascontiguousarray(text.astype(str)).reshape(text.shape)
     codes = text[..., np.newaxis].view(np.uint32).astype(np.int64)
-    letter = (codes | 32) - ord("a")  # bit 32 is what lower case adds to a letter
+    letter = (codes | 32) - ord("a")  # | 32 makes letters lower case
     decimal = codes - ord("0")
     is_letter, is_decimal = (letter >= 0) & (letter < 6), (decimal >= 0) & (decimal < 10)
-    # Padding at the end counts as zeros; a NUL with a digit behind it is not padding.
+    # NULs at the end are padding and count as zeros; a NUL before a digit is an error.
     padding = np.cumsum(codes[..., ::-1], axis=-1)[..., ::-1] == 0
     fits = padding | ((is_letter | is_decimal) & (np.arange(codes.shape[-1]) < 16))
     digits = np.where(is_letter, letter + 10, np.where(is_decimal, decimal, 0))[..., :16]
@@ -173,12 +178,13 @@ def from_tokens(tokens: ArrayLike) -> Ints:
 
 
 def is_valid(ids: ArrayLike) -> NDArray[np.bool_]:
-    """Tell which int64 values are ids of cells: a face below 6 and the last set bit at an even place."""
+    """Return which integers are cell ids: face below 6, and the lowest set bit at an even place, 60 at most."""
     ids = _integers(ids)
     return np.asarray((_face(ids) < 6) & ((ids & np.negative(ids) & 0x1555555555555555) != 0))
 
 
 def _integers(values: ArrayLike) -> Ints:
+    """Values as int64; ValueError if they are not of an integer type."""
     array = np.asarray(values)
     if array.size and array.dtype.kind not in "iu":
         raise ValueError(f"S2 ids have type {array.dtype}: only integers hold all 64 bits of an id")
@@ -186,12 +192,14 @@ def _integers(values: ArrayLike) -> Ints:
 
 
 def _checked(ids: ArrayLike) -> Ints:
+    """Ids as int64; ValueError if one is invalid."""
     ids = _integers(ids)
     require(is_valid(ids), ids, "not the id of an S2 cell")
     return ids
 
 
 def _lowest_bit(level: int) -> int:
+    """The lowest set bit of all ids of a level; ValueError if S2 has no such level."""
     if not 0 <= level <= MAX_LEVEL:
         raise ValueError(f"level {level}: S2 levels are 0 to {MAX_LEVEL}")
     return 1 << 2 * (MAX_LEVEL - level)
@@ -207,15 +215,15 @@ def _face(ids: Ints) -> Ints:
 
 
 def _first_orientation(face: Ints) -> Ints:
-    """Where the curve starts on faces described by `_project`'s i and j."""
-    # S2 swaps the curve on odd faces. Faces 3, 4, 5 come with i and j exchanged, which swaps it once more.
+    """Orientation in which the curve starts on each face, for i and j as `_project` returns them."""
+    # S2 swaps the curve on odd faces. `_project` exchanges i and j on faces 3, 4 and 5, which swaps it once more.
     return np.asarray((face % 3 % 2) << 2 * _STEP)
 
 
 def _project(lat: Floats, lon: Floats) -> tuple[Ints, Ints, Ints]:
-    """Return the face of every point and the leaf cell on it, i and j exchanged on faces 3, 4 and 5.
+    """Return the face of every point and its leaf cell (i, j) there, with i and j exchanged on faces 3, 4 and 5.
 
-    Written so, opposite faces share their formulas: of S2's six (u, v) three remain.
+    With this exchange, opposite faces share their formulas, so that three formulas are left of S2's six.
     """
     if lon.size and (lon.min() < -180 or lon.max() >= 180):
         lon = normalize_lon(lon)
@@ -223,7 +231,7 @@ def _project(lat: Floats, lon: Floats) -> tuple[Ints, Ints, Ints]:
     cos_phi = np.cos(phi)
     x, y, z = np.cos(theta) * cos_phi, np.sin(theta) * cos_phi, np.sin(phi)
     abs_x, abs_y, abs_z = np.abs(x), np.abs(y), np.abs(z)
-    # On the edge of two faces S2 takes the later axis.
+    # On the edge between two faces, S2 takes the later axis.
     is_x = abs_x > abs_y
     is_z = abs_z >= np.maximum(abs_x, abs_y)
     is_x &= ~is_z
@@ -235,14 +243,14 @@ def _project(lat: Floats, lon: Floats) -> tuple[Ints, Ints, Ints]:
 
 
 def _leaf_index(u: Floats) -> Ints:
-    """Index of the leaf cell at `u` in [-1, 1] by the quadratic projection, 0 to 2^30 - 1."""
+    """Index of the leaf cell, 0 to 2^30 - 1, at `u` in [-1, 1], by S2's quadratic projection."""
     s = 0.5 * np.sqrt(1 + 3 * np.abs(u))
     s = np.where(u < 0, 1 - s, s)
     return np.asarray(np.minimum((s * _SIZE).astype(np.int64), _SIZE - 1))
 
 
 def _squares(ids: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """Face, least (i, j) and size in leaf cells of every cell, i and j exchanged on faces 3, 4 and 5."""
+    """Face, smallest (i, j) and edge length in leaf cells of every cell; i and j as in `_project`."""
     lowest = ids & -ids
     face, position = _face(ids), (ids - lowest) >> 1
     entry = _first_orientation(face)
@@ -251,13 +259,13 @@ def _squares(ids: Ints) -> tuple[Ints, Ints, Ints, Ints]:
         entry = _DECODE[(entry & _ORIENTATION) | ((position >> shift) & _DIGITS)]
         i = (i << _STEP) | ((entry >> _STEP) & _LOW)
         j = (j << _STEP) | (entry & _LOW)
-    # The curve may enter a cell at any corner: the bits below the cell's level are not the cell's.
+    # The curve may enter a cell at any corner, so the bits below the cell's level are cleared.
     size = np.sqrt(lowest).astype(np.int64)
     return face, i & -size, j & -size, size
 
 
 def _unproject(face: Ints, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats]:
-    """Inverse of `_project`: x, y, z on the cube at (u, v), each in [-1, 1]."""
+    """Point (x, y, z) on the cube at (u, v) of each face, u and v in [-1, 1]; axes as in `_project`."""
     axis, main = face % 3, np.where(face < 3, 1.0, -1.0)
     first, second = u * main, v * main
     x = np.where(axis == 0, main, -first)
@@ -267,6 +275,6 @@ def _unproject(face: Ints, u: Floats, v: Floats) -> tuple[Floats, Floats, Floats
 
 
 def _face_u(half_leaves: Ints) -> Floats:
-    """u in [-1, 1] at a distance, in halves of leaf cells, from the edge of the face."""
+    """u in [-1, 1] at a distance from the edge of the face, given in halves of leaf cells."""
     s = half_leaves / (2 * _SIZE)
     return np.asarray(np.where(s >= 0.5, 4 * s**2 - 1, 1 - 4 * (1 - s) ** 2) / 3)

@@ -1,10 +1,12 @@
-"""Opening lists of coordinates (CSV, Parquet) as rows of text, after checking that the columns asked for are there.
+"""Open coordinate lists (CSV, Parquet) as rows of text, after checking the files and their columns.
 
-Everything is read as text and parsed by `row_checks`: Spark's own inference turns `0012` into 12, `48,85` into null
-and a whole column into text because of one bad row. Failures covered here, all before a row is read: nothing to
-read, an empty file, a compressed file that is broken or misnamed, bytes that are not of the encoding (Spark makes
-U+FFFD of them, and two ids become one), a line that no memory holds, a column that is missing or occurs twice, files
-whose headers differ, a Parquet type that cannot hold the value.
+Everything is read as text and parsed by `row_checks`. Spark's own type inference would turn `0012` into 12, `48,85`
+into null, and a whole column into text because of one bad row.
+
+Files with these faults are refused before rows are returned: nothing to read, an empty file, a compressed file that is
+damaged or misnamed, bytes that are invalid in the encoding (Spark would replace them by U+FFFD, so that two ids could
+become equal), a line too long for memory, a column that is missing or occurs twice, files whose headers differ, and a
+Parquet type that cannot hold the value.
 """
 
 from __future__ import annotations
@@ -50,14 +52,14 @@ TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
 
 Names = Iterable[tuple[str, str | None]]
-"""Pairs of our name of a column and a list's own, or None where the list has no such column."""
+"""Pairs of our column name and the list's name for it, or None if the list has no such column."""
 
-_HEADER_BYTES = 1 << 16  # a header line longer than this is no header
-_MOST_FIELDS = 1 << 20  # a line with more fields than this, unlike one with just too many, ends the job
+_HEADER_BYTES = 1 << 16  # bytes read for the header; a longer first line is no header
+_MOST_FIELDS = 1 << 20  # a line with more fields ends the job; fewer surplus fields only make the row malformed
 _HEADERS_AT_ONCE = 16  # requests to the store in flight while headers are compared
 _LONGEST_LINE = 1 << 23
-"""Bytes of a line, characters of a field. Spark would take all there are into memory."""
-_CODECS = {  # of file contents by their first bytes
+"""Maximum bytes of a line, and characters of a field. Without a limit, Spark reads any line into memory."""
+_CODECS = {  # by the first bytes of a file
     b"\x1f\x8b": "gzip",
     b"BZh": "bzip2",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -75,7 +77,7 @@ _NUMBER = re.compile(r"\s*[+-]?[0-9]*\.?[0-9]+\s*")
 
 
 def find_files(spark: SparkSession, uri: str, key: str = "source") -> list[FileInfo]:
-    """The files that match a path, a folder or a glob.
+    """List the files that a path, a folder or a glob names.
 
     An existing path is taken literally even if it looks like a glob, e.g. `list [1].csv`. InputError if there is no
     file, if all are empty, or if Spark would skip one because its name starts with `_` or `.`.
@@ -124,7 +126,7 @@ def open_csv(
                 where=file.uri,
                 hint="ingest the files as separate sources, or give them one header",
             )
-    # Positions instead of names: a header may hold names that Spark takes for one (`id` and `ID`).
+    # Positions instead of names: Spark does not distinguish names such as `id` and `ID`.
     fields = [StructField(f"_{position}", StringType()) for position in range(len(headers[0]))]
     paths = [literal(file.uri) for file in files]
     breaks = not by_lines or _survey(spark, files, sizes, delimiter, encoding, key)
@@ -143,7 +145,7 @@ def open_csv(
     )
     if not header:
         frame = frame.withColumn("_0", F.regexp_replace("_0", "^\ufeff", ""))
-    if breaks:  # in this mode alone, Spark takes a line of blanks for a row
+    if breaks:  # only in this mode, Spark reads a blank line as a row
         frame = frame.where(F.coalesce(F.btrim(MALFORMED, F.lit(" \t\r\n")) != "", F.lit(True)))
         _refuse_long_fields(lambda: _refuse_swallowed_rows(frame, headers[0], _mapped(columns), delimiter), files)
     if not by_lines:
@@ -153,7 +155,11 @@ def open_csv(
 
 
 def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo], key: str = "source") -> DataFrame:
-    """Rows as of `open_csv`, MALFORMED always null. InputError if a file is no Parquet or its columns do not fit."""
+    """Open Parquet files as a frame of text columns, as `open_csv` does; MALFORMED is always null.
+
+    InputError names the file that is no Parquet file, whose mapped columns are missing, have an unsuitable type or
+    differ in type from those of the first file, or whose texts are not UTF-8.
+    """
     mapped = _mapped(columns)
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
         found = list(pool.map(lambda file: _parquet_schema(spark, file.uri, mapped.values()), files))
@@ -178,17 +184,19 @@ def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo],
 
 
 def _rows(frame: DataFrame, texts: dict[str, Column], malformed: Column) -> DataFrame:
+    """The columns that `open_csv` describes. `texts`: the mapped columns by our names."""
     nothing = F.lit(None).cast("string")
     columns = [text.alias(ours) for ours, text in {**dict.fromkeys(TEXT_COLUMNS, nothing), **texts}.items()]
     return frame.select(*columns, malformed.alias(MALFORMED), _input_uri().alias(INPUT_URI))
 
 
 def with_row_numbers(rows: DataFrame, files: Sequence[FileInfo]) -> DataFrame:
-    """`rows` of `open_csv` or `open_parquet` with the row's number in its file, from 1, as `image_id`.
+    """Set `image_id` to the row's number in its file, from 1. `rows` come from `open_csv` or `open_parquet`.
 
-    Of several files it follows the file's path below their common folder: `a/list.csv:12`.
+    With several files, the file's path below their common folder comes before the number: `a/list.csv:12`.
     """
-    # Rows of a block (what a task reads of a file at a time) come one after the other; ids increase in a task.
+    # A task reads the rows of a block (a section of a file) one after the other, and monotonic ids are consecutive
+    # within a task. So the first id and the row count of each block give the number of every row.
     placed = rows.withColumns({"_block": F.input_file_block_start(), "_place": F.monotonically_increasing_id()})
     blocks = (
         placed.groupBy(INPUT_URI, "_block").agg(F.min("_place").alias("first"), F.count("*").alias("rows")).collect()
@@ -210,9 +218,9 @@ def with_row_numbers(rows: DataFrame, files: Sequence[FileInfo]) -> DataFrame:
 
 
 def _input_uri() -> Column:
-    """URI of the file that a row is of, as the store names it: Spark gives it with %20 for a space."""
+    """URI of the row's file as the store names it. Spark's `input_file_name` escapes it, e.g. a space as %20."""
     name = F.input_file_name()
-    # Of most names nothing is to be decoded, which costs a third of the reading of a list.
+    # Decoding takes a third of the time of reading a list, and most names need none.
     return F.when(name.contains("%"), F.url_decode(F.replace(name, F.lit("+"), F.lit("%2B")))).otherwise(name)
 
 
@@ -221,6 +229,7 @@ def _mapped(columns: Names) -> dict[str, str]:
 
 
 def _check_mapped(columns: Names, header: Sequence[str], uri: str, key: str) -> None:
+    """InputError unless every mapped column occurs exactly once in the header."""
     for ours, theirs in _mapped(columns).items():
         if header.count(theirs) == 1:
             continue
@@ -234,7 +243,7 @@ def _check_mapped(columns: Names, header: Sequence[str], uri: str, key: str) -> 
 
 
 def _cause(header: Sequence[str], key: str) -> str:
-    """Why no column may be found, where the header shows it."""
+    """A hint if the header shows why a column was not found: wrong delimiter or no header. Else an empty text."""
     marks = [mark for mark in (";", "\t", "|", ",") if mark in header[0]]
     if len(header) == 1 and marks:
         mark = max(marks, key=header[0].count)
@@ -246,6 +255,7 @@ def _cause(header: Sequence[str], key: str) -> str:
 
 
 def _difference(first: Sequence[str], other: Sequence[str]) -> str:
+    """How a header differs from the first file's, as text."""
     lacks, adds = [n for n in first if n not in other], [n for n in other if n not in first]
     parts = [f"it lacks {', '.join(lacks)}"] if lacks else []
     parts += [f"it adds {', '.join(adds)}"] if adds else []
@@ -253,7 +263,10 @@ def _difference(first: Sequence[str], other: Sequence[str]) -> str:
 
 
 def csv_header(spark: SparkSession, uri: str, delimiter: str, encoding: str = "UTF-8") -> list[str]:
-    """The names in a CSV file's first record. Reads at most _HEADER_BYTES of it, through its codec (.gz, .bz2)."""
+    """The names in a CSV file's first record. Reads at most _HEADER_BYTES; compressed files (.gz, .bz2) are unpacked.
+
+    InputError if the file has no names, is damaged, or seems to be in another encoding.
+    """
     text = _head(spark, uri, encoding)
     first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
     names = [name.strip() for name in first]
@@ -269,7 +282,8 @@ def csv_header(spark: SparkSession, uri: str, delimiter: str, encoding: str = "U
 
 
 def _head(spark: SparkSession, uri: str, encoding: str) -> str:
-    # The driver's JVM reads it: Files.read_text would fetch the whole file.
+    """The first _HEADER_BYTES of a file, uncompressed and decoded, without a byte order mark."""
+    # The driver's JVM reads it, because Files.read_text would fetch the whole file.
     jvm: Any = spark._jvm
     with _plain_stream(spark, uri) as stream:
         bounded = jvm.org.apache.commons.io.input.BoundedInputStream(stream, _HEADER_BYTES)
@@ -281,9 +295,9 @@ def _head(spark: SparkSession, uri: str, encoding: str) -> str:
 
 @contextmanager
 def _plain_stream(spark: SparkSession, uri: str) -> Iterator[Any]:
-    """A Java stream of a file's content without its compression.
+    """Open a Java stream of a file's uncompressed content.
 
-    InputError if the content is not compressed as the name says, or is cut off or damaged.
+    InputError if the compression differs from what the name says, or the content is cut off or damaged.
     """
     jvm: Any = spark._jvm
     conf = spark._jsc.hadoopConfiguration()
@@ -309,6 +323,7 @@ def _plain_stream(spark: SparkSession, uri: str) -> Iterator[Any]:
 
 
 def _check_compression(uri: str, begins: bytes, is_decoded: bool) -> None:
+    """InputError if a file's first bytes show another format than its name. `is_decoded`: Hadoop has a codec for it."""
     name = uri.rpartition("/")[2]
     content = next((kind for magic, kind in _CODECS.items() if begins.startswith(magic)), None)
     expected = next((kind for ending, kind in _OF_NAMES.items() if name.lower().endswith(ending)), None)
@@ -322,7 +337,7 @@ def _check_compression(uri: str, begins: bytes, is_decoded: bool) -> None:
 
 
 def _plain_size(spark: SparkSession, file: FileInfo) -> int:
-    """Bytes of a file without its compression. It is read whole if it has one, which finds out whether it is whole."""
+    """Uncompressed size of a file in bytes. A compressed file is read to its end, which also detects damage."""
     if not file.name.lower().endswith(tuple(_OF_NAMES)):
         return file.size
     jvm: Any = spark._jvm
@@ -331,7 +346,10 @@ def _plain_size(spark: SparkSession, file: FileInfo) -> int:
 
 
 def has_ascii_lines(spark: SparkSession, encoding: str, key: str = "source") -> bool:
-    """Whether lines, quotes and delimiters are the bytes of ASCII: in all encodings but UTF-16, UTF-32 and EBCDIC."""
+    """Whether an encoding writes line ends, quotes and delimiters as in ASCII; UTF-16, UTF-32 and EBCDIC do not.
+
+    ConfigError if Java does not know the encoding.
+    """
     charsets: Any = spark._jvm.java.nio.charset.Charset  # type: ignore[union-attr]
     try:
         charset = charsets.forName(encoding)
@@ -351,7 +369,7 @@ def has_ascii_lines(spark: SparkSession, encoding: str, key: str = "source") -> 
 def _survey(
     spark: SparkSession, files: Sequence[FileInfo], sizes: Sequence[int], delimiter: str, encoding: str, key: str
 ) -> bool:
-    """Scan all lines once and return whether a line has an odd number of quotes, so that a record may span lines.
+    """Scan all lines once. Returns whether any line has an odd number of quotes, so that a record may span lines.
 
     Only then is the slower mode needed, in which one task reads a whole file. InputError names the first file with
     bytes that are invalid in the encoding, with a line longer than _LONGEST_LINE or with more than _MOST_FIELDS fields.
@@ -387,30 +405,31 @@ def _survey(
                 raise InputError(f"a line has more than {_MOST_FIELDS:,} fields", where=file.uri)
             if row["alien"]:
                 raise _not_of_encoding(spark, file.uri, encoding, key)
-        # What is not in the lines: a byte for each CRLF, a mark of the byte order, and lines that were too long.
+        # Bytes outside of the lines read: one more per CRLF, a byte order mark, and lines that were too long.
         if skipped > rows + 4 or (skipped >= _LONGEST_LINE and _skips_lines(spark, file, size)):
             raise _too_long(file.uri)
     return any(row["odd"] for row in facts)
 
 
 def _lines(spark: SparkSession, files: Sequence[FileInfo], **options: str) -> DataFrame:
-    """The lines of files as they are, byte by byte; too long ones are left out (by Hadoop, which says nothing)."""
+    """The lines of files, without decoding. Hadoop silently leaves out lines longer than _LONGEST_LINE."""
     reader = spark.read.option("mapreduce.input.linerecordreader.line.maxlength", _LONGEST_LINE).options(**options)
     return reader.text([literal(file.uri) for file in files])
 
 
 def _skips_lines(spark: SparkSession, file: FileInfo, size: int) -> bool:
-    """Whether lines of a file are too long, found out by counting CR as a part of lines."""
+    """Whether a file has lines that are too long. Only LF ends a line here, so that the CR of CRLF is counted too."""
     found = _lines(spark, [file], lineSep="\n").agg(F.count("*"), F.sum(F.octet_length("value"))).first()
     return found is not None and size - (found[1] or 0) - found[0] >= _LONGEST_LINE
 
 
 def _count_of(text: Column, mark: str) -> Column:
+    """How often an ASCII character occurs in a text."""
     return F.octet_length(text) - F.octet_length(F.replace(text, F.lit(mark), F.lit("")))
 
 
 def _is_alien(line: Column, encoding: str) -> Column:
-    """Whether the bytes of a line are not all of the encoding. Decoding puts U+FFFD for those that are not."""
+    """Whether a line has bytes that are invalid in the encoding, which decoding replaces by U+FFFD."""
     decoded = F.decode(line.cast("binary"), encoding)
     if encoding.upper().replace("_", "-") in ("UTF-8", "UTF8"):
         return decoded != line  # U+FFFD may stand in the file itself
@@ -418,7 +437,8 @@ def _is_alien(line: Column, encoding: str) -> Column:
 
 
 def _not_of_encoding(spark: SparkSession, uri: str, encoding: str, key: str) -> InputError:
-    # One partition, so that ids are numbers of lines. Only a file that is to be refused is read this way.
+    """The error for a file with invalid bytes; it quotes the first such line."""
+    # One partition, so that ids are line numbers. This is slow, but only a file that is refused is read this way.
     lines = spark.read.text(literal(uri)).coalesce(1).withColumn("line", F.monotonically_increasing_id() + 1)
     first = lines.where(_is_alien(F.col("value"), encoding)).agg(F.min_by("line", "line"), F.min_by("value", "line"))
     number, text = first.select(
@@ -432,7 +452,7 @@ def _not_of_encoding(spark: SparkSession, uri: str, encoding: str, key: str) -> 
 
 
 def _refuse_replaced(frame: DataFrame, encoding: str, key: str) -> None:
-    """InputError if a field holds U+FFFD, which stands for bytes that are not of the encoding."""
+    """InputError if a field contains U+FFFD, which replaces bytes that are invalid in the encoding."""
     fields = F.concat_ws(" ", *(name for name in frame.columns))
     first = frame.where(fields.contains("\ufffd")).select(F.substring(fields, 1, 60), _input_uri()).first()
     if first is not None:
@@ -444,7 +464,7 @@ def _refuse_replaced(frame: DataFrame, encoding: str, key: str) -> None:
 
 
 def _refuse_broken_texts(frame: DataFrame) -> None:
-    """InputError if a text of a Parquet file is not UTF-8, which its format demands and nobody checks."""
+    """InputError if a text of a Parquet file is not UTF-8. The format requires UTF-8, but readers do not check it."""
     texts = [field.name for field in frame.schema if isinstance(field.dataType, StringType)]
     alien = [_is_alien(F.col(_quoted(name)), "UTF-8") for name in texts]
     if not alien:
@@ -460,11 +480,12 @@ def _refuse_broken_texts(frame: DataFrame) -> None:
 
 
 def _quoted(name: str) -> str:
+    """A column name quoted for Spark SQL."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def _refuse_long_fields(read: Callable[[], T], files: Sequence[FileInfo]) -> T:
-    """The result of `read`; InputError if Spark's reader finds a field longer than it may hold."""
+    """The result of `read`; InputError if Spark's reader reports a line or field that is too long."""
     try:
         return read()
     except (Py4JJavaError, PySparkException) as error:
@@ -484,14 +505,15 @@ def _too_long(uri: str) -> InputError:
 
 
 def _plain_uri(uri: str) -> str:
-    """Spark and Hadoop write one local path with one slash or three."""
+    """A URI with one slash after `file:`, since Spark and Hadoop write local paths with one or three."""
     return re.sub(r"^file:/+", "file:/", uri)
 
 
 def _refuse_swallowed_rows(frame: DataFrame, header: list[str], mapped: dict[str, str], delimiter: str) -> None:
-    """InputError if a field holds whole rows: a quote that is not closed takes all up to the next one.
+    """InputError if a field contains whole rows: a quote that is not closed extends to the next quote.
 
-    A line within a field is taken for a row if it has the header's fields, and numbers where the position should be.
+    A line within a field counts as a row if its field count equals the header's and it has numbers as latitude and
+    longitude.
     """
 
     def is_row(line: Column) -> Column:
@@ -518,9 +540,10 @@ def _refuse_swallowed_rows(frame: DataFrame, header: list[str], mapped: dict[str
 
 
 def _parquet_schema(spark: SparkSession, uri: str, wanted: Iterable[str]) -> tuple[list[str], StructType, set[str]]:
-    """Names of all columns, types of the wanted ones that are there, and which of those are times in nanoseconds.
+    """Names of all columns, types of the wanted columns that exist, and which of these are times in nanoseconds.
 
-    From the file's footer: of columns that nobody wants, a type that Spark cannot read must not matter.
+    They are read from the file's footer, so that an unreadable type of a column that is not wanted does no harm.
+    InputError if the file is no Parquet file or Spark cannot read a wanted type.
     """
     jvm: Any = spark._jvm
     parquet = jvm.org.apache.parquet
@@ -531,7 +554,7 @@ def _parquet_schema(spark: SparkSession, uri: str, wanted: Iterable[str]) -> tup
         )
     except Py4JJavaError as error:
         if "is not a Parquet file" not in str(error):
-            raise  # the store's own failures are told apart elsewhere
+            raise  # failures of the store are classified elsewhere
         raise InputError("not a Parquet file, or cut off before its end", where=uri) from None
     try:
         fields = list(reader.getFooter().getFileMetaData().getSchema().getFields())
@@ -552,6 +575,7 @@ def _parquet_schema(spark: SparkSession, uri: str, wanted: Iterable[str]) -> tup
 
 
 def _check_type(ours: str, theirs: str, kind: DataType, uri: str, key: str) -> None:
+    """InputError if a column's type cannot hold the values of our column."""
     fault = ""
     if isinstance(kind, ArrayType | MapType | StructType | BinaryType | BooleanType | NullType):
         fault = "is no text, number or time"
@@ -570,10 +594,11 @@ def _has_fraction(kind: DataType) -> bool:
 
 
 def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Column:
+    """A Parquet column as text that `row_checks` can parse."""
     name = _quoted(theirs)
     column = F.col(name)
     if is_nanoseconds:
         column = F.expr(f"timestamp_micros({name} div 1000)")
     elif ours == "captured_at" and isinstance(kind, FloatType | DoubleType):
-        column = column.cast("decimal(20,3)")  # a double's text is 1.43E12, which is no epoch to read
+        column = column.cast("decimal(20,3)")  # as text, a double would be 1.43E12, which is not read as an epoch
     return column.cast("string")

@@ -1,4 +1,4 @@
-"""Geodetic datums as EXIF names them, and positions in them as WGS-84."""
+"""Recognise geodetic datums by the names that EXIF writers use, and transform positions to WGS-84."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pyproj import Transformer
 
 _WGS84 = re.compile(r"(GCS|D)?WGS(19)?84.*|WORLDGEODETICSYSTEM(OF)?1984|EPSG4326|CRS84")
 
-_EPSG = {  # geographic CRS by the name's letters and digits
+_EPSG = {  # EPSG code of the geographic CRS, by the name in upper case without punctuation
     **dict.fromkeys(("TOKYO", "TOKYOMEAN", "TOKYODATUM", "TKY", "JAPAN", "TOKYO97"), 4301),
     **dict.fromkeys(("JGD2000", "JGD00"), 4612),
     **dict.fromkeys(("JGD2011", "JGD11"), 6668),
@@ -55,14 +55,15 @@ _EPSG = {  # geographic CRS by the name's letters and digits
 
 
 def is_wgs84(datum: str) -> bool:
-    """Whether a name is WGS-84's, however it is written, with the realisation or without."""
+    """Whether a name means WGS-84, in any spelling, with or without a realisation such as G1762."""
     return _WGS84.fullmatch(_key(datum)) is not None
 
 
 def to_wgs84(lat: float, lon: float, datum: str) -> tuple[float, float]:
-    """A position in degrees in a named datum as one in WGS-84, by PROJ's best transformation that needs no grid file.
+    """Transform a position (lat, lon), degrees, from a named datum to WGS-84, with PROJ.
 
-    ValueError if the datum is not known: it may be off by a kilometre, and nobody can tell.
+    PROJ takes its best transformation among those whose grid files, if any, are installed. ValueError if the datum is
+    unknown, because the position could then be off by a kilometre, or if PROJ cannot transform it.
     """
     code = _EPSG.get(_key(datum))
     if code is None:
@@ -75,8 +76,9 @@ def to_wgs84(lat: float, lon: float, datum: str) -> tuple[float, float]:
 
 @cache
 def _transformer(code: int) -> Transformer:
-    return Transformer.from_crs(code, 4326, allow_ballpark=False)  # both have the axes latitude, longitude
+    return Transformer.from_crs(code, 4326, allow_ballpark=False)  # both have the axis order latitude, longitude
 
 
 def _key(datum: str) -> str:
+    """A datum's name in upper case, letters and digits only."""
     return re.sub(r"[^A-Z0-9]", "", datum.upper())

@@ -1,7 +1,8 @@
 """Positions and times from EXIF tags (EXIF 2.32, sections 4.6.5 and 4.6.6). Pure functions on tag values.
 
-Writers of EXIF are careless and files may be hostile: every value may be missing, of another type, or absurd.
-A fault is raised as ValueError with its reason; missing is not a fault and gives None.
+Many programs write EXIF carelessly, and files may be hostile: any value may be missing, of a wrong type, or absurd.
+`position` raises ValueError with the reason for a fault; `capture_time` returns a warning. If there is no position or
+no time at all, they give None.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ LAT_REF, LAT, LON_REF, LON, GPS_TIME, STATUS, DATUM, GPS_DATE = 1, 2, 3, 4, 7, 9
 _DATE_TIME = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)[ T](\d\d):(\d\d):(\d\d)")
 _DATE = re.compile(r"(\d{4})[:/-](\d\d)[:/-](\d\d)")
 _OFFSET = re.compile(r"([+-])(\d\d):?(\d\d)|Z")
-_FIRST_YEAR, _LAST_YEAR = 1826, 2099  # as of coordinate lists
-# Time zones span -12 to +14 hours; a GPS time further off is an old fix, or the camera's clock is wrong.
+_FIRST_YEAR, _LAST_YEAR = 1826, 2099  # the same as for coordinate lists
+# Time zones span -12 to +14 hours. If GPS and local time differ by more, the fix is old or the camera's clock wrong.
 _LARGEST_OFFSET = timedelta(hours=14, minutes=30)
-# GPS counts weeks with 10 bits (IS-GPS-200, 20.3.3.3.1.1): an old receiver is 1024 weeks late, or twice that.
+# GPS counts weeks with 10 bits (IS-GPS-200, 20.3.3.3.1.1), so an old receiver may be 1024 or 2048 weeks behind.
 _ROLLOVER = timedelta(weeks=1024)
-_GPS_EPOCH = datetime(1980, 1, 7, tzinfo=UTC)  # a receiver without a fix counts from the day before
+_GPS_EPOCH = datetime(1980, 1, 7, tzinfo=UTC)  # one day after GPS time 0, from which a receiver without a fix counts
 
 
 def position(gps: Tags) -> tuple[float, float] | None:
-    """(lat, lon) in degrees of WGS-84 from a GPS IFD; None if it holds neither.
+    """(lat, lon) in WGS-84 degrees from the tags of a GPS IFD; None if it has neither of them.
 
-    ValueError: a hemisphere is missing or unknown, a value is no three rationals, has a zero denominator or lies
-    out of range, the position is the placeholder (0, 0), the receiver had no fix (status V: what it writes then is
-    the last place it knew), or the datum is not known.
+    ValueError if a hemisphere is missing or unknown; if a value is not three rationals, has a zero denominator or is
+    out of range; if the position is the placeholder (0, 0); if the receiver had no fix (status V: the position is then
+    the last one known); or if the datum is unknown.
     """
     if LAT not in gps and LON not in gps:
         return None
@@ -51,24 +52,27 @@ def position(gps: Tags) -> tuple[float, float] | None:
 
 
 def datum(gps: Tags) -> str | None:
-    """The name of the datum in which the position is given; None for WGS-84, also where none is named."""
+    """Name of the position's geodetic datum; None for WGS-84, which is assumed if no datum is named."""
     name = _text(gps.get(DATUM))
     return None if is_nothing(name) or is_wgs84(name) else name
 
 
 def is_nothing(text: str) -> bool:
-    """Whether a text is empty or stands for nothing."""
+    """Whether a text is empty or a placeholder for a missing value."""
     return not text or text.lower() in WORDS_FOR_NOTHING
 
 
 def is_no_date(value: Any) -> bool:
-    """Whether a time tag is there and holds what stands for no date."""
+    """Whether a time tag exists and contains a placeholder for a missing date."""
     text = _text(value)
     return bool(text) and (is_nothing(text) or re.match(NO_DATE, text) is not None or not text.strip("0:/- "))
 
 
 def _degrees(name: str, value: Any, reference: Any, signs: str, limit: int) -> float:
-    """Signed degrees of (degrees, minutes, seconds) and a hemisphere, of which the second letter is negative."""
+    """Signed degrees from (degrees, minutes, seconds) and a hemisphere; the second letter of `signs` is negative.
+
+    ValueError as in `position`.
+    """
     letter = _text(reference)[:1].upper()
     if not letter or letter not in signs:
         raise ValueError(f"{name}: hemisphere {_text(reference)[:20]!r} is neither {signs[0]} nor {signs[1]}")
@@ -85,12 +89,14 @@ def _degrees(name: str, value: Any, reference: Any, signs: str, limit: int) -> f
 
 
 def capture_time(exif: Tags, gps: Tags) -> tuple[datetime | None, str | None, str]:
-    """When the picture was taken: (UTC time or None, warning code or None, the warning's message).
+    """When the image was taken: (UTC time or None, warning code or None, message of the warning or "").
 
-    DateTimeOriginal with OffsetTimeOriginal comes first, then the GPS time, then DateTimeOriginal alone, which is
-    local time and taken as it is (`no_time_zone`). `gps_week_rollover`: the GPS time is 1024 weeks behind the local
-    one, or twice that, and is set right. `bad_time`: there are times, but none can be read. `time_conflict`: GPS and
-    local time differ by more than any time zone.
+    DateTimeOriginal with OffsetTimeOriginal has priority, then the GPS time, then DateTimeOriginal alone. Warnings:
+
+    - `no_time_zone`: there is only a local time; it is returned as if it were UTC.
+    - `gps_week_rollover`: the GPS time was 1024 or 2048 weeks behind the local time, and was corrected.
+    - `time_conflict`: GPS and local time differ by more than any time zone; the GPS time is returned.
+    - `bad_time`: there are times, but none can be read.
     """
     local, offset = _local_time(exif.get(DATE_TIME_ORIGINAL)), _offset(exif.get(OFFSET_TIME_ORIGINAL))
     fix = _gps_time(gps)
@@ -116,11 +122,13 @@ def capture_time(exif: Tags, gps: Tags) -> tuple[datetime | None, str | None, st
 
 
 def _local_time(value: Any) -> datetime | None:
+    """A local time, with UTC as a stand-in for its unknown zone; None if it cannot be read."""
     match = None if is_no_date(value) else _DATE_TIME.fullmatch(_text(value))
     return _time(*match.groups()) if match else None
 
 
 def _offset(value: Any) -> timedelta | None:
+    """Offset of local time from UTC; None if it cannot be read or no time zone has it."""
     match = _OFFSET.fullmatch(_text(value))
     if not match:
         return None
@@ -133,6 +141,7 @@ def _offset(value: Any) -> timedelta | None:
 
 
 def _gps_time(gps: Tags) -> datetime | None:
+    """UTC time of the GPS fix; None if it cannot be read or the receiver had no fix yet."""
     match, parts = _DATE.fullmatch(_text(gps.get(GPS_DATE))), _rationals(gps.get(GPS_TIME))
     if match is None or parts is None or not all(math.isfinite(part) for part in parts):
         return None
@@ -141,7 +150,7 @@ def _gps_time(gps: Tags) -> datetime | None:
 
 
 def _time(*parts: str | float) -> datetime | None:
-    """Year to second as a UTC time; None if there is no such time."""
+    """UTC time from year, month, day, hour, minute and second; None if there is no such time."""
     year, month, day, hour, minute, second = (int(part) for part in parts)
     try:
         time = datetime(year, month, day, hour, minute, min(second, 59), tzinfo=UTC)  # 60 is a leap second
@@ -151,7 +160,7 @@ def _time(*parts: str | float) -> datetime | None:
 
 
 def _rationals(value: Any) -> tuple[float, float, float] | None:
-    """Three numbers, of which a zero denominator makes NaN; None for anything else, text and bytes included."""
+    """A tuple of three numbers as floats, NaN for a zero denominator; None for anything else, also text and bytes."""
     if not isinstance(value, tuple) or len(value) != 3:
         return None
     try:
@@ -162,7 +171,7 @@ def _rationals(value: Any) -> tuple[float, float, float] | None:
 
 
 def _text(value: Any) -> str:
-    """A tag's text without the padding that cameras leave; bytes are Latin-1."""
+    """A tag's text without padding; bytes are read as Latin-1. Empty if the tag is no text."""
     if isinstance(value, bytes):
         value = value.decode("latin-1")
     return value.strip("\0 \t\r\n") if isinstance(value, str) else ""

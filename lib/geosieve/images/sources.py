@@ -1,4 +1,4 @@
-"""Configuration of `ingest_images`: where images or lists of coordinates are, and which of their columns is which."""
+"""Configuration of `ingest_images`: where images or coordinate lists are, and what their columns are called."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from geosieve.runtime.config import Config
 
 
 def _as_name(value: Any) -> Any:
-    """YAML takes the name 2 for a number."""
+    """A name as text: YAML reads the name 2 as a number."""
     return str(value) if type(value) is int else value
 
 
 ColumnName = Annotated[str, BeforeValidator(_as_name)]
-"""A column's name; its number from 1 in a list without header."""
+"""Name of a column, or its number from 1 in a list without a header."""
 
 
 class Columns(Config):
-    """The names that a list's own columns have. Names are compared exactly, upper and lower case included."""
+    """Names of a list's columns, by our names. They must match exactly, including upper and lower case."""
 
     image_id: ColumnName | None = Field(description="null: the row's number in its file is the id")
     lat: ColumnName
@@ -35,10 +35,10 @@ class Columns(Config):
 
 
 class Source(Config):
-    """What every source has.
+    """Base of all sources.
 
-    `name` becomes the partition value `source=…`, which every SQL engine must take as it is. `uri` is a file, a
-    folder or a glob; for photos, one folder.
+    `name` becomes the partition value `source=…`, so it has only characters that every SQL engine accepts. `uri` is a
+    file, a folder or a glob; for photos it is one folder.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")
@@ -46,7 +46,7 @@ class Source(Config):
 
 
 class ListSource(Source):
-    """What every list of coordinates has."""
+    """Base of all coordinate lists."""
 
     columns: Columns
     longitudes: Literal["-180..180", "0..360"] = Field(
@@ -55,7 +55,7 @@ class ListSource(Source):
 
 
 class CsvSource(ListSource):
-    """A list of coordinates as CSV (RFC 4180: quotes are doubled inside quotes)."""
+    """A coordinate list as CSV (RFC 4180: a quote inside quotes is written twice)."""
 
     format: Literal["csv"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
@@ -64,18 +64,18 @@ class CsvSource(ListSource):
 
 
 class ParquetSource(ListSource):
-    """A list of coordinates as Parquet."""
+    """A coordinate list as Parquet."""
 
     format: Literal["parquet"]
 
 
 class PhotoSource(Source):
-    """A folder of image files, searched at every depth; positions and times come from EXIF."""
+    """A folder of image files, searched recursively. Positions and times come from EXIF."""
 
     format: Literal["photos"]
 
 
 class IngestConfig(JobConfig):
-    """`source`: what to read; `output`: the root below which `images` and `rejects` are written."""
+    """Configuration of `ingest_images`: `source` is what to read, `output` the root of `images` and `rejects`."""
 
     source: Annotated[CsvSource | ParquetSource | PhotoSource, Field(discriminator="format")]

@@ -1,6 +1,8 @@
-"""Positions in XMP packets (XMP specification, part 2, section 1.2.7.4: GPSCoordinate), as tags of an EXIF GPS IFD.
+"""Read positions from XMP packets, as tags of an EXIF GPS IFD.
 
-No XML parser reads the packet, for files are hostile: nothing is expanded or fetched, and a search takes linear time.
+Coordinates follow the XMP specification, part 2, section 1.2.7.4 (GPSCoordinate). Files may be hostile, so regular
+expressions search the packet instead of an XML parser: no entity is expanded, nothing is fetched, and a search takes
+linear time.
 """
 
 from __future__ import annotations
@@ -10,22 +12,24 @@ from collections.abc import Mapping
 from typing import Any
 
 MAX_BYTES = 1 << 20
-"""A longer packet is not searched. Writers' own are a few kilobytes."""
+"""Longer packets are not searched. Usual packets have a few kilobytes."""
 
 _NAMES = {"GPSStatus": 9, "GPSMapDatum": 18}
-_COORDINATES = {"GPSLatitude": (1, 2), "GPSLongitude": (3, 4)}  # tags of the hemisphere and the value
-_MOST = 100  # characters of a value
+_COORDINATES = {"GPSLatitude": (1, 2), "GPSLongitude": (3, 4)}  # tags of hemisphere and value
+_MOST = 100  # characters of a value, at most
 
-# DDD,MM.mmk or DDD,MM,SSk. Some write decimal degrees, or rationals as EXIF has them, or k as a property of its own.
+# DDD,MM.mmk or DDD,MM,SSk, where k is the hemisphere. Some programs write decimal degrees, rationals as in EXIF, or k
+# as a separate property.
 _NUMBER = r"(\d{1,9}(?:\.\d{1,20}|/\d{1,9})?)"
 _BETWEEN = r"[,\s]\s{0,9}"
 _COORDINATE = re.compile(rf"{_NUMBER}(?:{_BETWEEN}{_NUMBER}(?:{_BETWEEN}{_NUMBER})?)?\s{{0,9}}([NSEWnsew]?)", re.ASCII)
 
 
 def gps_tags(packet: bytes) -> Mapping[int, Any]:
-    """The tags of a GPS IFD that a packet holds; none if it holds no position or is too long.
+    """Tags of an EXIF GPS IFD from an XMP packet; empty if it has no position or is longer than MAX_BYTES.
 
-    A value that cannot be read, or that stands there twice and differs, is given as its text.
+    Coordinates are tuples (degrees, minutes, seconds). A value that cannot be parsed, or that occurs several times with
+    different contents, is returned as text.
     """
     if len(packet) > MAX_BYTES:
         return {}
@@ -45,12 +49,16 @@ def gps_tags(packet: bytes) -> Mapping[int, Any]:
 
 
 def _number(text: str) -> float:
+    """A decimal number or a rational; NaN for a zero denominator."""
     over, _, under = text.partition("/")
     return float(over) if not under else float(over) / float(under) if float(under) else float("nan")
 
 
 def _value(text: str, name: str) -> str | None:
-    """What stands as an element or an attribute of this name, whatever its prefix."""
+    """Value of the element or attribute with this name and any prefix; None if there is none or it is empty.
+
+    Different values are joined by " and ".
+    """
     form = rf":{name}\s{{0,20}}(?:=\s{{0,20}}[\"']([^\"'<>]{{0,{_MOST}}})[\"']|>([^<>]{{0,{_MOST}}})</)"
     values = {(attribute or element).strip() for attribute, element in re.findall(form, text)} - {""}
     return " and ".join(sorted(values)) if values else None

@@ -1,4 +1,8 @@
-"""An overlay in memory: atoms, what no partition tells apart, and the pixels that show where they lie."""
+"""An overlay in memory: its atoms, and the grid pixels that show where they lie.
+
+An overlay is the common refinement of several partitions. An atom is the set of all points that have the same region in
+every partition.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +31,12 @@ class OverlayPartition:
 
 @dataclass(frozen=True)
 class Overlay:
-    """Atoms: region in each partition, shape (atoms, partitions), area in km², centroid in degrees, share of land.
+    """The atoms of several partitions.
 
-    A region below 0 means that the partition has none there. `digest` is the overlay's hash; one that was not published
-    has none.
+    `labels`, shape (atoms, partitions), has the region index of each atom in each partition; a negative value means
+    that the atom lies in no region of that partition. The other arrays have shape (atoms,): area in km², centroid (lat,
+    lon) in degrees, and the share of the area that is land (NaN without a map of land). `digest` is the overlay's hash,
+    empty if the overlay was not published.
     """
 
     partitions: tuple[OverlayPartition, ...]
@@ -43,10 +49,11 @@ class Overlay:
 
     @property
     def n_atoms(self) -> int:
+        """Number of atoms."""
         return len(self.labels)
 
     def column(self, partition: str) -> int:
-        """Number of a partition among the overlay's. KeyError if it is none of them."""
+        """Column of `labels` that belongs to a partition. KeyError if the overlay does not have this partition."""
         names = [p.name for p in self.partitions]
         if partition not in names:
             raise KeyError(f"partition {partition!r} is not in the overlay; {advice(partition, names, 'it has')}")
@@ -54,19 +61,25 @@ class Overlay:
 
     @cached_property
     def region_areas_km2(self) -> list[F8]:
-        """For each partition the areas of its regions, shape (n_regions,); 0 for one without an atom."""
+        """Areas of the regions of each partition, km², shape (n_regions,); 0 for a region without an atom."""
         return [
             np.bincount(label[label >= 0], self.area_km2[label >= 0], p.n_regions).astype(np.float64)
             for p, label in zip(self.partitions, self.labels.T, strict=True)
         ]
 
     def atoms_of(self, labels: ArrayLike) -> tuple[I8, int]:
-        """Atoms of points from their regions, (points, partitions) in the order of the overlay's partitions.
+        """Find the atom of each point from the point's regions.
 
-        That is what the partitions' `assign` says, or a row of table `labels`. Also how many points have a combination
-        of regions that no atom has: such a point gets an atom of its region in the partition with most regions (if
-        that has none there, or no atom, in the one with next most); of its atoms the one that agrees in most other
-        partitions, then the largest, then the first. InputError if labels are no regions of the partitions.
+        `labels`, shape (points, partitions), has a region index per point and partition, in the order of the overlay's
+        partitions, as the partitions' `assign` or the table `labels` gives them.
+
+        Returns the atoms, (points,), and the number of points whose combination of regions no atom has. Such a point
+        gets an atom of its region in the partition with the most regions. If the point has no region there, or the
+        region has no atom, the partition with the next most regions decides. If no region helps, the negative labels
+        are tried in the same way. Among the region's atoms, the one that agrees in most other partitions is taken, then
+        the largest, then the first.
+
+        InputError if the shape is wrong, a region index is too large, or no atom has any of a point's labels.
         """
         points = np.asarray(labels, dtype=np.int64)
         if points.ndim != 2 or points.shape[1] != len(self.partitions):
@@ -78,7 +91,7 @@ class Overlay:
         atom = row_numbers(self.labels, distinct)
         unseen = atom < 0
         by_size = np.argsort([-p.n_regions for p in self.partitions], kind="stable")
-        # Regions before what is outside of a partition, which is no place.
+        # Try the regions of all partitions first, because a negative label says little about the place.
         for k, least in [*((k, 0) for k in by_size), *((k, -3) for k in by_size)]:
             left = np.flatnonzero((atom < 0) & (distinct[:, k] >= least))
             atom[left] = self._nearest(distinct[left], int(k))
@@ -88,7 +101,7 @@ class Overlay:
         return atom[number], int(unseen[number].sum())
 
     def _nearest(self, wanted: I8, k: int) -> I8:
-        """For each combination the best atom of its region in partition `k`, or -1 if it has none."""
+        """For each combination of regions (n, partitions), the best atom in its region of partition `k`, or -1."""
         order = np.argsort(self.labels[:, k], kind="stable")
         ordered = self.labels[order, k]
         first, last = (np.searchsorted(ordered, wanted[:, k], side=side) for side in ("left", "right"))
@@ -104,8 +117,8 @@ class Overlay:
 
 
 def row_numbers(known: I8, rows: I8) -> I8:
-    """For each of `rows` (n, k) the number of the row of `known` (m, k) that is equal to it, or -1."""
-    # Both in one sorted list: equal rows get equal numbers.
+    """Index in `known` (m, k) of the row that equals each row of `rows` (n, k), shape (n,); -1 where there is none."""
+    # Numbered together, so that equal rows get equal numbers.
     _, code = unique_rows(np.concatenate([known, rows]))
     at = np.full(int(code.max(initial=0)) + 1, -1, dtype=np.int64)
     at[code[: len(known)]] = np.arange(len(known))
@@ -114,9 +127,11 @@ def row_numbers(known: I8, rows: I8) -> I8:
 
 @dataclass(frozen=True)
 class AtomGrid:
-    """Which atoms pixels belong to: the first pixels of runs, row · cols + column ascending, their atoms and shares.
+    """The atoms of the grid's pixels, as runs, for maps. For the exact atom of a point, use `Overlay.atoms_of`.
 
-    The runs of a mixed pixel begin at the same one. For maps; `Overlay.atoms_of` tells the atom of a point.
+    `starts` has the first pixel of each run as row · cols + column, ascending; a run ends where the next one begins.
+    `atoms` has the atom of each run, `share` its share of the pixels' area. A mixed pixel has several runs with the
+    same start.
     """
 
     grid: EqualAngleGrid
@@ -127,13 +142,17 @@ class AtomGrid:
 
     @classmethod
     def of_runs(cls, grid: EqualAngleGrid, row: I8, column: I8, atom: I8, share: F8, digest: str = "") -> AtomGrid:
-        """From columns of `overlay_runs`, in any order; all of a row's runs or none. `digest`: the overlay's hash."""
+        """Build from columns of the table `overlay_runs`, in any order.
+
+        Grid rows may be left out as a whole, but then `drawn` is right only in the rows given. `digest`: the overlay's
+        hash.
+        """
         starts = row.astype(np.int64) * grid.cols + column
         order = np.lexsort((atom, -share, starts))
         return cls(grid, starts[order], atom[order], share[order], digest)
 
     def check(self, overlay: Overlay) -> None:
-        """InputError if the pixels are not this overlay's."""
+        """Raise InputError if the pixels belong to another overlay."""
         if self.digest != overlay.digest:
             raise InputError(
                 f"the pixels are of overlay {self.digest[:12]}…, the ranking of {overlay.digest[:12]}…",
@@ -141,7 +160,10 @@ class AtomGrid:
             )
 
     def drawn(self, lat: ArrayLike, lon: ArrayLike) -> I8:
-        """For a picture: the atom with most of the pixel that holds each place. ValueError as EqualAngleGrid.pixels."""
+        """Atom with the largest share of the pixel that contains each point, for drawing.
+
+        lat, lon: degrees, shapes broadcast. ValueError as in `EqualAngleGrid.pixels`.
+        """
         row, col = self.grid.pixels(lat, lon)
         begin = self.starts[np.searchsorted(self.starts, row * self.grid.cols + col, side="right") - 1]
         return np.asarray(self.atoms[np.searchsorted(self.starts, begin, side="left")])

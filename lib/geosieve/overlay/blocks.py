@@ -1,9 +1,9 @@
-"""The regions of every pixel of a block of the grid, and of the parts of its mixed pixels.
+"""Label the pixels of a block of the grid with their regions, and split mixed pixels into parts.
 
-The grid is a sample of the Earth: a pixel stands for its area with its centre, where no border is near; else with
-4 × 4 points. Pieces of regions that are too narrow for that are sampled by points of their own, whose weights sum to
-their exact area, and what the grid's points say inside them does not count. In a mixed pixel the regions of a map are
-the pixel's, as everywhere.
+The grid samples the Earth. Away from borders, the centre of a pixel stands for its whole area. Near a border of a
+partition with exact outlines, 4 × 4 points stand for the pixel. Pieces of regions that are too narrow for these points
+get sample points of their own, whose weights sum to the exact area of the piece; grid points inside such a piece are
+ignored. Partitions that are maps are not split: all parts of a mixed pixel have the pixel's region of the map.
 """
 
 from __future__ import annotations
@@ -25,25 +25,29 @@ from geosieve.overlay.spans import PixelSpans, find_spans, unique_rows
 from geosieve.partitions.base import Assigner, Partition
 from geosieve.rasters.candidates import NOTHING, CandidateIndex
 
-_BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that a row of its tiles is read once
-_BAND_PIXELS = 250_000  # a band has at least as many: a task has a cost of its own
-_POINTS = 1_000_000  # points that a block asks a partition for; some 100 MB in a worker
-_PARTS = 4  # points along a side of a mixed pixel
-_WHOLE = 1 - 1e-9  # of a region's area: it has no other piece
+_BAND_ARCSEC = 512 * 30  # height of a band: 512 rows of a 30″ map, so that each row of tiles is read once
+_BAND_PIXELS = 250_000  # minimum size of a band, because every task has a fixed cost
+_POINTS = 1_000_000  # points per call of a partition; takes about 100 MB in a worker
+_PARTS = 4  # sample points along each side of a mixed pixel
+_WHOLE = 1 - 1e-9  # if narrow pieces have this share of a region's area, they are the whole region
 
 
 @dataclass(frozen=True)
 class Narrow:
-    """Pieces of a partition's regions that the grid may miss: region (or OUTSIDE), area in km², shape as WKB, (n,)."""
+    """Narrow pieces of a partition's regions, which the grid may miss; arrays of shape (n,).
+
+    `region` is the region index, or OUTSIDE for a hole between regions. Areas are in km²; `wkb` has the shapes in
+    (lon, lat) degrees.
+    """
 
     region: I8
     area_km2: F8
     wkb: tuple[bytes, ...]
-    regions_whole: Mask  # (n_regions,): all of a region's pieces are here
+    regions_whole: Mask  # (n_regions,): whether the region consists of narrow pieces only
 
     @classmethod
     def of(cls, partition: Partition, grid: EqualAngleGrid) -> Narrow | None:
-        """Of a partition with exact areas: the pieces narrower than a pixel is high. None for a map."""
+        """The pieces of `partition` with a mean width below the height of a pixel. None for a map."""
         area = partition.areas_km2()
         if area is None:
             return None
@@ -55,16 +59,17 @@ class Narrow:
 
     @cached_property
     def shapes(self) -> NDArray[np.object_]:
+        """The pieces as geometries, (n,)."""
         return np.asarray(shapely.from_wkb(np.array(self.wkb, dtype=object)))
 
     @cached_property
     def _parted(self) -> shapely.STRtree:
-        """Pieces of regions that have other pieces as well, and of what is outside."""
+        """Spatial index of the holes, and of the pieces of regions that also have wider pieces."""
         parted = (self.region < 0) | ~self.regions_whole[np.maximum(self.region, 0)]
         return shapely.STRtree(self.shapes[parted])
 
     def holds(self, regions: I4, lat: F8, lon: F8) -> Mask:
-        """Whether each point, of these regions, is in one of the pieces."""
+        """Whether each point lies in a narrow piece, (n,). `regions`: region of each point; lat, lon in degrees."""
         held = (regions >= 0) & self.regions_whole[np.maximum(regions, 0)]
         if len(self._parted.geometries):
             asked = np.flatnonzero(~held)
@@ -74,11 +79,11 @@ class Narrow:
 
 @dataclass(frozen=True)
 class Layer:
-    """A partition, what is near what, and how many points a pixel's side are asked for its region.
+    """A partition as workers label with it: its function, its spatial index, and how it is sampled.
 
-    With `reduce` k a pixel's region is the one of most of its k × k parts, of equals the lowest index: a map k times
-    finer than the grid is reduced by majority. With 1 it is the region at the pixel's centre. `narrow`: of a partition
-    whose borders are known exactly.
+    With `reduce` = 1, a pixel has the region at its centre. With `reduce` = k, it has the most frequent region of its
+    k × k parts, and the lowest index on a tie: a map k times finer than the grid is reduced by majority. `narrow` is
+    set for partitions whose borders are known exactly; `reduce` has no effect on them.
     """
 
     assigner: Assigner
@@ -87,12 +92,16 @@ class Layer:
     narrow: Narrow | None = None
 
     def regions(self, lat: F8, lon: F8) -> I4:
+        """Region index of each point, (n,), below 0 where there is none. lat, lon: degrees, (n,)."""
         return self.assigner.assign(lat, lon, self.index.candidates(lat, lon)).astype(np.int32)
 
 
 @dataclass(frozen=True)
 class Points:
-    """Points that stand for parts of mixed pixels: place, regions in the exact partitions (n, k), weight in km²."""
+    """Sample points of mixed pixels, arrays (n,): row and column of the pixel, lat and lon in degrees, weight in km².
+
+    `regions`, shape (n, k), has the region of each point in the k exact partitions.
+    """
 
     row: I8
     column: I8
@@ -102,12 +111,13 @@ class Points:
     weight: F8
 
     def taken(self, chosen: Mask) -> Points:
+        """The chosen points."""
         return Points(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
 
 @dataclass(frozen=True)
 class Bands:
-    """The grid cut into bands of rows, each labelled block by block; lives in the workers."""
+    """The grid cut into bands of rows, each labelled block by block. Broadcast to the workers."""
 
     grid: EqualAngleGrid
     layers: tuple[Layer, ...]
@@ -115,18 +125,21 @@ class Bands:
 
     @property
     def rows_per_band(self) -> int:
+        """Rows of every band; the last band may have fewer."""
         by_height = round(_BAND_ARCSEC * self.grid.rows / HALF_TURN_ARCSEC)
         return min(self.grid.rows, max(1, by_height, _BAND_PIXELS // self.grid.cols))
 
     def __len__(self) -> int:
+        """Number of bands."""
         return -(-self.grid.rows // self.rows_per_band)
 
     @property
     def _exact(self) -> list[tuple[Layer, Narrow]]:
+        """The layers whose borders are known exactly."""
         return [(layer, layer.narrow) for layer in self.layers if layer.narrow is not None]
 
     def runs(self, band: int) -> Iterator[PixelSpans]:
-        """PixelSpans of a band, block by block from the west."""
+        """Yield the runs and mixed parts of a band, one PixelSpans per block, from west to east."""
         first = band * self.rows_per_band
         rows = np.arange(first, min(first + self.rows_per_band, self.grid.rows))
         finest = max(layer.reduce for layer in (*self.layers, *([self.land] if self.land else [])))
@@ -142,10 +155,11 @@ class Bands:
             yield self._with_parts(rows, cols, np.stack(labels), land, near, own)
 
     def _regions(self, layer: Layer, rows: I8, cols: I8, near: Mask) -> I4:
-        """Region of each pixel of a block, (rows, cols). Marks in `near` those that an exact border may cross."""
+        """Region of each pixel of a block, (rows, cols). Sets `near` where an exact border may cross the pixel."""
         k = layer.reduce
         if layer.narrow is not None:
-            # With a rim: a border that crosses a pixel parts its centre from one of the eight around it.
+            # The block gets a rim of one pixel. A border may cross a pixel if the 3 × 3 centres around it are not
+            # all in one region.
             around = np.arange(max(rows[0] - 1, 0), min(rows[-1] + 2, self.grid.rows))
             wide = np.arange(cols[0] - 1, cols[-1] + 2) % self.grid.cols
             found = self._at_centres(layer, self.grid, around, wide)
@@ -165,11 +179,12 @@ class Bands:
 
     @staticmethod
     def _at_centres(layer: Layer, grid: EqualAngleGrid, rows: I8, cols: I8) -> I4:
+        """Region at the centre of each pixel, (rows, cols)."""
         lat, lon = grid.centres(rows[:, None], cols[None, :])
         return layer.regions(lat.ravel(), lon.ravel()).reshape(rows.size, cols.size)
 
     def _own_points(self, rows: I8) -> Points:
-        """Points of the narrow pieces in a band."""
+        """Sample points of the narrow pieces in a band."""
         edges = self.grid.row_edges()
         north, south = edges[rows[0]], edges[rows[-1] + 1]
         found = [self._points_of(k, south, north) for k in range(len(self._exact))]
@@ -177,6 +192,10 @@ class Bands:
         return _together(points, len(self._exact))
 
     def _points_of(self, k: int, south: float, north: float) -> Points | None:
+        """Sample points of the k-th exact partition's narrow pieces that overlap a band of latitudes; None without any.
+
+        Some points may lie outside of the band.
+        """
         narrow = self._exact[k][1]
         _, low, _, high = shapely.bounds(narrow.shapes).T
         chosen = np.flatnonzero((low <= north) & (high >= south))
@@ -185,10 +204,10 @@ class Bands:
         piece, lat, lon, share = points_inside(narrow.shapes[chosen], 180 / self.grid.rows / _PARTS)
         piece = chosen[piece]
         regions = np.stack([layer.regions(lat, lon) for layer, _ in self._exact], axis=1)
-        regions[:, k] = narrow.region[piece]  # also where rounding brought a point over the border
+        regions[:, k] = narrow.region[piece]  # even if rounding moved the point across the border
         pieces = self._pieces_at(regions, lat, lon)
         pieces[:, k] = True
-        # Where narrow pieces of several partitions overlap, the points of each stand for their part of the place.
+        # Where narrow pieces of several partitions overlap, the points of each get an equal share of the area.
         weight = narrow.area_km2[piece] * share / pieces.sum(axis=1)
         return Points(*self.grid.pixels(lat, lon), lat, lon, regions, weight)
 
@@ -198,7 +217,7 @@ class Bands:
         return np.stack(held, axis=1)
 
     def _grid_points(self, row: I8, column: I8) -> Points:
-        """The points of pixels, those of one pixel after each other, without those in narrow pieces (weight 0)."""
+        """The 4 × 4 points of each pixel, pixel by pixel. Points in narrow pieces have weight 0."""
         inner = np.arange(_PARTS**2)
         fine = EqualAngleGrid(self.grid.rows * _PARTS, self.grid.cols * _PARTS)
         lat, lon = fine.centres(
@@ -210,7 +229,7 @@ class Bands:
         return Points(np.repeat(row, _PARTS**2), np.repeat(column, _PARTS**2), lat, lon, regions, weight)
 
     def _with_parts(self, rows: I8, cols: I8, labels: I4, land: Mask, near: Mask, own: Points) -> PixelSpans:
-        """PixelSpans of a block, its mixed pixels among them as parts."""
+        """Runs of a block's whole pixels, and the parts of its mixed pixels."""
         exact = [k for k, layer in enumerate(self.layers) if layer.narrow is not None]
         if not exact:
             return find_spans(int(rows[0]), int(cols[0]), labels, land)
@@ -229,7 +248,7 @@ class Bands:
             one = regions[np.arange(at.size), counts.argmax(axis=1)]
             same = ((regions == one[:, None]).all(axis=2) | ~counts).all(axis=1) & ~has_own.ravel()[at]
             alike = same & counts.any(axis=1)
-            flat[np.ix_(exact, at[alike])] = one[alike].T  # whole after all, of what most of it is
+            flat[np.ix_(exact, at[alike])] = one[alike].T  # all points that count agree: the pixel is whole after all
             mixed[at[~same]] = True
             parts.append(points.taken(np.repeat(~same, _PARTS**2) & (points.weight > 0)))
         points = _together(parts, len(exact))
@@ -240,7 +259,7 @@ class Bands:
 
 
 def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask, exact: list[int]) -> PixelSpans:
-    """Parts of mixed pixels: points of one pixel and the same regions put together, shares of a pixel summing to 1."""
+    """Group the points of each pixel by their regions: one part per group. The shares of a pixel sum to 1."""
     pixel = (points.row - rows[0]) * cols.size + points.column - cols[0]
     distinct, part = unique_rows(np.column_stack([pixel, points.regions]))
     n = len(distinct)
@@ -256,20 +275,23 @@ def _parts_of_pixels(points: Points, rows: I8, cols: I8, labels: I4, land: Mask,
 
 
 def _together(points: list[Points], k: int) -> Points:
+    """All points in one; `k`: number of exact partitions, for an empty list."""
     none = np.empty(0, np.int64)
     empty = Points(none, none, np.empty(0), np.empty(0), np.empty((0, k), np.int32), np.empty(0))
     return Points(*(np.concatenate([getattr(of, f.name) for of in (empty, *points)]) for f in fields(Points)))
 
 
 def _parts(index: I8, k: int) -> I8:
+    """Rows (or columns) of a k times finer grid that lie in these rows (or columns)."""
     return (index[:, None] * k + np.arange(k)).ravel()
 
 
 def _majority(regions: I4, rows: int, cols: int, k: int) -> I4:
+    """Most frequent region of each block of k × k parts, (rows, cols); the lowest index on a tie."""
     parts = regions.reshape(rows, k, cols, k)
     winner = np.zeros((rows, cols), dtype=np.int32)
     most = np.zeros((rows, cols), dtype=np.int64)
-    for region in np.unique(regions):  # of a raster few; ascending, so that equals go to the lowest
+    for region in np.unique(regions):  # a raster has few regions; ascending, so that the lowest index wins ties
         count = (parts == region).sum(axis=(1, 3))
         winner[count > most] = region
         most = np.maximum(most, count)

@@ -1,7 +1,7 @@
-"""`build_overlay`: partitions → atoms.
+"""The job `build_overlay`: compute the atoms of several partitions on an equal-angle grid and publish them.
 
-The grid's rows are shared out in bands; a task finds the runs of its bands. The runs are kept while atoms are summed up
-from them, and written with the atoms' numbers. Atoms are then scaled so that every region whose borders are known has
+One Spark task per band of grid rows finds the band's runs. The runs are persisted on disk, summed up to atoms, and
+written with the number of their atom. The areas of atoms are scaled so that every region whose borders are known has
 its exact area.
 """
 
@@ -43,10 +43,10 @@ from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
 
 _PLACE = "row int, column int, length int, share double, lat double, lon double, land boolean"
-_LEAST_REST = 1e-12  # of the sphere, where regions leave nothing but rounding outside
-_TOLERATED = 1e-6  # relative error of a region's area
-_SHOWN = 5
-_MOST_TASKS = 1000  # that read a map again
+_LEAST_REST = 1e-12  # smallest share of the sphere outside of all regions: the remainder may be only rounding
+_TOLERATED = 1e-6  # relative error of a region's area without a warning
+_SHOWN = 5  # regions named in a message
+_MOST_TASKS = 1000  # tasks that read a map again, at most
 
 
 class OverlayConfig(PartitionsConfig, JobConfig):
@@ -84,6 +84,7 @@ class OverlayConfig(PartitionsConfig, JobConfig):
 
 
 def _table(config: OverlayConfig) -> Table:
+    """`overlay_atoms` with a column per partition."""
     return overlay_atoms_table([definition.name for definition in config.partitions])
 
 
@@ -94,7 +95,11 @@ def _leaves(config: OverlayConfig) -> list[Leaf]:
 
 @publishes(_leaves)
 def build_overlay(context: Context[OverlayConfig], publication: Publication) -> int:
-    """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of."""
+    """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of.
+
+    Returns the number of atoms, or 0 for a dry run, which only shows the plan. ConfigError if a partition has 2^31
+    regions or more; IntegrityError if the areas do not add up (see `exact_areas`).
+    """
     config, report, spark = context.config, context.report, context.spark
     grid = EqualAngleGrid.from_arcsec(config.resolution_arcsec)
     names = [definition.name for definition in config.partitions]
@@ -153,7 +158,7 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
 def overlay_digest(
     grid: EqualAngleGrid, partitions: list[Partition], land: Partition | None, reduce: dict[str, int]
 ) -> str:
-    """Content hash of an overlay: what decides its atoms and their numbers. Names of partitions do not."""
+    """Content hash of everything that decides an overlay's atoms and their order. Names of partitions do not."""
     facts = {
         "grid": [grid.rows, grid.cols],
         "partitions": [[p.digest, reduce.get(p.name, 1)] for p in partitions],
@@ -169,10 +174,14 @@ def exact_areas(
     area: F8,
     by_pixels: Callable[[Partition, NDArray[np.bool_]], F8 | None] = lambda partition, regions: None,
 ) -> tuple[F8, list[str]]:
-    """Areas of atoms, km², that sum to the exact areas of all regions and of the sphere, and warnings.
+    """Scale the areas of atoms so that they sum to the exact areas of all regions and of the sphere.
 
-    `by_pixels` gives the areas of some of a map's regions, which have no atom. IntegrityError if a region with an exact
-    area has none.
+    `labels`, shape (atoms, partitions): region of each atom; `area`, shape (atoms,): areas on the grid, km².
+    `by_pixels` returns the areas of those regions of a map that have no atom, measured on the map's own pixels; it is
+    used in warnings only.
+
+    Returns the scaled areas, km², and warnings: about regions without an atom or an area, and about exact areas that
+    cannot be reached. IntegrityError if a region with an exact area has no atom.
     """
     sphere = _sphere_km2(grid)
     groups, targets, warnings, of = [], [], [], []
@@ -214,7 +223,7 @@ def exact_areas(
 
 
 def _lost(partition: Partition, unseen: NDArray[np.bool_], area: F8 | None) -> list[str]:
-    """Warnings of a map's regions that no pixel of the grid has. `area`: what they have by the map's own pixels."""
+    """Warnings about regions of a map that no grid pixel has. `area`: their km² on the map's own pixels, if known."""
     nowhere = np.zeros_like(unseen) if area is None else unseen & (area == 0)
     lost, warnings = unseen & ~nowhere, []
     if lost.any():
@@ -234,7 +243,10 @@ def _lost(partition: Partition, unseen: NDArray[np.bool_], area: F8 | None) -> l
 def _areas_by_pixels(
     spark: SparkSession, indices: dict[str, CandidateIndex], partition: Partition, regions: NDArray[np.bool_]
 ) -> F8 | None:
-    """Areas, km², of these regions by the pixels of the partition's map; None if it has none. Reads all of the map."""
+    """Areas, km², (n_regions,), of the chosen regions, measured on the pixels of the partition's map.
+
+    None if the partition is no map. Reads the whole map.
+    """
     assigner = partition.assigner()
     if not isinstance(assigner, MapAssigner):
         return None
@@ -245,7 +257,7 @@ def _areas_by_pixels(
 
 
 def _named(partition: Partition, chosen: NDArray[np.bool_]) -> str:
-    """The first regions chosen, by name where there is one, and how many there are."""
+    """Text with the first chosen regions, by index and name, and how many more there are."""
     index = np.flatnonzero(chosen)
     table = partition.regions(index[:_SHOWN])
     names = dict(zip(table["region"].to_pylist(), table["name"].to_pylist(), strict=True))
@@ -254,6 +266,7 @@ def _named(partition: Partition, chosen: NDArray[np.bool_]) -> str:
 
 
 def _observed(labels: I8, names: list[str], partition: Partition) -> I8:
+    """Regions of a partition that occur in the atoms."""
     seen = np.unique(labels[:, names.index(partition.name)])
     return np.asarray(seen[seen >= 0])
 
@@ -265,6 +278,8 @@ def _bands(
     land: Partition | None,
     reduce: dict[str, int],
 ) -> Bands:
+    """The bands with everything that workers need to label them."""
+    # The spatial join is needed only if a partition has outlines.
     outlines = {p.name: p.outlines() for p in [*partitions, *([land] if land else [])]}
     some = any(outlines.values())
     near = join_outlines(spark, every_cell(), outlines) if some else dict.fromkeys(outlines, NOTHING)
@@ -273,7 +288,7 @@ def _bands(
 
 
 def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
-    """PixelSpans of the whole grid: place, share, land, and a column `label_k` for every partition."""
+    """The runs and mixed parts of the whole grid, one row each: `_PLACE`, and a column `label_k` per partition."""
     shared = spark.sparkContext.broadcast(bands)
     schema = f"{_PLACE}, " + ", ".join(f"label_{k} int" for k in range(len(bands.layers)))
 
@@ -282,11 +297,12 @@ def _runs(spark: SparkSession, bands: Bands) -> DataFrame:
             for band in batch[0].to_pylist():
                 yield from map(_to_arrow, shared.value.runs(band))
 
-    # One task a band: bands across land take longer than those across the sea.
+    # One task per band, because bands with much land take longer than others.
     return spark.range(0, len(bands), 1, len(bands)).mapInArrow(from_numbers, schema)
 
 
 def _to_arrow(found: spans.PixelSpans) -> pa.RecordBatch:
+    """Rows of `_runs` as a batch."""
     place = {name: pa.array(getattr(found, name), pa.int32()) for name in ("row", "column", "length")}
     part = {name: pa.array(getattr(found, name)) for name in ("share", "lat", "lon", "land")}
     labels = {f"label_{k}": pa.array(column, pa.int32()) for k, column in enumerate(found.labels.T)}
@@ -294,6 +310,7 @@ def _to_arrow(found: spans.PixelSpans) -> pa.RecordBatch:
 
 
 def _from_arrow(table: pa.Table) -> spans.PixelSpans:
+    """The inverse of `_to_arrow`."""
     row, column, length = (table[name].to_numpy().astype(np.int64) for name in ("row", "column", "length"))
     labels = [table[name].to_numpy().astype(np.int64) for name in table.column_names if name.startswith("label_")]
     part = (table[name].to_numpy() for name in ("share", "lat", "lon"))
@@ -301,9 +318,9 @@ def _from_arrow(table: pa.Table) -> spans.PixelSpans:
 
 
 def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, spans.Facts]:
-    """Labels of all atoms in lexicographic order, (atoms, partitions), and what they sum up to.
+    """Labels of all atoms in lexicographic order, (atoms, partitions), and their facts.
 
-    Sums of each band, which one task holds, are put together here in the order of the bands.
+    Each task sums up its band. The driver merges the bands in their order, so that sums are reproducible.
     """
     labels = [name for name in runs.columns if name.startswith("label_")]
     facts = [*spans.SUMS, *spans.LEAST, *spans.GREATEST]
@@ -322,10 +339,12 @@ def _atoms(runs: DataFrame, grid: EqualAngleGrid) -> tuple[I8, spans.Facts]:
 
 
 def _sphere_km2(grid: EqualAngleGrid) -> float:
+    """Area of the whole grid, km²."""
     return float(grid.row_areas_km2().sum() * grid.cols)
 
 
 def _check_whole(grid: EqualAngleGrid, atoms: spans.Facts) -> None:
+    """IntegrityError if the atoms do not cover the whole grid."""
     area, sphere = float(atoms["area"].sum()), _sphere_km2(grid)
     if abs(area - sphere) > TOLERANCE * sphere:
         raise IntegrityError(
@@ -334,7 +353,7 @@ def _check_whole(grid: EqualAngleGrid, atoms: spans.Facts) -> None:
 
 
 def _with_atoms(runs: DataFrame, labels: I8, digest: str, has_land: bool) -> DataFrame:
-    """`overlay_runs`: the runs with the number of the atom whose labels they have."""
+    """Rows of `overlay_runs`: the runs with the number of their atom."""
     shared = runs.sparkSession.sparkContext.broadcast(labels)
     names = [column.name for column in OVERLAY_RUNS.columns]
 

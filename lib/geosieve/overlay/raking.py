@@ -1,4 +1,4 @@
-"""Areas of atoms scaled so that the atoms of every region sum to the region's exact area (raking)."""
+"""Raking: scale the areas of atoms so that the atoms of every region sum to the region's exact area."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from scipy.sparse.linalg import LinearOperator, cg
 from geosieve.geo.arrays import F8, I8
 
 TOLERANCE = 1e-9
-_SWEEPS, _STEPS = 30, 40
-_LEAST = 1e-30  # of an area: none becomes 0
-_LONGEST = 2.0  # greatest change of a logarithm in one step
+"""Relative error of a group's sum at which raking stops."""
+_SWEEPS, _STEPS = 30, 40  # sweeps of proportional fitting before each Newton step, and Newton steps
+_LEAST = 1e-30  # smallest factor of an area, so that none becomes 0
+_LONGEST = 2.0  # largest change of a log area in one Newton step
 
 
 def rake(area: F8, groups: list[I8], targets: list[F8]) -> tuple[F8, list[F8]]:
-    """Positive areas, (atoms,), nearest to `area` in relative entropy whose sums over groups are the targets.
+    """Find the positive areas that reach the target sums and are nearest to `area` in relative entropy.
 
-    `groups`: for each partition the group of every atom, `targets`: the sum of each group, above 0. Iterative
-    proportional fitting (Deming and Stephan 1940); where that is slow, as with cells inside cells, Newton's method on
-    the same problem's dual. Returns the areas and each group's relative error, which is above TOLERANCE where no areas
-    of these atoms can fit.
+    `area`, shape (atoms,), in km². For each partition, `groups` has an array (atoms,) with the group of every atom, and
+    `targets` an array with the required sum of each group, km², above 0.
+
+    Iterative proportional fitting (Deming and Stephan 1940) comes first. Where it converges slowly, as with cells
+    nested in cells, Newton's method on the dual of the same problem takes over.
+
+    Returns the areas, (atoms,), and for each partition the relative error of every group. Errors above TOLERANCE remain
+    where the targets contradict each other.
     """
     if not groups:
         return area, []
@@ -40,11 +45,12 @@ def rake(area: F8, groups: list[I8], targets: list[F8]) -> tuple[F8, list[F8]]:
 
 
 def _errors(area: F8, groups: list[I8], targets: list[F8]) -> list[F8]:
+    """Relative error of every group's sum, one array per partition."""
     return [np.abs(np.bincount(g, area, t.size) / t - 1) for g, t in zip(groups, targets, strict=True)]
 
 
 def _newton(area: F8, groups: list[I8], targets: list[F8]) -> F8:
-    """The change of each atom's logarithm in one step of Newton's method, shortened if it is long."""
+    """Change of each atom's log area in one Newton step, (atoms,). No log area changes by more than `_LONGEST`."""
     first = np.cumsum([0, *(t.size for t in targets)])
     atoms = np.arange(area.size)
     member = csr_array(
@@ -57,7 +63,8 @@ def _newton(area: F8, groups: list[I8], targets: list[F8]) -> F8:
     held = member @ area
     missing = np.concatenate(targets) - held
     hessian = (member @ diags_array(area) @ member.T).tocsr()
-    # Sums by partition are the same total, so that the matrix is singular, and its equations agree.
+    # The groups of every partition sum to the same total. So the matrix is singular, but the equations are
+    # consistent, and conjugate gradients solve them.
     scale = LinearOperator(hessian.shape, matvec=lambda x: x.ravel() / held)
     with np.errstate(all="ignore"):
         step, _ = cg(hessian, missing, rtol=1e-10, maxiter=2000, M=scale)

@@ -1,4 +1,4 @@
-"""An overlay as a committed run of `build_overlay` left it."""
+"""Read an overlay that `build_overlay` committed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,15 @@ BUILD_JOB = "build_overlay"
 
 
 def parts_of(name: str) -> str:
-    """Value of `job` under which an overlay's partitions are published: runs of several may share a run id."""
+    """Value of partition column `job` under which the partitions of overlay `name` are published.
+
+    It contains the name, because runs for several overlays may share a run id.
+    """
     return f"{BUILD_JOB}_{name}"
 
 
 class OverlayInput(Config):
-    """A committed run of `build_overlay`."""
+    """Configuration that names a committed run of `build_overlay`: table root, overlay name and run."""
 
     root: str
     name: str
@@ -37,7 +40,11 @@ class OverlayInput(Config):
 
 @dataclass(frozen=True)
 class PublishedOverlay:
-    """Atoms on the driver, runs of the grid as a frame, and what `partitions` and `regions_of_partition` say."""
+    """The tables of a published overlay: atoms in memory on the driver, the others as Spark frames.
+
+    `names` are the overlay's partitions in the order of its columns. `runs` has one row per run of pixels
+    (`overlay_runs`), `partitions` one per partition, `regions` one per region (`regions_of_partition`).
+    """
 
     names: list[str]
     atoms: pd.DataFrame
@@ -47,22 +54,22 @@ class PublishedOverlay:
 
     @property
     def digest(self) -> str:
-        """Hash of the overlay."""
+        """Content hash of the overlay."""
         return str(self.atoms["overlay_hash"].iloc[0])
 
     @property
     def grid(self) -> EqualAngleGrid:
-        """The grid, which has twice as many columns as rows."""
+        """The overlay's equal-angle grid; it has twice as many columns as rows."""
         rows = int(self.atoms["grid_rows"].iloc[0])
         return EqualAngleGrid(rows, 2 * rows)
 
     @property
     def labels(self) -> I8:
-        """Region of each atom in each partition, (atoms, partitions)."""
+        """Region index of each atom in each partition, shape (atoms, partitions)."""
         return self.atoms[self.names].to_numpy(np.int64)
 
     def overlay(self) -> Overlay:
-        """The overlay for scoring."""
+        """The overlay in memory, as scoring needs it."""
         facts = {row["partition"]: row for row in self.partitions.collect()}
         partitions = tuple(
             OverlayPartition(name, facts[name]["partition_hash"], facts[name]["n_regions"]) for name in self.names
@@ -71,7 +78,7 @@ class PublishedOverlay:
         return Overlay(partitions, self.labels, **columns, digest=self.digest)
 
     def atom_grid(self) -> AtomGrid:
-        """Which atoms the pixels belong to. InputError if the pixels are another overlay's."""
+        """The atoms of the grid's pixels. InputError if the pixels belong to another overlay."""
         runs = self.runs.select("row", "column", "atom", "share", "overlay_hash")
         others = [row[0] for row in runs.select("overlay_hash").distinct().collect() if row[0] != self.digest]
         if others:
@@ -82,7 +89,10 @@ class PublishedOverlay:
 
 
 def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverlay:
-    """A committed overlay. InputError names those that there are, if it is not among them."""
+    """Read a committed overlay.
+
+    InputError if no overlay has this name (its message lists those that exist) or the run does not exist.
+    """
     every = committed_runs(spark, source.root, OVERLAY_ATOMS)
     mine = [run for run in every if run.values["overlay"] == source.name]
     where = f"{source.root}/{OVERLAY_ATOMS.name}"
@@ -98,6 +108,7 @@ def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverla
     atoms = read_runs(spark, source.root, overlay_atoms_table(names), [run]).toPandas().sort_values("atom")
 
     def beside(table: Table, **values: str) -> DataFrame:
+        """Rows of another table that the same run wrote, without the partition columns."""
         keys = [column.name for column in table.partition_columns]
         return read_committed(spark, source.root, table, run_id=run.run_id, **values).drop(*keys)
 
