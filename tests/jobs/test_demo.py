@@ -1,4 +1,4 @@
-"""The demo's labels against rasterio and s2sphere, point by point, on its real data."""
+"""The demo's labels against rasterio and s2geometry, point by point, on its real data."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-import s2sphere
 from rasterio.warp import transform
+from s2_oracle import leaf
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "build" / "demo"
@@ -79,9 +79,8 @@ def test_the_proxy_keeps_everybody(labels: Any) -> None:
 def test_s2_cells(labels: Any) -> None:
     frame, regions = labels
     tokens = regions[regions["partition"] == "s2_l10"].set_index("region")["name"]
-    points = [s2sphere.LatLng.from_degrees(*p) for p in zip(frame["lat"], frame["lon"], strict=True)]
-    cells = [s2sphere.CellId.from_lat_lng(p) for p in points]
-    assert tokens[frame["s2_l10"]].tolist() == [cell.parent(10).to_token() for cell in cells]
+    cells = [leaf(*point) for point in zip(frame["lat"], frame["lon"], strict=True)]
+    assert tokens[frame["s2_l10"]].tolist() == [cell.parent(10).ToToken() for cell in cells]
     np.testing.assert_array_equal(frame["s2_id"].to_numpy().view(np.uint64), [cell.id() for cell in cells])
 
 

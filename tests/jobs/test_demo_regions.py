@@ -1,4 +1,4 @@
-"""The demo's overlay against s2sphere and rasterio at pixel centres, on its real maps."""
+"""The demo's overlay against s2geometry and rasterio at pixel centres, on its real maps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-import s2sphere
+from s2_oracle import leaf
 
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid
@@ -66,8 +66,7 @@ def test_pixels_are_in_the_atoms_of_their_cell_and_class() -> None:
     by_token = dict(zip(cells["name"], cells["region"], strict=True))
     expected = []
     for point in zip(lat.tolist(), lon.tolist(), strict=True):
-        leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*point))
-        tokens = [leaf.parent(level).to_token() for level in range(31)]
+        tokens = [leaf(*point).parent(level).ToToken() for level in range(31)]
         expected.append(next((by_token[token] for token in tokens if token in by_token), -1))
     assert found["cells"].tolist() == expected
     assert len(set(expected)) > 100
