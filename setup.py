@@ -27,7 +27,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",  # test files in two processes at a time
     "hypothesis>=6.100",  # property tests of geometry
-    "s2sphere>=0.2.5",  # the oracle for S2 ids
+    "s2geometry>=0.14",  # the oracle for S2 cells
     "moto[s3,server]>=5",  # an S3 server on loopback
     "boto3>=1.34",  # looks into that server from outside Spark
     "duckdb>=1",  # every table must be readable without Spark
@@ -42,7 +42,7 @@ BENCH = [
     "rioxarray>=0.15",  # peer: what a user would pick for point sampling
     "geopandas>=0.14",  # peer
     "rasterstats>=0.19",  # peer
-    "s2sphere>=0.2.5",  # peer for S2 ids
+    "s2geometry>=0.14",  # peer for S2 cells
     "psutil>=5.9",  # worker memory
 ]
 GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it

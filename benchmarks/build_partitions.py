@@ -1,4 +1,4 @@
-"""Adaptive S2 of 4.7 million points and against s2sphere objects; spherical Voronoi cells of a million points."""
+"""Adaptive S2 of 4.7 million points and against s2geometry objects; spherical Voronoi cells of a million points."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 from time import process_time
 
 import numpy as np
-import s2sphere
 from numpy.typing import NDArray
+from s2geometry import S2CellId, S2LatLng
 
 from benchmarks.fabricate import FOLDER, clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
@@ -34,10 +34,10 @@ def ours(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Cells:
 
 
 def peer(lat: list[float], lon: list[float]) -> Cells:
-    """The same by objects of s2sphere, a point at a time."""
+    """The same by objects of s2geometry, a point at a time."""
     points = zip(lat, lon, strict=True)
-    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*point)) for point in points]
-    cells: dict[s2sphere.CellId, list[s2sphere.CellId]] = {}
+    leaves = [S2CellId(S2LatLng.FromDegrees(*point)) for point in points]
+    cells: dict[S2CellId, list[S2CellId]] = {}
     for leaf in leaves:
         cells.setdefault(leaf.parent(START), []).append(leaf)
     cells = {cell: held for cell, held in cells.items() if len(held) > IMG_MIN}
@@ -47,7 +47,7 @@ def peer(lat: list[float], lon: list[float]) -> Cells:
         for cell in [cell for cell, held in cells.items() if len(held) > IMG_MAX]:
             for leaf in cells.pop(cell):
                 cells.setdefault(leaf.parent(level), []).append(leaf)
-    return {cell.to_token(): len(held) for cell, held in cells.items() if len(held) > IMG_MIN}
+    return {cell.ToToken(): len(held) for cell, held in cells.items() if len(held) > IMG_MIN}
 
 
 def spark_seconds(n: int) -> tuple[float, dict[str, dict[str, int]]]:
@@ -85,9 +85,9 @@ def main() -> int:
     )
     same = results["peer"] == results["few"]
     print(f"  cells and counts of {PEER_POINTS:,} points {'equal' if same else 'DIFFER'}")
-    rates = {"s2sphere": PEER_POINTS / times["peer"], "geosieve": POINTS / times["many"]}
+    rates = {"s2geometry": PEER_POINTS / times["peer"], "geosieve": POINTS / times["many"]}
     print("  points/s, one core: " + ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items()))
-    done &= same and bar("geosieve over s2sphere, same points", times["peer"] / times["few"], 50.0, at_least=True)
+    done &= same and bar("geosieve over s2geometry, same points", times["peer"] / times["few"], 50.0, at_least=True)
 
     rng = np.random.default_rng(0)
     sphere = np.degrees(np.arcsin(rng.uniform(-1, 1, CENTROIDS))), rng.uniform(-180, 180, CENTROIDS)

@@ -1,4 +1,4 @@
-"""S2 ids of points: geosieve's arrays against a Python loop over s2sphere, one core, in one run.
+"""S2 ids of points: geosieve's arrays against a Python loop over s2geometry, one core, in one run.
 
 Run from the repository's root: PYTHONPATH=lib python -m benchmarks.s2_ids
 """
@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 
 import numpy as np
-import s2sphere
+from s2geometry import S2CellId, S2LatLng
 
 from geosieve.geo.s2 import cell_ids
 
@@ -31,10 +31,8 @@ def best_rate(points: int, work: Callable[[], object]) -> float:
 
 
 def peer_ids(lat: list[float], lon: list[float], level: int) -> list[int]:
-    return [
-        s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(a, b)).parent(level).id()
-        for a, b in zip(lat, lon, strict=True)
-    ]
+    points = zip(lat, lon, strict=True)
+    return [S2CellId(S2LatLng.FromDegrees(*point)).parent(level).id() for point in points]
 
 
 def main() -> int:
@@ -53,7 +51,7 @@ def main() -> int:
         met = ours >= BAR_PER_S
         done &= met and same
         print(
-            f"level {level}: geosieve {ours:,.0f} ids/s, s2sphere {peer:,.0f} ids/s, "
+            f"level {level}: geosieve {ours:,.0f} ids/s, s2geometry {peer:,.0f} ids/s, "
             f"ratio {ours / peer:,.0f}, ids {'equal' if same else 'DIFFER'}, "
             f"bar {BAR_PER_S:,}/s {'met' if met else 'MISSED'}"
         )

@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-import s2sphere
 import shapely
 from fabricated_rasters import write_raster
 from PIL import Image
 from pyspark.sql import SparkSession
 from rasterio.transform import from_origin
+from s2_oracle import area_km2, degrees, leaf
+from s2geometry import S2CellId
 from workspace import Report, Workspace
 
 from geosieve.geo.codes import OUTSIDE
@@ -71,21 +72,20 @@ def towns(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return lat, lon
 
 
-def by_s2sphere(lat: np.ndarray, lon: np.ndarray, img_max: int, img_min: int) -> dict[str, int]:
-    """The rules of METHODS section 3 with objects of s2sphere: images by token."""
-    points = zip(lat.tolist(), np.where(lon == 180, -180, lon).tolist(), strict=True)
-    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*p)) for p in points]
-    cells: dict[Any, list[Any]] = {}
-    for leaf in leaves:
-        cells.setdefault(leaf.parent(2), []).append(leaf)
+def by_s2geometry(lat: np.ndarray, lon: np.ndarray, img_max: int, img_min: int) -> dict[str, int]:
+    """The rules of METHODS section 3 with objects of s2geometry: images by token."""
+    cells: dict[S2CellId, list[S2CellId]] = {}
+    for point in zip(lat.tolist(), lon.tolist(), strict=True):
+        image = leaf(*point)
+        cells.setdefault(image.parent(2), []).append(image)
     cells = {cell: held for cell, held in cells.items() if len(held) > img_min}
     level = 2
     while level < 30 and any(len(held) > img_max for held in cells.values()):
         level += 1
         for cell in [cell for cell, held in cells.items() if len(held) > img_max]:
-            for leaf in cells.pop(cell):
-                cells.setdefault(leaf.parent(level), []).append(leaf)
-    return {cell.to_token(): len(held) for cell, held in cells.items() if len(held) > img_min}
+            for image in cells.pop(cell):
+                cells.setdefault(image.parent(level), []).append(image)
+    return {cell.ToToken(): len(held) for cell, held in cells.items() if len(held) > img_min}
 
 
 def test_a_family_of_adaptive_s2_cells(workspace: Partitions) -> None:
@@ -95,12 +95,12 @@ def test_a_family_of_adaptive_s2_cells(workspace: Partitions) -> None:
     assert code == 0, report["error"]
     for member in FAMILY:
         regions = workspace.regions(member["name"])
-        expected = by_s2sphere(lat, lon, member["img_max"], 5)
+        expected = by_s2geometry(lat, lon, member["img_max"], 5)
         # in S2 id order, each with its images
-        order = sorted(expected, key=lambda token: s2sphere.CellId.from_token(token).id())
+        order = sorted(expected, key=lambda token: S2CellId.FromToken(token).id())
         assert regions["name"].tolist() == order
         assert regions["n_images"].tolist() == [expected[token] for token in order]
-        areas = [s2sphere.Cell(s2sphere.CellId.from_token(token)).exact_area() * 6371.0088**2 for token in order]
+        areas = [area_km2(S2CellId.FromToken(token)) for token in order]
         np.testing.assert_allclose(regions["area_km2"], areas, rtol=1e-9)
         inside = report["details"]["images"][member["name"]]
         assert inside["inside"] == sum(expected.values())
@@ -111,21 +111,19 @@ def test_a_family_of_adaptive_s2_cells(workspace: Partitions) -> None:
     for finer, coarser in (("fine", "middle"), ("middle", "coarse")):
         above = workspace.regions(coarser)["name"]
         for row in workspace.regions(finer).itertuples():
-            parent, child = (s2sphere.CellId.from_token(token) for token in (above[row.parent], row.name))
+            parent, child = (S2CellId.FromToken(token) for token in (above[row.parent], row.name))
             assert parent.contains(child)
 
     # labelling gives every image the cell that holds it, or none
     labels = workspace.labelled([workspace.built("fine"), workspace.built("coarse", run="r1")])
     names = workspace.regions("fine")["name"].tolist()
-    expected = by_s2sphere(lat, lon, 60, 5)
+    expected = by_s2geometry(lat, lon, 60, 5)
     for row in labels.itertuples():
-        leaf = s2sphere.CellId.from_lat_lng(
-            s2sphere.LatLng.from_degrees(row.lat, -180.0 if row.lon == 180 else row.lon)
-        )
+        image = leaf(row.lat, row.lon)
         if row.fine != OUTSIDE:
-            assert s2sphere.CellId.from_token(names[row.fine]).contains(leaf)
+            assert S2CellId.FromToken(names[row.fine]).contains(image)
         else:
-            assert not any(leaf.parent(level).to_token() in expected for level in range(2, 31))
+            assert not any(image.parent(level).ToToken() in expected for level in range(2, 31))
 
     # the mean position on the sphere, also of the town across ±180
     mean = labels.groupby("fine")[["lat", "lon"]].agg(list)
@@ -313,8 +311,7 @@ def test_all_images_at_one_place(workspace: Partitions) -> None:
     code, report = workspace.build({**ADAPTIVE, "family": [{"name": "leaf", "img_max": 10}]})
     assert code == 0, report["error"]
     assert "30 images at 1 different positions" in report["warnings"][0] and "deepest_level" in report["warnings"][0]
-    leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(48.8584, 2.2945))
-    assert workspace.regions("leaf")["name"].tolist() == [leaf.to_token()]
+    assert workspace.regions("leaf")["name"].tolist() == [leaf(48.8584, 2.2945).ToToken()]
     code, report = workspace.build({"method": "quadtree", "name": "one"}, "r2")
     assert code == 0, report["error"]
     assert "30 images at 1 different positions" in report["warnings"][0] and "depth" in report["warnings"][0]
@@ -325,25 +322,24 @@ def test_all_images_at_one_place(workspace: Partitions) -> None:
 def test_cells_of_images_at_one_place_end_at_the_deepest_level(workspace: Partitions) -> None:
     """60 images at one position, 10 within some metres of it, and a town: by default the 10 fall out of all cells."""
     rng = np.random.default_rng(5)
-    eiffel = s2sphere.LatLng.from_degrees(48.8584, 2.2945)
-    around = s2sphere.CellId.from_lat_lng(eiffel).parent(20)
-    near = [s2sphere.CellId(i | 1).to_lat_lng() for i in
+    eiffel = leaf(48.8584, 2.2945)
+    around = eiffel.parent(20)
+    near = [degrees(S2CellId(i | 1).ToLatLng()) for i in
             rng.integers(around.range_min().id(), around.range_max().id(), 10, np.uint64).tolist()]  # fmt: skip
-    lat = np.r_[np.full(60, 48.8584), [p.lat().degrees for p in near], 45 + rng.normal(0, 0.05, 100)]
-    lon = np.r_[np.full(60, 2.2945), [p.lng().degrees for p in near], 7 + rng.normal(0, 0.05, 100)]
+    lat = np.r_[np.full(60, 48.8584), [lat for lat, _ in near], 45 + rng.normal(0, 0.05, 100)]
+    lon = np.r_[np.full(60, 2.2945), [lon for _, lon in near], 7 + rng.normal(0, 0.05, 100)]
     workspace.ingest(lat, lon)
     family = [{"name": "cells", "img_max": 50}]
     code, report = workspace.build({**ADAPTIVE, "img_min": 5, "family": family})
     assert code == 0, report["error"]
-    leaf = s2sphere.CellId.from_lat_lng(eiffel).to_token()
-    assert any(f"{leaf}: 60 images at 1 different positions" in warning for warning in report["warnings"])
+    assert any(f"{eiffel.ToToken()}: 60 images at 1 different positions" in warning for warning in report["warnings"])
     assert report["details"]["images"]["cells"]["outside"] >= 1
 
     code, report = workspace.build({**ADAPTIVE, "img_min": 5, "family": family, "deepest_level": 20}, "r2")
     assert code == 0, report["error"]
     assert report["warnings"] == []
     held = workspace.regions("cells", "r2").set_index("name")["n_images"]
-    assert held[around.to_token()] == 70
+    assert held[around.ToToken()] == 70
     assert held.sum() == report["details"]["images"]["cells"]["inside"]
 
 
@@ -354,12 +350,12 @@ def test_cells_may_start_deeper_than_the_first_count(workspace: Partitions) -> N
     method = {"method": "adaptive_s2", "img_min": 0, "start_level": 12, "family": [{"name": "fine", "img_max": 100}]}
     code, report = workspace.build(method)
     assert code == 0, report["error"]
-    leaves = [s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*p)) for p in zip(lat, lon, strict=True)]
+    leaves = [leaf(*point) for point in zip(lat, lon, strict=True)]
     held: dict[str, int] = {}
     for row in workspace.regions("fine").itertuples():
-        cell = s2sphere.CellId.from_token(row.name)
+        cell = S2CellId.FromToken(row.name)
         assert cell.level() >= 12
-        held[row.name] = sum(cell.contains(leaf) for leaf in leaves)
+        held[row.name] = sum(cell.contains(image) for image in leaves)
         assert held[row.name] == row.n_images <= 100
     assert sum(held.values()) == 2000
 
@@ -372,7 +368,7 @@ def test_a_family_of_cell_files_has_parents_by_cell_or_by_mean(
     header = "num_images,2\nmin,0\nclass_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean\n"
 
     def token(lat: float, lon: float, level: int) -> str:
-        return str(s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(lat, lon)).parent(level).to_token())
+        return str(leaf(lat, lon).parent(level).ToToken())
 
     for name, level in (("coarse", 4), ("fine", 8)):
         rows = f"0,{token(-16.8, -179.9, level)},9,-16.8,151.2\n1,{token(-16.8, 151.2, level)},9,-16.8,151.2\n"

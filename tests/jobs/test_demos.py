@@ -1,4 +1,4 @@
-"""The demos on their real data: labels, and atoms at pixel centres, against rasterio and s2sphere."""
+"""The demos on their real data: labels, and atoms at pixel centres, against rasterio and s2geometry."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-import s2sphere
 from rasterio.warp import transform
+from s2_oracle import leaf
 
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid
@@ -38,8 +38,8 @@ pytestmark = [
 def _new_inputs() -> None:
     """Earlier demos' inputs are removed: these tests are about what the jobs do now."""
     for leaves in ("images/*/run_id=demo-*", "raster_catalog/*/run_id=demo-*"):
-        for leaf in TABLES.glob(leaves):
-            shutil.rmtree(leaf)
+        for folder in TABLES.glob(leaves):
+            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +48,11 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Any:
     PICTURE.unlink(missing_ok=True)
     done = subprocess.run([sys.executable, "-m", "demo.run"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    leaf = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("labels "))
-    frame = pq.read_table(ROOT / leaf, partitioning=None).to_pandas()
+    labelled = next(line.split()[1] for line in done.stdout.splitlines() if line.startswith("labels "))
+    frame = pq.read_table(ROOT / labelled, partitioning=None).to_pandas()
     assert len(frame) == 100_000
     regions = pq.read_table(
-        str(ROOT / leaf).replace("/labels/", "/regions_of_partition/job=label_attributes/"), partitioning=None
+        str(ROOT / labelled).replace("/labels/", "/regions_of_partition/job=label_attributes/"), partitioning=None
     ).to_pandas()
     return frame.sample(2000, random_state=0).reset_index(drop=True), regions
 
@@ -98,9 +98,8 @@ def test_the_proxy_keeps_everybody(labels: Any) -> None:
 def test_s2_cells(labels: Any) -> None:
     frame, regions = labels
     tokens = regions[regions["partition"] == "s2_l10"].set_index("region")["name"]
-    points = [s2sphere.LatLng.from_degrees(*p) for p in zip(frame["lat"], frame["lon"], strict=True)]
-    cells = [s2sphere.CellId.from_lat_lng(p) for p in points]
-    assert tokens[frame["s2_l10"]].tolist() == [cell.parent(10).to_token() for cell in cells]
+    cells = [leaf(*point) for point in zip(frame["lat"], frame["lon"], strict=True)]
+    assert tokens[frame["s2_l10"]].tolist() == [cell.parent(10).ToToken() for cell in cells]
     np.testing.assert_array_equal(frame["s2_id"].to_numpy().view(np.uint64), [cell.id() for cell in cells])
 
 
@@ -109,8 +108,8 @@ def test_a_map_is_drawn(labels: Any) -> None:
 
 
 def newest(leaves: str) -> Any:
-    leaf = max(TABLES.glob(f"{leaves}/run_id=demo-*"), key=lambda path: path.stat().st_mtime)
-    return pq.read_table(leaf, partitioning=None).to_pandas()
+    newest_leaf = max(TABLES.glob(f"{leaves}/run_id=demo-*"), key=lambda path: path.stat().st_mtime)
+    return pq.read_table(newest_leaf, partitioning=None).to_pandas()
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +149,7 @@ def test_pixels_are_in_the_atoms_of_their_cell_and_class() -> None:
     by_token = dict(zip(cells["name"], cells["region"], strict=True))
     expected = []
     for point in zip(lat.tolist(), lon.tolist(), strict=True):
-        leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(*point))
-        tokens = [leaf.parent(level).to_token() for level in range(31)]
+        tokens = [leaf(*point).parent(level).ToToken() for level in range(31)]
         expected.append(next((by_token[token] for token in tokens if token in by_token), -1))
     assert found["cells"].tolist() == expected
     assert len(set(expected)) > 100

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import s2sphere
 from given_tables import GivenTables
+from s2_oracle import degrees, leaf
+from s2geometry import S2CellId
 
 from geosieve.partitions.base import Tables
 from geosieve.partitions.building.cell_files import geoestimation_cells, quadtree_boxes
@@ -20,7 +21,7 @@ EXTRA = "num_images,120\nmin_concept_probability,0\n"
 
 
 def token(lat: float, lon: float, level: int) -> str:
-    return str(s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(lat, lon)).parent(level).to_token())
+    return str(leaf(lat, lon).parent(level).ToToken())
 
 
 PARIS, SYDNEY, POLE = token(48.85, 2.35, 8), token(-33.87, 151.2, 6), token(90, 0, 30)
@@ -124,12 +125,12 @@ def test_plain_means_of_positions_in_a_cell_are_taken(level: int) -> None:
     rng = np.random.default_rng(level)
     lines = []
     for n, lat0 in enumerate([-84.0, -61.0, -33.0, 0.4, 17.0, 45.2, 70.0, 84.5]):
-        cell = s2sphere.CellId.from_token(token(lat0, -165.0 + 45 * n, level))
+        cell = S2CellId.FromToken(token(lat0, -165.0 + 45 * n, level))
         first, last = cell.range_min().id(), cell.range_max().id()
-        points = [s2sphere.CellId(i | 1).to_lat_lng() for i in rng.integers(first, last, 30, np.uint64).tolist()]
+        points = [degrees(S2CellId(i | 1).ToLatLng()) for i in rng.integers(first, last, 30, np.uint64).tolist()]
         for few in (points, points[:1]):
-            lat, lon = (np.mean([f(p) for p in few]) for f in (lambda p: p.lat().degrees, lambda p: p.lng().degrees))
-            lines.append((n, cell.to_token(), lat, lon))
+            lat, lon = np.mean(few, axis=0)
+            lines.append((n, cell.ToToken(), lat, lon))
     for half in (lines[::2], lines[1::2]):
         text = HEADER + "\n" + "".join(row(n, c, round(lat, 5), round(lon, 5)) for n, c, lat, lon in half)
         assert geoestimation_cells(text, "cells", "").published.regions.num_rows == 8

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-import s2sphere
 from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod
+from s2_oracle import corners, leaf
 
 from geosieve.splits.groups import component_roots
 from geosieve.splits.near import Cubes, level_within, nearest_km, preceded, unit_vectors
@@ -73,13 +73,7 @@ def test_a_ball_touches_the_cube_of_every_point_in_it(
 @pytest.mark.parametrize("km", [0.001, 0.01, 1, 100])
 def test_a_cell_is_no_wider_than_the_spacing(km: float) -> None:
     lat, lon = places(60, 5)
-    corners = []
-    for lat_deg, lon_deg in zip(lat, lon, strict=True):
-        leaf = s2sphere.CellId.from_lat_lng(s2sphere.LatLng.from_degrees(lat_deg, lon_deg))
-        cell = s2sphere.Cell(leaf.parent(level_within(km)))
-        vertices = [s2sphere.LatLng.from_point(cell.get_vertex(k)) for k in range(4)]
-        corners.append([(vertex.lat().degrees, vertex.lng().degrees) for vertex in vertices])
-    corner = np.array(corners)
+    corner = np.array([corners(leaf(*place).parent(level_within(km))) for place in zip(lat, lon, strict=True)])
     for first, second in ((0, 2), (1, 3)):
         *_, metres = SPHERE.inv(corner[:, first, 1], corner[:, first, 0], corner[:, second, 1], corner[:, second, 0])
         np.testing.assert_array_less(metres / 1000, km)

@@ -101,7 +101,9 @@ def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
         for chunk, lat, lon in chunks:
             face, i, j, size = _squares(chunk)
             x, y, z = _unproject(face, _face_u(2 * i + size), _face_u(2 * j + size))
-            lat[...], lon[...] = np.degrees(np.arctan2(z, np.hypot(x, y))), np.degrees(np.arctan2(y, x))
+            lat[...] = np.degrees(np.arctan2(z + 0.0, np.hypot(x, y)))
+            lon[...] = np.degrees(np.arctan2(y + 0.0, x + 0.0))  # + 0.0: a zero has no sign, so that a pole is at 0
+            lon[lon == 180.0] = -180.0
     return all_lat, all_lon
 
 
