@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,6 +263,22 @@ def test_sure_and_unsure_images_are_drawn(p: list[float], tmp_path: Path) -> Non
     (ranking,) = rank(ensemble_of(overlay), {"model0": Probabilities("hash0", np.array([p]))})
     draw_regions(ranking, grid, tmp_path / "map.png", (10.0, 20.0), "synthetic")
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_regions_on_both_sides_of_the_antimeridian_lie_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Atoms around 165 W and 165 E and a truth at 179 E: 30 degrees of longitude, and a margin."""
+    columns = np.full((6, 12), 2)
+    columns[:, 0], columns[:, -1] = 0, 1
+    overlay, grid = overlay_of([columns], [3])
+    (ranking,) = rank(ensemble_of(overlay), {"model0": Probabilities("hash0", np.array([[0.5, 0.5, 0.0]]))})
+    drawn: list[Any] = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: drawn.append(figure.axes[0]))
+    draw_regions(ranking, grid, tmp_path / "map.png", (0.0, 179.0), "synthetic")
+    assert drawn[0].get_xlim() == pytest.approx((162.5, 197.5))
+    level = drawn[0].images[0].get_array()
+    assert set(np.unique(level)) <= {0, 1}  # both regions, and nothing of the third
 
 
 def test_torch_ranks_as_numpy_does() -> None:

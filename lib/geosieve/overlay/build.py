@@ -98,7 +98,8 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
     """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of.
 
     Returns the number of atoms, or 0 for a dry run, which only shows the plan. ConfigError if a partition has 2^31
-    regions or more; IntegrityError if the areas do not add up (see `exact_areas`).
+    regions or more, or if one that is no map shall be reduced; IntegrityError if the areas do not add up (see
+    `exact_areas`).
     """
     config, report, spark = context.config, context.report, context.spark
     grid = EqualAngleGrid.from_arcsec(config.resolution_arcsec)
@@ -112,6 +113,8 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
         for p in partitions:
             if p.n_regions >= 2**31:
                 raise ConfigError(f"partition {p.name} has {p.n_regions} regions; an overlay takes fewer than 2^31")
+            if config.reduce.get(p.name, 1) > 1 and p.areas_km2() is not None:
+                raise ConfigError(f"reduce: {p.name} is no map: its borders are known exactly", hint="leave it out")
     digest = overlay_digest(grid, partitions, land, config.reduce)
     if context.dry_run:
         found = {f"partition {p.name}": f"{p.n_regions} regions, hash {p.digest}" for p in partitions}

@@ -27,7 +27,7 @@ def draw_label_map(leaf: str, names: list[str], column: str, path: Path) -> None
     table = pq.read_table(leaf.removeprefix("file:"), columns=["lat", "lon", column], partitioning=None)
     lat, lon, region = (table[name].to_numpy() for name in ("lat", "lon", column))
     figure, axes = plt.subplots(figsize=(11, 4.9), layout="constrained")
-    for index, (name, colour) in enumerate([("no data", _NO_LABEL), *zip(names, _COLOURS, strict=False)], start=-1):
+    for index, (name, colour) in enumerate([("no region", _NO_LABEL), *zip(names, _COLOURS, strict=False)], start=-1):
         of = region < 0 if index < 0 else region == index
         axes.plot(lon[of], lat[of], ".", color=colour, markersize=1.5, markeredgewidth=0)
         axes.plot([], [], "s", color=colour, label=f"{name} ({of.sum():,})")

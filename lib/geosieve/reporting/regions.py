@@ -13,10 +13,10 @@ matplotlib.use("Agg")  # jobs have no display
 
 import matplotlib.pyplot as plt
 import numpy as np
-from numpy.typing import NDArray
 
 from geosieve.ensemble.ranking import Ranking
 from geosieve.evaluation.curves import Curve, draw
+from geosieve.geo.sphere import normalize_lon
 from geosieve.overlay.atoms import AtomGrid
 
 _LEVELS = (0.5, 0.8, 0.95)
@@ -48,10 +48,15 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
     of_atom = np.full(ranking.overlay.n_atoms, len(_LEVELS))
     for number in reversed(range(len(_LEVELS))):
         of_atom[ranking.atom[0, : ranking.within_mass(_LEVELS[number])[0]]] = number
-    south, north, west, east = _window(ranking, of_atom < len(_LEVELS), truth)
+    # Longitudes continue beyond ±180, so that regions on both sides of the antimeridian lie side by side.
+    centre = truth[1] + normalize_lon(ranking.overlay.lon - truth[1])
+    shown = of_atom < len(_LEVELS)
+    south, north = _bounds(np.append(ranking.overlay.lat[shown], truth[0]))
+    west, east = _bounds(np.append(centre[shown], truth[1]))
+    south, north = max(south, -90.0), min(north, 90.0)
     lat = np.linspace(north, south, _WIDTH // 2)[:, None]
     lon = np.linspace(west, east, _WIDTH)[None, :]
-    level = of_atom[grid.drawn(lat, lon)]
+    level = of_atom[grid.drawn(lat, normalize_lon(lon))]
     figure, axes = plt.subplots(figsize=(11, 5.2), layout="constrained")
     colours = ["#0072B2", "#56B4E9", "#CBE6F7", "#F2F2F2"]  # the last for the rest of the Earth
     palette = matplotlib.colors.ListedColormap(colours)
@@ -59,24 +64,18 @@ def draw_regions(ranking: Ranking, grid: AtomGrid, path: Path, truth: tuple[floa
     for number, (colour, share) in enumerate(zip(colours, _LEVELS, strict=False)):
         # Also draw a dot for each atom, because many atoms are smaller than a pixel of the picture.
         mine = of_atom == number
-        lon, lat = ranking.overlay.lon[mine], ranking.overlay.lat[mine]
-        axes.plot(lon, lat, "o", color=colour, markersize=4, label=f"{share:.0%} of the probability")
+        label = f"{share:.0%} of the probability"
+        axes.plot(centre[mine], ranking.overlay.lat[mine], "o", color=colour, markersize=4, label=label)
     axes.plot(truth[1], truth[0], "x", color="#D55E00", markersize=9, markeredgewidth=2, label="true position")
     axes.set(xlabel="longitude", ylabel="latitude", title=title, aspect="auto")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{float(normalize_lon(x)):g}")
     axes.legend(loc="lower left", fontsize="small", framealpha=0.9)
     figure.savefig(path, dpi=110)
     plt.close(figure)
 
 
-def _window(
-    ranking: Ranking, shown: NDArray[np.bool_], truth: tuple[float, float]
-) -> tuple[float, float, float, float]:
-    """The map's bounds (south, north, west, east) around the truth and the centroids of the atoms shown, degrees."""
-    bounds = []
-    for of, at, limit in ((ranking.overlay.lat, truth[0], 90.0), (ranking.overlay.lon, truth[1], 180.0)):
-        around = np.append(of[shown], at)
-        low, high = float(around.min()), float(around.max())
-        margin = 1.0 + 0.05 * (high - low)
-        bounds += [max(-limit, low - margin), min(limit, high + margin)]
-    south, north, west, east = bounds
-    return south, north, west, east
+def _bounds(degrees: F8) -> tuple[float, float]:
+    """The least interval that holds the values, with a margin."""
+    low, high = float(degrees.min()), float(degrees.max())
+    margin = 1.0 + 0.05 * (high - low)
+    return low - margin, high + margin

@@ -223,7 +223,11 @@ EVALUATIONS = Table(
         Column("low", "double", "lower end of the bootstrap interval, likewise", nullable=True),
         Column("high", "double", "upper end, likewise", nullable=True),
         Column("n", "bigint", "images that count"),
-        Column("missing", "bigint", "of the images here, those without a prediction: misses everywhere"),
+        Column(
+            "missing",
+            "bigint",
+            "images without a prediction: misses everywhere; of a difference, of both added up",
+        ),
     ),
 )
 
