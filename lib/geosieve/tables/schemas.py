@@ -8,7 +8,7 @@ from geosieve.tables.schema import BBOX, Column, Table
 
 IMAGES = Table(
     "images",
-    "One row an image. Written by `ingest_images`. An id occurs once a run.",
+    "One row per image. Written by `ingest_images`. An id occurs once per run.",
     (
         Column("image_id", "string", "the source's id of the image"),
         Column("uri", "string", "where the image is, if known", nullable=True),
@@ -17,45 +17,49 @@ IMAGES = Table(
         Column(
             "captured_at",
             "timestamp",
-            "when it was taken, UTC where the source knows its zone",
+            "time at which it was taken; UTC if the source knows the time zone",
             nullable=True,
         ),
         Column(
             "author",
             "string",
-            "author or uploader as the source names them; splits keep them apart",
+            "author or uploader, as named by the source; a split keeps an author's images together",
             nullable=True,
         ),
         Column(
             "sequence",
             "string",
-            "sequence or album of which it is part; splits keep them apart",
+            "sequence or album of the image; a split keeps a sequence's images together",
             nullable=True,
         ),
-        Column("width", "int", "pixels, after orientation", nullable=True),
-        Column("height", "int", "pixels, after orientation", nullable=True),
+        Column("width", "int", "width in pixels, after the EXIF orientation is applied", nullable=True),
+        Column("height", "int", "height in pixels, after the EXIF orientation is applied", nullable=True),
         Column("orientation", "int", "EXIF orientation, 1-8", nullable=True),
         Column("licence", "string", "licence as the source states it", nullable=True),
         Column(
             "content_sha256",
             "string",
-            "SHA-256 of the file's bytes, hex, where they were read",
+            "SHA-256 of the file's bytes, hex; null if only a list was read",
             nullable=True,
         ),
-        Column("warnings", "array<struct<code:string,message:string>>", "doubts that did not refuse the row"),
+        Column(
+            "warnings",
+            "array<struct<code:string,message:string>>",
+            "doubts about the row that did not lead to its refusal",
+        ),
     ),
     (Column("source", "string", "name of the source"),),
 )
 
 REJECTS = Table(
     "rejects",
-    "One row an input that failed, whatever the job. Rows in = rows out + rejects, in every run.",
+    "One row per refused input, of every job. In every run, rows in = rows out + rejects.",
     (
-        Column("id", "string", "the input's id, as far as it has one", nullable=True),
+        Column("id", "string", "the input's id, if it has one", nullable=True),
         Column("uri", "string", "the file it came from", nullable=True),
-        Column("stage", "string", "the step that refused it"),
-        Column("error_class", "string", "why, as a fixed word to group by"),
-        Column("message", "string", "why, in words; at most 500 characters"),
+        Column("stage", "string", "the step of the job that refused it"),
+        Column("error_class", "string", "the reason, as a fixed word to group by"),
+        Column("message", "string", "the reason in words; at most 500 characters"),
     ),
     (
         Column("job", "string", "the job that refused it"),
@@ -65,11 +69,15 @@ REJECTS = Table(
 
 RASTER_CATALOG = Table(
     "raster_catalog",
-    "One row a raster file (band). Written by `catalog_rasters`.",
+    "One row per raster file (one band of it). Written by `catalog_rasters`.",
     (
-        Column("uri", "string", "where the file is"),
+        Column("uri", "string", "address of the file"),
         Column("band", "int", "band to read, from 1"),
-        Column("priority", "int", "where files overlap, the lowest number with a valid value wins; then by URI"),
+        Column(
+            "priority",
+            "int",
+            "where files overlap, the file with the lowest number and a valid value counts; on a tie, the first URI",
+        ),
         Column("driver", "string", "GDAL's name of the format"),
         Column("crs_wkt", "string", "coordinate reference system, WKT"),
         Column(
@@ -81,120 +89,131 @@ RASTER_CATALOG = Table(
         Column("height", "int", "pixels"),
         Column("bands", "int", "number of bands in the file"),
         Column("dtype", "string", "pixel type"),
-        Column("scale", "double", "value in units = scale · stored value + offset; 1 where the file says nothing"),
-        Column("offset", "double", "likewise; 0 where the file says nothing"),
+        Column("scale", "double", "value in units = scale · stored value + offset; 1 if the file states none"),
+        Column("offset", "double", "see scale; 0 if the file states none"),
         Column(
-            "nodata", "double", "stored value that means no data; NaN is one; null where a mask decides", nullable=True
+            "nodata", "double", "stored value that means no data, possibly NaN; null if a mask decides", nullable=True
         ),
-        Column("mask", "string", "what tells valid pixels besides: `none`, `mask` (mask band) or `alpha`"),
+        Column("mask", "string", "what else marks valid pixels: `none`, `mask` (mask band) or `alpha`"),
         Column("block_height", "int", "rows of a block"),
         Column("block_width", "int", "columns of a block"),
-        Column("value_min", "double", "least valid value in units, if statistics were asked for", nullable=True),
-        Column("value_max", "double", "greatest valid value, likewise", nullable=True),
-        Column("positive_min", "double", "least valid value above 0, likewise", nullable=True),
+        Column("value_min", "double", "lowest valid value, in units; null without statistics", nullable=True),
+        Column("value_max", "double", "highest valid value, in units; null without statistics", nullable=True),
+        Column(
+            "positive_min", "double", "lowest valid value above 0, in units; null without statistics", nullable=True
+        ),
         Column(
             "header_sha256",
             "string",
-            "checksum by which a file that changed is noticed: header, place of its blocks, length and time (S3: ETag)",
+            "checksum that shows whether the file has changed: of its header, block offsets, size and time (S3: ETag)",
         ),
         Column(
             "content_sha256",
             "string",
-            "checksum of type, size and every pixel's value and validity, whatever the file's format, tiling and "
-            "compression; with `checksum: sampled`, of 16 blocks of them",
+            "checksum of the type, the size and all pixels' values and validity. It does not depend on format, tiling "
+            "and compression. With `checksum: sampled` it covers 16 blocks of pixels",
         ),
-        Column("is_global", "boolean", "covers every longitude and latitude"),
-        Column("footprint", "geometry", "WGS-84 outline (lon, lat) that holds every pixel, cut at ±180; may be larger"),
+        Column("is_global", "boolean", "whether it covers every longitude and latitude"),
+        Column(
+            "footprint", "geometry", "WGS-84 outline (lon, lat) that contains every pixel, cut at ±180; may be larger"
+        ),
         BBOX,
     ),
-    (Column("collection", "string", "files that make up one map"),),
+    (Column("collection", "string", "name of the collection: the files that make up one map"),),
 )
 
 PARTITIONS = Table(
     "partitions",
-    "One row a partition that a run made or used. Its hash covers definition, merges, edges and data: polygons as they "
-    "are, rasters by their headers and block layout, built ones by their cells. Written by `build_partitions`, "
+    "One row per partition that a run built or used. Its hash covers what decides the region of a point (docs/design.md, "
+    "Identity). Written by `build_partitions`, "
     "`label_attributes` and `build_overlay`.",
     (
         Column("partition", "string", "name"),
-        Column("partition_hash", "string", "SHA-256 of definition and data, hex"),
-        Column("kind", "string", "classes, density, s2, polygons, built; of a built one: s2_cells, quadtree, voronoi"),
-        Column("n_regions", "bigint", "number of regions that it can tell apart"),
-        Column("definition", "string", "the definition, JSON"),
+        Column("partition_hash", "string", "hash of the partition: SHA-256, hex"),
+        Column(
+            "kind",
+            "string",
+            "classes, density, s2, polygons or built; of a built partition: s2_cells, quadtree or voronoi",
+        ),
+        Column("n_regions", "bigint", "number of its regions"),
+        Column("definition", "string", "the definition as JSON"),
     ),
-    (Column("job", "string", "the job that used or built it; `build_overlay_<name>` of an overlay"),),
+    (Column("job", "string", "the job that used or built it; of an overlay: `build_overlay_<name>`"),),
 )
 
 REGIONS = Table(
     "regions_of_partition",
-    "One row a region of a partition; of an S2 level, the cells in which an image fell. "
+    "One row per region of a partition; of an S2 level, only the cells that contain an image. "
     "Written by `build_partitions`, `label_attributes` and `build_overlay`.",
     (
         Column("partition", "string", "name of the partition"),
-        Column("partition_hash", "string", "its hash"),
-        Column("region", "bigint", "index, from 0"),
+        Column("partition_hash", "string", "hash of the partition"),
+        Column("region", "bigint", "index of the region, from 0"),
         Column("name", "string", "name of the region; an S2 cell's token, a quadtree box's quadkey"),
-        Column("parent", "bigint", "region of the next coarser partition of its family that holds it", nullable=True),
+        Column(
+            "parent", "bigint", "region that contains it, of the next coarser partition of the family", nullable=True
+        ),
         Column("area_km2", "double", "area on the sphere of radius 6371.0088 km", nullable=True),
-        Column("lat", "double", "latitude of the mean position of its images on the sphere, degrees", nullable=True),
-        Column("lon", "double", "longitude of it, degrees, in [-180, 180]", nullable=True),
-        Column("n_images", "bigint", "images from which it was made", nullable=True),
-        Column("geometry", "geometry", "outline (lon, lat), where the region is a polygon", nullable=True),
+        Column("lat", "double", "latitude of its images' mean position on the sphere, degrees", nullable=True),
+        Column("lon", "double", "longitude of the mean position, degrees, in [-180, 180]", nullable=True),
+        Column("n_images", "bigint", "images from which the region was built", nullable=True),
+        Column("geometry", "geometry", "outline (lon, lat), if the region is a polygon", nullable=True),
         BBOX,
     ),
-    (Column("job", "string", "the job that used or built the partition, as in `partitions`"),),
+    (Column("job", "string", "the job that used or built the partition; see `partitions`"),),
 )
 
 LABELS = Table(
     "labels",
-    "One row an image and one bigint column a partition (named like the partition): the index of the region "
-    "that holds the image, or -1 outside of the map, -2 no data there, -3 a value that the partition does not name. "
-    "Names of regions: join `regions_of_partition` on partition and region. Written by `label_attributes`.",
+    "One row per image and one bigint column per partition, with the partition's name. It holds the index of the region "
+    "that contains the image; or -1: outside of the map; -2: no data there; -3: a value that the partition does not name. "
+    "For the names of regions, join `regions_of_partition` on partition and region. Written by `label_attributes`.",
     (
-        Column("image_id", "string", "the image"),
-        Column("source", "string", "its source"),
+        Column("image_id", "string", "id of the image"),
+        Column("source", "string", "source of the image"),
         Column("lat", "double", "WGS-84 latitude, degrees"),
         Column("lon", "double", "WGS-84 longitude, degrees"),
-        Column("s2_id", "bigint", "leaf S2 cell (level 30), signed; rows are sorted by it inside a file"),
+        Column("s2_id", "bigint", "S2 cell of level 30, as a signed number; the rows of a file are sorted by it"),
     ),
 )
 
 OVERLAY_ATOMS = Table(
     "overlay_atoms",
-    "One row an atom of an overlay, the common refinement of partitions on an equal-angle grid: what has the same "
-    "region in each of them. One bigint column a partition (named like it) holds the region, or -1, -2, -3 as in "
-    "`labels`. Every region of S2 cells, quadtrees, geocells and polygons has atoms, and they sum to its exact area; "
-    "regions of maps are those of pixels. Written by `build_overlay`; `_report.json` beside it names the partitions' "
-    "hashes.",
+    "One row per atom of an overlay. An overlay is the common refinement of partitions on an equal-angle grid; an atom "
+    "is the area that lies in the same region of each partition. One bigint column per partition, with its name, holds "
+    "the region, or -1, -2, -3 as in `labels`. Every region of S2 cells, quadtrees, geocells and polygons has atoms, whose "
+    "areas sum to the region's exact area. Regions of raster maps consist of whole pixels. Written by `build_overlay`; the "
+    "`_report.json` beside the rows has the partitions' hashes.",
     (
-        Column("atom", "bigint", "index, from 0, in the order of the partitions' columns"),
-        Column("overlay_hash", "string", "hash of the overlay, without which an atom's index means nothing"),
-        Column("grid_rows", "int", "rows of the overlay's grid, which has twice as many columns"),
-        Column("pixels", "bigint", "pixels of the grid that belong to it or have a part of it"),
+        Column("atom", "bigint", "index of the atom, from 0; atoms are sorted by the partitions' columns"),
+        Column("overlay_hash", "string", "hash of the overlay; an atom's index is valid only with it"),
+        Column("grid_rows", "int", "number of rows of the overlay's grid; it has twice as many columns"),
+        Column("pixels", "bigint", "number of pixels of the grid that overlap the atom"),
         Column("area_km2", "double", "area on the sphere of radius 6371.0088 km"),
         Column("lat", "double", "latitude of the centroid on the sphere, degrees"),
         Column("lon", "double", "longitude of the centroid, degrees"),
         Column("south", "double", "bounding box of its pixels, degrees"),
-        Column("west", "double", "bounding box; greater than east where the box crosses ±180"),
+        Column("west", "double", "bounding box; greater than east if the box crosses ±180"),
         Column("north", "double", "bounding box"),
         Column("east", "double", "bounding box"),
-        Column("land_share", "double", "share of the area that is land, where a map of land was named", nullable=True),
+        Column("land_share", "double", "share of the area that is land; null without a map of land", nullable=True),
     ),
     (Column("overlay", "string", "name of the overlay"),),
 )
 
 OVERLAY_RUNS = Table(
     "overlay_runs",
-    "The grid of an overlay: one row a run of pixels of one atom along a row, or a part of a mixed pixel, which "
-    "several atoms share: `length` 1 and `share` below 1. Shares of a pixel sum to 1; they are estimates, areas are "
-    "those of `overlay_atoms`. For maps: which atom a point is in, its own regions tell.",
+    "The grid of an overlay, for drawing. One row per run: neighbouring pixels of one grid row that lie in the same atom. "
+    "A pixel that several atoms share has one row per atom, with `length` 1 and `share` below 1; its shares sum to 1. "
+    "Shares are estimates; exact areas are in `overlay_atoms`. The atom of a point follows from the point's regions, not "
+    "from this grid.",
     (
         Column("row", "int", "row of the grid, 0 at the north pole"),
-        Column("column", "int", "first column, 0 east of -180"),
-        Column("length", "int", "pixels"),
+        Column("column", "int", "first column of the run; column 0 begins at longitude -180"),
+        Column("length", "int", "number of pixels"),
         Column("share", "double", "share of the pixels' area"),
-        Column("land", "boolean", "whether they are land, where a map of land was named", nullable=True),
-        Column("atom", "bigint", "atom of `overlay_atoms`"),
+        Column("land", "boolean", "whether the pixels are land; null without a map of land", nullable=True),
+        Column("atom", "bigint", "index of the atom in `overlay_atoms`"),
         Column("overlay_hash", "string", "hash of the overlay"),
     ),
     (Column("overlay", "string", "name of the overlay"),),
@@ -202,55 +221,62 @@ OVERLAY_RUNS = Table(
 
 EVALUATIONS = Table(
     "evaluations",
-    "One row a figure of one system, or of the difference of two. Written by `evaluate`; `_summary.md` and "
-    "`_summary.html` lie beside it. Metrics: recall, recall_curve, mean_km (of the images that have a prediction), "
-    "median_answered_km (likewise), median_km (a missing prediction is infinitely far), geoscore, hit_country, "
-    "hit_region, hit_area, hit_city, area_recall, area_curve, aurc. Differences are to the baseline and on the same "
-    "images: of mean_km and median_answered_km those that both systems answered.",
+    "One row per figure of a system, or of the difference of two systems. Written by `evaluate`; `_summary.md` and "
+    "`_summary.html` lie beside the rows. Metrics: recall, recall_curve, mean_km and median_answered_km (of the images "
+    "that have a prediction), median_km (a missing prediction counts as infinitely far), geoscore, hit_country, "
+    "hit_region, hit_area, hit_city, area_recall, area_curve, aurc. A difference is between a system and the baseline, on "
+    "the same images; for mean_km and median_answered_km on the images that both systems answered.",
     (
-        Column("system", "string", "the system"),
-        Column("compared_to", "string", "if set: value is `system` minus this one, on the same samples", nullable=True),
-        Column("metric", "string", "what was measured"),
-        Column("protocol", "string", "how: a GCD protocol's name, reverse_geocoder, or recall_vs_area"),
-        Column("stratum", "string", "by what the images are divided; `all` for undivided"),
-        Column("stratum_value", "string", "which of them"),
-        Column("balanced_by", "string", "if set: its values weigh the same, images without one nothing", nullable=True),
-        Column("threshold_km", "double", "distance of a recall, or radius of the cap of area_km2", nullable=True),
-        Column("area_km2", "double", "area of a recall vs area", nullable=True),
+        Column("system", "string", "name of the system"),
         Column(
-            "value", "double", "the figure; shares are in [0, 1]; null where it is infinite or nothing", nullable=True
+            "compared_to",
+            "string",
+            "if set, the value is `system` minus this system, on the same bootstrap samples",
+            nullable=True,
         ),
-        Column("low", "double", "lower end of the bootstrap interval, likewise", nullable=True),
-        Column("high", "double", "upper end, likewise", nullable=True),
-        Column("n", "bigint", "images that count"),
+        Column("metric", "string", "the metric"),
+        Column("protocol", "string", "a GCD protocol, reverse_geocoder or recall_vs_area"),
+        Column("stratum", "string", "column by which the images are divided; `all`: not divided"),
+        Column("stratum_value", "string", "value of that column"),
+        Column(
+            "balanced_by",
+            "string",
+            "if set, each value of this column has the same weight; images without a value have none",
+            nullable=True,
+        ),
+        Column("threshold_km", "double", "threshold of a recall, or radius of the cap with area_km2", nullable=True),
+        Column("area_km2", "double", "area, for Recall vs Area", nullable=True),
+        Column("value", "double", "the figure; shares are in [0, 1]; null if infinite or undefined", nullable=True),
+        Column("low", "double", "lower end of the bootstrap interval", nullable=True),
+        Column("high", "double", "upper end of the bootstrap interval", nullable=True),
+        Column("n", "bigint", "number of images that count"),
         Column(
             "missing",
             "bigint",
-            "images without a prediction: misses everywhere; of a difference, of both added up",
+            "number of images without a prediction, which count as misses; of a difference: the sum over both systems",
         ),
     ),
 )
 
 SPLITS = Table(
     "splits",
-    "One row an image of the runs that were split, also those that are in no split: rows in = rows out. Written by "
-    "`build_splits`.",
+    "One row per image of the runs that were split, including images that are in no split. Written by `build_splits`.",
     (
         Column("source", "string", "source of the image"),
-        Column("image_id", "string", "the image"),
-        Column("split", "string", "the split that it is in, or `left_out`"),
-        Column("drawn", "string", "the split that it was drawn for", nullable=True),
+        Column("image_id", "string", "id of the image"),
+        Column("split", "string", "split of the image, or `left_out`"),
+        Column("drawn", "string", "split for which the image was drawn", nullable=True),
         Column(
             "reason",
             "string",
-            "why it was left out: no_position, not_drawn, no_group, same_group, too_near, too_dense, no_label, "
-            "no_class, over_cap or over_balance; null if it was not",
+            "reason why it was left out: no_position, not_drawn, no_group, same_group, too_near, too_dense, no_label, "
+            "no_class, over_cap or over_balance; null if the image is in a split",
             nullable=True,
         ),
         Column(
             "distance_km",
             "double",
-            "great-circle distance to the nearest image for which a too_near or too_dense one was left out",
+            "great-circle distance to the nearest image that led to too_near or too_dense",
             nullable=True,
         ),
     ),
@@ -259,15 +285,15 @@ SPLITS = Table(
 
 SPLIT_RECEIPT = Table(
     "split_receipt",
-    "What became of the images of a set of splits: one row an outcome, of all classes together (partition null) and by "
-    "the regions of each partition that a cap or balance names. Written by `build_splits`.",
+    "Counts of the images of a set of splits by outcome: over all images (partition is null), and by region of each "
+    "partition that a cap or balance names. Written by `build_splits`.",
     (
-        Column("drawn", "string", "the split that the images were drawn for; null: none", nullable=True),
-        Column("outcome", "string", "`kept`, or the reason of `splits`"),
-        Column("partition", "string", "the partition whose regions are counted; null: all images", nullable=True),
-        Column("region", "bigint", "the region, or -1, -2, -3 as in `labels`; null: not labelled", nullable=True),
-        Column("region_name", "string", "its name", nullable=True),
-        Column("images", "bigint", "how many images"),
+        Column("drawn", "string", "split for which the images were drawn; null: none", nullable=True),
+        Column("outcome", "string", "`kept`, or the reason in `splits`"),
+        Column("partition", "string", "partition whose regions are counted; null: all images", nullable=True),
+        Column("region", "bigint", "region, or -1, -2, -3 as in `labels`; null: not labelled", nullable=True),
+        Column("region_name", "string", "name of the region", nullable=True),
+        Column("images", "bigint", "number of images"),
     ),
     (Column("split_set", "string", "name of the set of splits"),),
 )
