@@ -124,9 +124,8 @@ RASTER_CATALOG = Table(
 
 PARTITIONS = Table(
     "partitions",
-    "One row per partition that a run built or used. Its hash covers what decides the region of a point (docs/design.md, "
-    "Identity). Written by `build_partitions`, "
-    "`label_attributes` and `build_overlay`.",
+    "One row per partition that a run built or used. Its hash covers what decides the region of a point "
+    "(docs/design.md, Identity). Written by `build_partitions`, `label_attributes` and `build_overlay`.",
     (
         Column("partition", "string", "name"),
         Column("partition_hash", "string", "hash of the partition: SHA-256, hex"),
@@ -165,9 +164,10 @@ REGIONS = Table(
 
 LABELS = Table(
     "labels",
-    "One row per image and one bigint column per partition, with the partition's name. It holds the index of the region "
-    "that contains the image; or -1: outside of the map; -2: no data there; -3: a value that the partition does not name. "
-    "For the names of regions, join `regions_of_partition` on partition and region. Written by `label_attributes`.",
+    "One row per image and one bigint column per partition, with the partition's name. It holds the index of the "
+    "region that contains the image; or -1: outside of the map; -2: no data there; -3: a value that the partition "
+    "does not name. For the names of regions, join `regions_of_partition` on partition and region. Written by "
+    "`label_attributes`.",
     (
         Column("image_id", "string", "id of the image"),
         Column("source", "string", "source of the image"),
@@ -179,11 +179,11 @@ LABELS = Table(
 
 OVERLAY_ATOMS = Table(
     "overlay_atoms",
-    "One row per atom of an overlay. An overlay is the common refinement of partitions on an equal-angle grid; an atom "
-    "is the area that lies in the same region of each partition. One bigint column per partition, with its name, holds "
-    "the region, or -1, -2, -3 as in `labels`. Every region of S2 cells, quadtrees, geocells and polygons has atoms, whose "
-    "areas sum to the region's exact area. Regions of raster maps consist of whole pixels. Written by `build_overlay`; the "
-    "`_report.json` beside the rows has the partitions' hashes.",
+    "One row per atom of an overlay. An overlay is the common refinement of partitions on an equal-angle grid; an "
+    "atom is the area that lies in the same region of each partition. One bigint column per partition, with its name, "
+    "holds the region, or -1, -2, -3 as in `labels`. Every region of S2 cells, quadtrees, geocells and polygons has "
+    "atoms, whose areas sum to the region's exact area. Regions of raster maps consist of whole pixels. Written by "
+    "`build_overlay`; the `_report.json` beside the rows has the partitions' hashes.",
     (
         Column("atom", "bigint", "index of the atom, from 0; atoms are sorted by the partitions' columns"),
         Column("overlay_hash", "string", "hash of the overlay; an atom's index is valid only with it"),
@@ -203,10 +203,10 @@ OVERLAY_ATOMS = Table(
 
 OVERLAY_RUNS = Table(
     "overlay_runs",
-    "The grid of an overlay, for drawing. One row per run: neighbouring pixels of one grid row that lie in the same atom. "
-    "A pixel that several atoms share has one row per atom, with `length` 1 and `share` below 1; its shares sum to 1. "
-    "Shares are estimates; exact areas are in `overlay_atoms`. The atom of a point follows from the point's regions, not "
-    "from this grid.",
+    "The grid of an overlay, for drawing. One row per run: neighbouring pixels of one grid row that lie in the same "
+    "atom. A pixel that several atoms share has one row per atom, with `length` 1 and `share` below 1; its shares sum "
+    "to 1. Shares are estimates; exact areas are in `overlay_atoms`. The atom of a point follows from the point's "
+    "regions, not from this grid.",
     (
         Column("row", "int", "row of the grid, 0 at the north pole"),
         Column("column", "int", "first column of the run; column 0 begins at longitude -180"),
@@ -222,10 +222,10 @@ OVERLAY_RUNS = Table(
 EVALUATIONS = Table(
     "evaluations",
     "One row per figure of a system, or of the difference of two systems. Written by `evaluate`; `_summary.md` and "
-    "`_summary.html` lie beside the rows. Metrics: recall, recall_curve, mean_km and median_answered_km (of the images "
-    "that have a prediction), median_km (a missing prediction counts as infinitely far), geoscore, hit_country, "
-    "hit_region, hit_area, hit_city, area_recall, area_curve, aurc. A difference is between a system and the baseline, on "
-    "the same images; for mean_km and median_answered_km on the images that both systems answered.",
+    "`_summary.html` lie beside the rows. Metrics: recall, recall_curve, mean_km and median_answered_km (of the "
+    "images that have a prediction), median_km (a missing prediction counts as infinitely far), geoscore, "
+    "hit_country, hit_region, hit_area, hit_city, area_recall, area_curve, aurc. A difference is between a system and "
+    "the baseline, on the same images; for mean_km and median_answered_km on the images that both systems answered.",
     (
         Column("system", "string", "name of the system"),
         Column(
