@@ -434,12 +434,12 @@ class Publication:
             "files": [entry for part in parts for entry in _entries(part.files)],
             "attachments": self._attached[name],
         }
-        if self._plan is not None:  # `files` lists them shard by shard, so that the counts tell which are whose
+        if self._plan is not None:  # `files` is in the order of the shards, so the counts tell the files of each shard
             manifest["shards"] = [{"rows": part.rows, "files": len(part.files)} for part in parts]
         return manifest
 
     def _missing(self, manifests: Mapping[str, Mapping[str, Any]], staged: str | None = None) -> str:
-        """A text on the files in the manifests that do not exist or have another size; empty if all is there.
+        """A text that says how many files in the manifests are missing or have another size; empty if there are none.
 
         With the id of an attempt as `staged`, attachments may be in the staging folder of that attempt instead.
         """
