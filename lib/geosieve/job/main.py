@@ -1,4 +1,4 @@
-"""What every job does: parse, load the configuration, run, report, exit code."""
+"""What every job does: parse the command line, load the configuration, run, print the report, return the exit code."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from geosieve.tables.publish import Leaf, Publication
 
 C = TypeVar("C", bound=Config)
 
-_LINES, _WIDTH = 20, 160  # of the configuration, and of the inputs, that a dry run prints
+_LINES, _WIDTH = 20, 160  # a dry run prints this many lines of the configuration and of the inputs, cut to this width
 
 
 @dataclass(frozen=True)
 class Context(Generic[C]):
-    """What a job works with: its session, configuration, run id and report."""
+    """What a job works with: Spark session, configuration, report (with the run id), options and publications."""
 
     spark: SparkSession
     config: C
@@ -42,7 +42,10 @@ class Context(Generic[C]):
     publications: list[Publication] = field(default_factory=list)
 
     def publication(self, root: str, leaves: list[Leaf]) -> Publication:
-        """A publication of this run's tables, main table last. ConfigError if nothing can be written to `root`."""
+        """Create the publication that writes the tables of this run below `root`. `leaves` has the main table last.
+
+        ConfigError if `root` is a file, is below a file, or cannot be created.
+        """
         check_output(Files(self.spark), root, make=not self.dry_run)
         publication = Publication(
             self.spark,
@@ -59,9 +62,10 @@ class Context(Generic[C]):
 
     @contextmanager
     def told_apart(self) -> Iterator[None]:
-        """RetryableError in place of what fails because another attempt has taken over the run and its folders.
+        """Replace an error inside the block by the error that names its cause.
 
-        ConfigError in place of a file system's refusal to write to them.
+        RetryableError if another attempt has taken over the run; ConfigError if the file system refuses to write to the
+        folders of the run. ConfigError, InputError and all others are raised unchanged.
         """
         try:
             yield
@@ -79,10 +83,10 @@ class Context(Generic[C]):
             raise
 
     def show_plan(self, inputs: dict[str, Any], frames: dict[str, DataFrame]) -> None:
-        """For a dry run: print configuration and inputs, what fits on a screen; all, and Spark's plans, if `verbose`.
+        """Print what a dry run shows: the configuration, the inputs and, if `verbose`, Spark's plans of `frames`.
 
-        The inputs are in the report, too. Nothing is written, and nothing of `frames` is run. A run that is committed
-        already, which would do nothing, is a warning.
+        Unless `verbose`, configuration and inputs are cut to fit on a screen. The inputs also go into the report.
+        Nothing is written, and no frame is computed. If the run is committed already, the report has a warning.
         """
         print(errors.redact(_shown(self.config.model_dump_json(indent=1).splitlines(), self.verbose)))
         found = [f"input {name}: {value}" for name, value in inputs.items()]
@@ -101,7 +105,7 @@ class Context(Generic[C]):
 
 
 def _shown(lines: list[str], verbose: bool) -> str:
-    """The lines, cut to what fits on half a screen unless `verbose`."""
+    """The lines as one text; unless `verbose`, only the first `_LINES`, each cut to `_WIDTH` characters."""
     if verbose:
         return "\n".join(lines)
     cut = [_cut(line) for line in lines[:_LINES]]
@@ -122,7 +126,12 @@ Run = Callable[[Context[C]], None]
 
 
 def main(job: str, model: type[C], run: Run[C], arguments: Sequence[str] | None = None) -> int:
-    """Run a job from its command line; the last line on standard output is its report. Returns the exit code."""
+    """Run a job from its command line and return the exit code. The last line on standard output is the report.
+
+    `job` is the name of the job, `model` its configuration class, `run` its function. `arguments` are those after the
+    program's name; by default they come from `sys.argv`. Errors of the job become exit codes; a wrong command line
+    raises SystemExit with the code for a bad configuration.
+    """
     with standard_error():
         return _run(job, model, run, _parse(job, arguments))
 
@@ -156,7 +165,7 @@ def _run(job: str, model: type[C], run: Run[C], options: argparse.Namespace) -> 
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with our code for a bad configuration, not with 2: schedulers need one table of codes."""
+    """Exits with the code for a bad configuration instead of argparse's 2, so that one table has all exit codes."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -179,7 +188,7 @@ def _parse(job: str, arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run_id(text: str) -> str:
-    # It becomes a folder name that every SQL engine must take as it is.
+    # The run id becomes part of a folder name, which every SQL engine must read without escaping.
     if not text or len(text) > 100 or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in text):
         raise argparse.ArgumentTypeError("a run id holds only letters, digits, '-', '_' and '.'")
     return text

@@ -1,4 +1,4 @@
-"""What every job that writes tables does: claim the run, do nothing where it is committed, and commit at the end."""
+"""What every job that writes tables does: claim the run, do nothing if it is committed, and commit at the end."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from geosieve.runtime.config import Config
 from geosieve.tables.publish import Leaf, Publication
 
 VERSION = 1
-"""Of configurations: it rises when a key changes its meaning, and what older ones said is then brought up to date."""
+"""Version of the configuration format. If a key changes its meaning, raise it and convert older configurations."""
 
 
 class JobConfig(Config):
-    """Base of the configuration of every job that writes tables."""
+    """Base class for the configuration of every job that writes tables."""
 
     version: int = Field(VERSION, ge=1, description="of its format, as a saved configuration says")
     output: str = Field(min_length=1, description="root folder of the tables, on any store")
@@ -35,10 +35,12 @@ Work = Callable[[Context[C], Publication], int]
 
 
 def publishes(leaves: Callable[[C], list[Leaf]]) -> Callable[[Work[C]], Run[C]]:
-    """A job of a function that writes these leaves, the main table last.
+    """Decorator that turns a function into a job that writes `leaves(config)`, the main table last.
 
-    The function returns how many rows went in: as many as it has written and rejected, or nothing is committed. In a
-    dry run it is called without a claim, shows its plan, and what it returns is ignored.
+    The function writes the tables and returns the number of input rows. Unless that equals the rows of the main table
+    plus the rejects, IntegrityError is raised and nothing is committed. If the run is already committed, the function
+    is not called. In a dry run it is called without claiming the run; it must write nothing and show its plan, and its
+    result is ignored.
     """
 
     def job(work: Work[C]) -> Run[C]:

@@ -1,8 +1,8 @@
-"""`label_attributes`: images × partitions → labels.
+"""Job `label_attributes`: finds the region of every image in every partition and writes table `labels`.
 
-Images are shuffled once, along latitude bands, so that each task needs few blocks of every map; the task then asks
-every partition for its points. `labels` is one row an image with one column a partition: a row is read as it is, a
-query names its columns, and only those are read from the files.
+The images are shuffled once, by latitude band and longitude. So each task needs only few blocks of each raster; it
+labels its points with all partitions. `labels` has one row per image and one column per partition. A query needs no
+join to combine partitions, and reads only the columns that it names from the files.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LabelConfig(PartitionsConfig, JobConfig):
 
     @model_validator(mode="after")
     def _columns(self) -> LabelConfig:
-        _table(self)  # a partition's name must do as a column's
+        _table(self)  # fails if a partition has the name of another column of `labels`
         return self
 
 
@@ -63,7 +63,12 @@ def _leaves(config: LabelConfig) -> list[Leaf]:
 
 @publishes(_leaves)
 def label_attributes(context: Context[LabelConfig], publication: Publication) -> int:
-    """Label the images of the chosen runs with every partition and publish `labels` and what describes them."""
+    """Label the images of the configured runs with every partition. Returns the number of images read.
+
+    Writes `labels`, the tables that describe the partitions and their regions, and `rejects` for images without a
+    position. In a dry run it only shows the plan and returns 0. InputError if there are no such images; ConfigError if
+    a partition cannot be built.
+    """
     config, report, spark, table = context.config, context.report, context.spark, _table(context.config)
     with report.stage("inputs"):
         chosen = read_images(spark, config.images)
@@ -86,7 +91,7 @@ def label_attributes(context: Context[LabelConfig], publication: Publication) ->
     with report.stage("join"):
         indices = _indices(spark, points, partitions)
     labels = label_points(points, partitions, indices, table, report.rows_in, counter)
-    with report.stage("label"):  # shuffle, blocks and writing run in one pass
+    with report.stage("label"):  # one Spark job: it shuffles, reads the rasters and writes
         report.rows_out = publication.write(table, labels)
     with report.stage("rejects"):
         rejected = publication.write(REJECTS, rejects)
@@ -114,9 +119,9 @@ def _reject_columns() -> list[Any]:
 
 
 def _indices(spark: SparkSession, points: DataFrame, partitions: list[Partition]) -> dict[str, CandidateIndex]:
-    """For each partition which of its files or polygons are near the cells that hold points."""
+    """For each partition name, the files or polygons of the partition that are near each cell with points."""
     outlines = {p.name: p.outlines() for p in partitions}
-    if not any(outlines.values()):  # every map is one global file: nothing to decide
+    if not any(outlines.values()):  # no partition has items that matter only to nearby points
         return dict.fromkeys(outlines, NOTHING)
     return join_outlines(spark, occupied_cells(points), outlines)
 
@@ -129,9 +134,11 @@ def label_points(
     rows: int,
     counter: LabelCounter,
 ) -> DataFrame:
-    """`labels` of points (image_id, source, lat, lon); `counter` counts them when they are written.
+    """The rows of `labels` for `points`, a frame with columns image_id, source, lat, lon (WGS-84, degrees).
 
-    `rows`, about how many they are, decides the number of tasks.
+    `indices` has the candidates of each partition by name; `table` is the schema of the result, see `labels_table`. The
+    approximate number of points, `rows`, determines the number of tasks. `counter` counts the labels whenever the
+    frame is computed.
     """
     context = points.sparkSession.sparkContext
     labeller = Labeller({p.name: (p.assigner(), indices[p.name]) for p in partitions})
@@ -148,18 +155,25 @@ def label_points(
 
 
 def _shuffle_key() -> list[Any]:
-    """Latitude bands from the north, and along each by longitude."""
+    """Latitude bands from north to south, and longitude within a band. A band is 512 rows of a 30″ raster high."""
     return [F.floor((90.0 - F.col("lat")) / F.lit(512 / 120)), F.col("lon")]
 
 
 @dataclass(frozen=True)
 class Labeller:
-    """Labels points with every partition, by name its function and what is near what; lives in the workers."""
+    """Labels points with every partition; broadcast to the workers.
+
+    `partitions` maps each partition name to its assigner and its candidate index.
+    """
 
     partitions: dict[str, tuple[Assigner, CandidateIndex]]
 
     def label(self, points: pa.Table) -> pa.Table:
-        """A table image_id, source, lat, lon with s2_id and every partition's column added, in the order of s2_id."""
+        """Add s2_id and one column of region indices (int64) per partition; rows are sorted by s2_id.
+
+        `points` has the columns image_id, source, lat, lon (WGS-84, degrees). A negative index is a code that says why
+        there is no region, see `geo.codes`.
+        """
         leaves = s2.cell_ids(points["lat"].to_numpy(), points["lon"].to_numpy())
         order = np.argsort(leaves, kind="stable")
         points = points.take(order)

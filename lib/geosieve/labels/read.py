@@ -1,4 +1,4 @@
-"""What other rooms read of committed labels: the labels of one run, and the names of its regions."""
+"""Reading committed labels: the labels of one run and the names of its regions."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from geosieve.tables.read import Run, committed_runs, read_committed, read_runs,
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
 
 WITHOUT_REGION = {OUTSIDE: "outside", NODATA: "no data", UNMAPPED: "unknown"}
-"""Labels of images that lie in no region, and words for them."""
+"""Negative labels, which mean that an image has no region, and their names for people."""
 
 
 @dataclass(frozen=True)
 class CommittedLabels:
-    """One committed run of `labels` that has these partitions."""
+    """One committed run of `labels`, with the partitions that are read from it."""
 
     spark: SparkSession
     root: str
@@ -29,11 +29,17 @@ class CommittedLabels:
     partitions: tuple[str, ...]
 
     def rows(self) -> DataFrame:
-        """Rows image_id, source, lat, lon, s2_id and a column of region indices for each partition."""
+        """One row per image: image_id, source, lat, lon, s2_id, run_id and a column of region indices per partition.
+
+        RetryableError if files of the run are missing.
+        """
         return read_runs(self.spark, self.root, labels_table(list(self.partitions)), [self.run])
 
     def region_names(self, only: Mapping[str, Sequence[int]] | None = None) -> dict[str, dict[int, str]]:
-        """Names of regions by partition and index, ordered by index; with `only`, of these indices."""
+        """Region names by partition name and region index, in the order of the index.
+
+        `only` maps partition names to the indices that are wanted; without it, all regions of the run are read.
+        """
         regions = read_committed(self.spark, self.root, REGIONS, job=LABEL_JOB, run_id=self.run.run_id)
         wanted = F.col("partition").isin(list(self.partitions))
         if only is not None:
@@ -47,7 +53,11 @@ class CommittedLabels:
 
 
 def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[str]) -> CommittedLabels:
-    """The run of that id, or the `latest`. InputError if it has not labelled with one of the partitions, or is many."""
+    """The labels of one run. `run` is a run id or `latest`.
+
+    InputError if there is no such run, if `run` selects several runs (`all`), or if the run has no labels for one of
+    the `partitions`.
+    """
     where = f"{root}/{LABELS.name}"
     runs = select_runs(committed_runs(spark, root, LABELS), run, where)
     if len(runs) > 1:

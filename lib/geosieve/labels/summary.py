@@ -1,4 +1,4 @@
-"""What a labelling run used and found: tables `partitions` and `regions_of_partition`, and counts for the report."""
+"""The tables that describe a labelling run (`partitions`, `regions_of_partition`), and label counts for its report."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from geosieve.runtime.errors import IntegrityError
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
-_LISTED = 50  # regions that the report counts one by one; of more it gives the fullest
+_LISTED = 50  # the report lists at most this many regions of a partition: those with the most images
 
 Counts = dict[str, tuple[I8, I8]]
-"""For each partition's name the labels that images have, ascending, and how many images have each."""
+"""Maps each partition name to the labels that occur, in ascending order, and the number of images with each label."""
 
 
 class _Sums(AccumulatorParam[Counts]):
-    """Adds counts up as they arrive: what is held grows with the regions, not with the tasks."""
+    """Merges counts on the driver as they arrive. So memory grows with the number of regions, not of tasks."""
 
     def zero(self, value: Counts) -> Counts:
         return {}
@@ -37,7 +37,7 @@ class _Sums(AccumulatorParam[Counts]):
 
 
 def _counts(labels: pa.ChunkedArray) -> tuple[I8, I8]:
-    # By hashing: np.unique would sort the labels, for a fifth of the time that labelling takes.
+    # value_counts uses a hash table. np.unique would sort the labels, which takes a fifth of the time of labelling.
     found = pc.value_counts(labels)
     labels, images = found.field("values").to_numpy(), found.field("counts").to_numpy()
     order = np.argsort(labels)
@@ -52,9 +52,9 @@ def _sum(first: tuple[I8, I8], second: tuple[I8, I8]) -> tuple[I8, I8]:
 
 
 class LabelCounter:
-    """Counts the images of each label of each partition while tasks write them.
+    """Counts the images per label and partition while tasks write the labels.
 
-    An accumulator, which Spark adds up once for each task of a job that writes, however often the task is tried.
+    It is a Spark accumulator. Spark adds the counts of each writing task once, even if the task is retried.
     """
 
     def __init__(self, spark: SparkSession, names: list[str]) -> None:
@@ -62,11 +62,14 @@ class LabelCounter:
         self._found = spark.sparkContext.accumulator({}, _Sums())
 
     def add(self, labels: pa.Table) -> None:
-        """In a task: labels that are about to be written."""
+        """Count `labels`, which has one column per partition. Called in a task, before it writes them."""
         self._found.add({name: _counts(labels[name]) for name in self._names})
 
     def counts(self, rows: int) -> Counts:
-        """On the driver, after `rows` labels were written. IntegrityError if another number was counted."""
+        """The counts of all tasks. Called on the driver, after `rows` rows were written.
+
+        IntegrityError if the number of counted labels of a partition is not `rows`.
+        """
         none = np.empty(0, dtype=np.int64)
         found = {name: self._found.value.get(name, (none, none)) for name in self._names}
         for name, (_, images) in found.items():
@@ -85,7 +88,11 @@ def publish_partitions(
     partitions: list[Partition],
     counts: Counts,
 ) -> None:
-    """Write the partitions that were used and their regions."""
+    """Write the tables of partitions and their regions, without committing them.
+
+    `definitions` and `partitions` are in the same order. If a partition cannot list all its regions, only those that
+    occur in `counts` are written.
+    """
     publication.write(PARTITIONS, partitions_frame(spark, used_partitions(definitions, partitions)))
     regions = []
     for p in partitions:
@@ -95,7 +102,11 @@ def publish_partitions(
 
 
 def summarize(partitions: list[Partition], counts: Counts) -> dict[str, dict[str, Any]]:
-    """For each partition: hash, images labelled, outside, without data and of unknown value, and images by region."""
+    """For the report, by partition name: hash, and numbers of images.
+
+    The numbers are those with a region (`labelled`), those `outside` the partition, without data (`nodata`) and with a
+    value that the partition does not assign (`unknown`), and those of the regions with the most images, by name.
+    """
     return {p.name: _facts(p, *counts[p.name]) for p in partitions}
 
 

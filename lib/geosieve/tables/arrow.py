@@ -1,4 +1,4 @@
-"""Arrow batches in Spark's workers."""
+"""Sizes of Spark tasks, and of the Arrow tables that Python workers process."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ import pyarrow as pa
 from pyspark.sql import SparkSession
 
 TASK_ROWS = 300_000
-"""Rows of a task, about: Spark's ranges are a tenth or so larger and smaller."""
+"""Approximate number of rows per task. Spark's range partitions are about a tenth larger or smaller."""
 CHUNK_ROWS = 400_000
-"""Rows that a worker handles at once: a task's, mostly, so that no pixels are decoded for a small rest once more."""
+"""Number of rows that a worker processes at once.
+
+It exceeds TASK_ROWS, so that one chunk mostly has all rows of a task, and no raster block is decoded again for a small
+rest.
+"""
 
 
 def tasks_for(spark: SparkSession, rows: int) -> int:
-    """How many tasks share about so many rows: TASK_ROWS or less each, and two for each core."""
+    """The number of tasks for about `rows` rows: at most TASK_ROWS per task, and at least two tasks per core."""
     return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // TASK_ROWS))
 
 
 def chunks(batches: Iterable[pa.RecordBatch], rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:
-    """Batches put together to tables of at least `rows` rows, the last one smaller: bounded memory."""
+    """Join batches into tables of at least `rows` rows; the last table may be smaller.
+
+    Only the batches of one table are in memory at a time. Without rows, no table is yielded.
+    """
     held: list[pa.RecordBatch] = []
     n = 0
     for batch in batches:

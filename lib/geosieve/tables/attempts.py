@@ -1,12 +1,13 @@
-"""Which attempt at a run may commit it, of several that were started with one run id.
+"""Decides which of several attempts with the same run id may commit the run.
 
-An attempt takes the next number, `_attempts/000002.claim`. Then it closes the slots of all numbers before its own,
-`_attempts/000001.commit` and so on. A slot is written once: either the earlier attempt has put its commit there, and
-the later one finds it, or the later one has closed it, and the earlier can never commit. So the earlier one's files may
-be deleted, and whatever the order of their steps one of the two wins.
+An attempt claims the next free number by creating a file such as `_attempts/000002.claim`. Then it tries to create the
+commit file of every earlier number, e.g. `_attempts/000001.commit`, with a content that means "closed". A commit file
+is created only once. Either the earlier attempt has created it: then it holds a commit, and the later attempt finds it.
+Or the later attempt has created it: then the earlier attempt can never commit, and its files may be deleted. So exactly
+one of the two wins, in whatever order they take their steps.
 
-On S3 that holds as long as requests do not take longer than `Files.create_new` waits; therefore a publication looks at
-its slot again after it has marked the tables.
+On S3 this holds only if no request takes longer than `Files.create_new` waits. Therefore a publication reads its commit
+file again after it has written the `_SUCCESS` files.
 """
 
 from __future__ import annotations
@@ -22,23 +23,26 @@ FOLDER = "_attempts"
 
 
 class Attempts:
-    """The attempts at one run, seen from one of them."""
+    """The attempts at one run, as one of them sees the others. Call `take` first, then `close_earlier`."""
 
     def __init__(self, files: Files, leaf: str, name: str) -> None:
-        """`leaf`: the run's main leaf. `name`: this attempt's, unlike all others'."""
+        """`leaf` is the folder of the run's main table, `name` a unique id of this attempt."""
         self._files, self._leaf, self._folder, self._name = files, leaf, f"{leaf}/{FOLDER}", name
         self._number = 0
 
     def take(self) -> None:
-        """Take the next number. From now on every earlier attempt ends at its next check."""
+        """Claim the next number. From then on, `check` of every earlier attempt raises RetryableError."""
         claim = json.dumps({"attempt": self._name, "at": datetime.now(UTC).isoformat(timespec="seconds")})
         number = max(self._numbers(), default=0) + 1
         while not self._files.create_new(self._uri(number, "claim"), claim):
             number += 1
-        self._number = number  # not before: a claim that cannot be written is none
+        self._number = number  # only now: if writing the claim fails, this attempt has no number
 
     def close_earlier(self) -> dict[str, Any] | None:
-        """See to it that no earlier attempt can commit any more; the commit of one that has."""
+        """Make sure that no earlier attempt can commit from now on.
+
+        Returns the commit of an earlier attempt (the latest one) if there is one, otherwise None.
+        """
         for number in range(self._number - 1, 0, -1):
             slot = self._uri(number, "commit")
             if not self._files.create_new(slot, self._closed()):
@@ -48,18 +52,18 @@ class Attempts:
         return None
 
     def withdraw_earlier(self, commit: dict[str, Any]) -> None:
-        """Close the slot of an earlier commit whose files are gone."""
+        """Replace an earlier commit whose files are missing by "closed"."""
         self._files.write_text(self._uri(commit["number"], "commit"), self._closed())
 
     def check(self) -> None:
-        """RetryableError if a later attempt has taken over. Before `take` there is nothing to lose."""
+        """RetryableError if another attempt has taken over this run. Before `take` it does nothing."""
         if self._number == 0:
             return
         if max(self._numbers(), default=0) > self._number or self._read(self._claim)["attempt"] != self._name:
             raise self.lost()
 
     def lost(self) -> RetryableError:
-        """What to raise where another attempt has won."""
+        """The error to raise when another attempt has won."""
         return RetryableError(
             "another attempt has taken over this run",
             where=self._leaf,
@@ -67,14 +71,18 @@ class Attempts:
         )
 
     def commit(self, manifests: dict[str, Any]) -> dict[str, Any]:
-        """Commit the run. RetryableError if a later attempt has closed the slot."""
+        """Commit the run and return the content of the commit file.
+
+        It has the keys `attempt`, `number` and `manifests` (by table name). RetryableError if a later attempt has
+        closed this one.
+        """
         commit = {"attempt": self._name, "number": self._number, "manifests": manifests}
         if not self._files.create_new(self._slot, json.dumps(commit)):
             raise self.lost()
         return commit
 
     def committed(self) -> bool:
-        """Whether our commit still stands."""
+        """Whether the commit file still holds the commit of this attempt. Call it after `commit`."""
         return bool(self._read(self._slot)["attempt"] == self._name)
 
     def later_commit(self) -> dict[str, Any] | None:

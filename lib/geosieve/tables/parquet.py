@@ -1,4 +1,4 @@
-"""Reading exactly the Parquet files that are named."""
+"""Reads a given list of Parquet files, and no others in their folders."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from pyspark.sql.types import StructType
 from geosieve.runtime.files import Files, literal
 
 _FEW = 32
-"""So many files are named to Spark one by one, which it asks the store for twice each."""
+"""The largest number of paths that Spark gets one by one. For each path it sends two requests to the store."""
 _WRITTEN = re.compile(r"part-\d+-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\b.*")
 
 
 def read_files(
     spark: SparkSession, schema: StructType, files: Mapping[str, Sequence[str]], base: str | None = None
 ) -> DataFrame:
-    """The rows of these files, names by folder. `base`: the folder below which folders are values of columns."""
+    """The rows of the Parquet files in `files`, which maps each folder to names of files in it.
+
+    `base` is Spark's basePath: folders below it (`column=value`) are partition columns, which `schema` must contain.
+    Without files the frame is empty. Many files are read by folder and a glob if that gives the same files.
+    """
     paths = [literal(f"{folder}/{name}") for folder, names in files.items() for name in names]
     if not paths:
         return spark.createDataFrame([], schema)
@@ -32,10 +36,11 @@ def read_files(
 
 
 def _whole_writes(spark: SparkSession, files: Mapping[str, Sequence[str]]) -> set[str]:
-    """Ids of Spark's writes that left these files in their folders and no others; empty if there are none such.
+    """The ids of the Spark writes that produced `files`, if these are all files of those writes; otherwise empty.
 
-    Spark puts an id of its own into the names of all files of a write. So names tell the files of a run from what
-    another attempt may put beside them at any time, and each folder is listed instead of each file asked for.
+    Spark puts the id of a write into the names of all its files. So a glob on the ids selects the files of a run, even
+    if another attempt adds files to the same folder at any time. Spark then lists each folder once instead of asking
+    the store for each file.
     """
     writes = set()
     for names in files.values():

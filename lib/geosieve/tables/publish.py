@@ -1,12 +1,13 @@
-"""Writing tables so that readers see whole runs or nothing.
+"""Writing tables so that readers see either a whole run or nothing.
 
-A run writes one leaf folder `…/run_id=X` a table. `_SUCCESS`, written last by us and not by Spark's committer,
-commits a leaf: it lists the files and rows that make it up. The job's main table is marked last, so its `_SUCCESS`
-commits the run.
+A run writes one leaf folder `…/run_id=X` per table. A leaf is committed when it holds `_SUCCESS`: the manifest, which
+lists the files and the number of rows of the leaf. This module writes `_SUCCESS` itself, after all files; Spark's
+committer does not write it. The main table of the job gets its `_SUCCESS` last; for readers, that one commits the run.
 
-Of several attempts at one run id one wins, see `attempts`: a later one deletes only what no earlier one can commit any
-more, and the commit is one file that lists all; marks are copies of parts of it. Whatever the moment at which a driver
-dies, the next attempt finishes its commit, or starts anew with the shards that are committed.
+Several attempts (driver processes) may work on one run id; module `attempts` decides which one wins. An attempt commits
+by writing one file that contains the manifests of all tables, and then copies each manifest to `_SUCCESS` of its leaf.
+An attempt deletes files of earlier attempts only when those can no longer commit. If the driver dies, the next attempt
+either finishes the commit or starts again and keeps the committed shards.
 """
 
 from __future__ import annotations
@@ -43,59 +44,62 @@ _MAGIC = {
 }
 
 Listing = Mapping[str, int]
-"""Bytes of files by name."""
+"""Maps file names to sizes in bytes."""
 
 
 @dataclass(frozen=True)
 class Leaf:
-    """One run's folder of one table, with the values of the partition columns before `run_id`."""
+    """The folder of one table in one run. `values` has the partition columns of the table except `run_id`."""
 
     table: Table
     values: Mapping[str, str] = field(default_factory=dict)
 
     def uri(self, root: str, run_id: str) -> str:
+        """The folder below `root`: `root/table/column=value/…/run_id=X`. KeyError if a partition value is missing."""
         folders = [f"{column.name}={self.values[column.name]}" for column in self.table.partitions]
         return "/".join([root.rstrip("/"), self.table.name, *folders, f"run_id={run_id}"])
 
 
 def read_manifest(files: Files, leaf_uri: str) -> dict[str, Any] | None:
-    """The content of a leaf's `_SUCCESS`, or None where the leaf is not committed."""
+    """The manifest in a leaf's `_SUCCESS`, or None if the leaf is not committed."""
     marker = f"{leaf_uri}/{SUCCESS}"
     if not files.exists(marker):
         return None
     try:
         content = json.loads(files.read_text(marker))
     except ValueError:
-        return None  # not written by us: some engine's own marker
+        return None  # the marker of another engine
     return content if isinstance(content, dict) and "files" in content else None
 
 
 class Shard:
-    """A part of a run: all its tables, written and committed together."""
+    """A part of a run. Its rows of all tables are written and committed together."""
 
     def __init__(self, publication: Publication, index: int) -> None:
         self._publication, self.index = publication, index
         self._written: dict[str, _Part] = {}
 
     def write(self, table: Table, frame: DataFrame) -> int:
-        """Write this shard's rows of a table (not committed yet) and return their number, counted from the files.
+        """Write the rows of this shard to a table, without committing them. Returns the row count of the files.
 
-        RetryableError if another attempt has taken the run id meanwhile.
+        RetryableError if another attempt has taken the run id or the written files are gone; InputError if the columns
+        of `frame` are not those of `table`.
         """
         self._written[table.name] = self._publication._write(table, frame)
         return self._written[table.name].rows
 
     def commit(self, rows_in: int) -> None:
-        """Check rows in = rows out + rejects and write the shard's manifest: the next attempt keeps its files.
+        """Write the manifest of the shard, so that a later attempt keeps its files. Call it once, after `write`.
 
-        IntegrityError or RetryableError leave it uncommitted.
+        IntegrityError unless `rows_in` equals the rows of the main table plus the rejects, RetryableError if another
+        attempt has taken the run id. After either of them the shard is not committed.
         """
         self._publication._commit_shard(self.index, rows_in, self._written)
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What a shard holds of a table."""
+    """The rows and files of one table in one shard."""
 
     rows: int
     files: Listing
@@ -110,7 +114,7 @@ class _Part:
 
 @dataclass(frozen=True)
 class _Committed:
-    """A shard that is committed."""
+    """A committed shard. `plan` is the digest of what it contains."""
 
     rows_in: int
     plan: str
@@ -118,7 +122,11 @@ class _Committed:
 
 
 class Publication:
-    """The writing of one run: `begin`, then `write` each table, then `commit`; in parts with `shards`."""
+    """Writes and commits the tables of one run.
+
+    Call `begin`, then `write` for each table, then `commit`. To write in parts that are kept when the driver dies, call
+    `write` and `commit` of each shard that `shards` yields, and then `commit` of the publication.
+    """
 
     def __init__(
         self,
@@ -130,7 +138,11 @@ class Publication:
         leaves: list[Leaf],
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """`leaves`: every table that the run writes; the main one last. `warn` takes warnings; the log without it."""
+        """Nothing is read or written yet.
+
+        `leaves` lists every table that the run writes, the main table last. `config_json` is published as
+        `_config.json`; `config_digest` identifies the configuration. `warn` receives warnings; by default the log does.
+        """
         self._spark, self._files, self._warn = spark, Files(spark), warn or logger().warning
         self._run_id, self._config_json, self._config_digest = run_id, config_json, config_digest
         self._uris = {leaf.table.name: leaf.uri(root, run_id) for leaf in leaves}
@@ -143,19 +155,22 @@ class Publication:
         self._plan: list[str] | None = None
         self._whole = Shard(self, 0)
         self.finished = False
-        """Whether `begin` made a run visible that an earlier attempt had committed."""
+        """True if `begin` completed the commit of an earlier attempt: its tables were not readable before."""
         self._attached: dict[str, list[dict[str, Any]]] = {name: [] for name in self._uris}
 
     @property
     def uris(self) -> list[str]:
-        """The leaves of this run."""
+        """The leaf folders of this run, the main table last."""
         return list(self._uris.values())
 
     def begin(self) -> bool:
-        """Take the run id. False if the run is committed already: there is nothing to do.
+        """Claim the run id and remove what earlier attempts left, except committed shards.
 
-        ConfigError if it was committed, or shards of it, with another configuration, or if another run has committed
-        one of its leaves. A commit whose files are missing is none: the run starts anew with a warning.
+        Returns False if the run is already committed, so that there is nothing to do. A commit whose files are missing
+        does not count: the run starts again, with a warning.
+
+        ConfigError if one of the leaves or shards was committed with another configuration, or if the JAR files for S3
+        are missing; RetryableError if another attempt takes the run id meanwhile.
         """
         main = self._uris[self._main]
         committed, lost = self._look()
@@ -170,7 +185,7 @@ class Publication:
         if commit is not None:
             same = commit["manifests"].keys() == self._uris.keys()
             if same and not self._missing(commit["manifests"], staged=commit["attempt"]):
-                self._settle(commit)  # that attempt died, or is about to do the same
+                self._settle(commit)  # that attempt died before this step, or is about to do the same
                 self.finished = True
                 return False
             self._attempts.withdraw_earlier(commit)
@@ -178,11 +193,14 @@ class Publication:
         return True
 
     def committed(self) -> bool:
-        """Whether the run is committed, so that there is nothing to do. ConfigError as `begin`; nothing is written."""
+        """Whether the run is committed with all its files. Writes nothing.
+
+        ConfigError if one of the leaves was committed with another configuration.
+        """
         return self._look()[0]
 
     def _look(self) -> tuple[bool, str]:
-        """Whether the run is committed with all its files, and if only its marks are there, what is missing."""
+        """Whether the run is committed with all its files, and a text on missing files, if any, of a marked run."""
         manifests = {name: read_manifest(self._files, uri) for name, uri in self._uris.items()}
         for name, manifest in manifests.items():
             self._refuse_other_configuration(manifest, self._uris[name])
@@ -192,17 +210,18 @@ class Publication:
         return not lost, lost
 
     def write(self, table: Table, frame: DataFrame) -> int:
-        """Write one table's leaf (not committed yet) and return its rows, counted from the written files.
+        """Write the rows of one table, without committing them. Returns the row count of the written files.
 
-        RetryableError if another attempt has taken the run id meanwhile.
+        RetryableError if another attempt has taken the run id or the written files are gone; InputError if the columns
+        of `frame` are not those of `table`.
         """
         return self._whole.write(table, frame)
 
     def shards(self, plan: Sequence[str]) -> Iterator[Shard]:
-        """The shards that no attempt has committed yet, in order; write and commit each before the next.
+        """The shards that no attempt has committed yet, in order. Write and commit each one before taking the next.
 
-        `plan`: what each shard of the run holds, as a text that is the same in every attempt (a digest of its inputs).
-        InputError if shards are committed and the plan was another then.
+        `plan` has one text per shard of the run. It describes what the shard contains and must be the same in every
+        attempt, e.g. a digest of the shard's inputs. InputError if a shard was committed with another plan.
         """
         self._plan = [hashlib.sha256(f"{len(plan)} {k} {what}".encode()).hexdigest() for k, what in enumerate(plan)]
         for k, shard in sorted(self._shards.items()):
@@ -218,14 +237,17 @@ class Publication:
 
     @property
     def rows_in(self) -> int:
-        """The rows that came into all committed shards."""
+        """The number of input rows of all committed shards."""
         return sum(shard.rows_in for shard in self._shards.values())
 
     def attach(self, table: Table, name: str, content: str | Path) -> None:
-        """Publish a file beside a table's rows: a text, or a file of this machine.
+        """Publish a file next to a table's Parquet files. `content` is its text or the path of a local file.
 
-        It appears in the leaf under its name when the run is committed, and the manifest has its bytes and SHA-256.
-        ValueError unless the name begins with `_`: engines take all others for rows.
+        The file appears in the leaf under `name` when the run is committed. The manifest lists its size in bytes and
+        its SHA-256. A second call with the same name replaces the file.
+
+        ValueError if the name does not begin with `_` (engines read all other files as rows), contains `/`, or is
+        reserved.
         """
         if not name.startswith("_") or "/" in name or name in (SUCCESS, SHARDS, attempts.FOLDER):
             raise ValueError(f"{name!r}: the name of a file beside a table begins with `_` and has no `/`")
@@ -242,16 +264,18 @@ class Publication:
         self._attached[table.name] = [*others, entry]
 
     def written(self, table: Table) -> DataFrame:
-        """What this run wrote to a table, before the commit. A geometry is WKB."""
+        """The rows that this run has written to a table; may be called before the commit. A geometry is WKB."""
         name = table.name
         parts = [shard.parts[name] for shard in self._shards.values() if name in shard.parts]
         parts += [self._whole._written[name]] if name in self._whole._written else []
         return self._read(name, [file for part in parts for file in part.files])
 
     def commit(self, rows_in: int, report_json: str) -> None:
-        """Check rows in = rows out + rejects and that no later attempt runs; commit, and mark every leaf, main last.
+        """Commit the run, then write `_SUCCESS` to every leaf, the main table last.
 
-        IntegrityError or RetryableError leave everything uncommitted.
+        IntegrityError unless `rows_in` equals the rows of the main table plus the rejects and all shards are committed;
+        RetryableError if another attempt has taken the run id or written files are gone. After either of them the run
+        is not committed.
         """
         if self._plan is None:
             self._shards = {0: _Committed(rows_in, "", self._whole._written)}
@@ -278,7 +302,10 @@ class Publication:
             self._take_back()
 
     def check(self) -> None:
-        """RetryableError if another attempt has taken the run id: whatever failed after that is a lost race."""
+        """RetryableError if another attempt has taken the run id. Files that are not committed are deleted then.
+
+        After a failure, call this first: the other attempt deletes files of this one, which causes all kinds of errors.
+        """
         try:
             self._attempts.check()
         except RetryableError:
@@ -292,7 +319,7 @@ class Publication:
             self.check()
             rows = self._count(table.name, names)
         except Exception:
-            self.check()  # the winner clears the leaf: what failed under that is a lost race
+            self.check()  # the winning attempt deletes our files, which may be the cause of the failure
             raise
         sizes = {entry.name: entry.size for entry in self._files.list(self._uris[table.name])}
         if not names <= sizes.keys():
@@ -303,7 +330,10 @@ class Publication:
         return _Part(rows, {name: sizes[name] for name in sorted(names)})
 
     def _save_alone(self, table: Table, frame: DataFrame) -> set[str]:
-        """Write the rows into the leaf; names of the files. Other attempts may be writing at the same time."""
+        """Write the rows into the leaf and return the names of the files.
+
+        Other attempts may write to the same leaf at the same time; their files are not among the names.
+        """
         name = table.name
         own, uri = self._own[name], self._uris[name]
         if not uri.startswith("s3a:"):
@@ -311,17 +341,19 @@ class Publication:
             self._save(table, frame, folder)
             self.check()
             names = {file.name for file in self._files.list(folder) if _is_data(file)}
-            own |= names  # whatever happens: `_discard` finds them
+            own |= names  # before they are moved, so that `_discard` finds them even after a failure
             for file in sorted(names):
                 self._files.move(f"{folder}/{file}", f"{uri}/{file}")
             self._files.delete(folder)
             return names
         for _ in range(_TRIES):
-            # The magic committer completes uploads to above the first `__magic`; what it cleans up is below the second.
+            # The magic committer puts files into the folder above the first `__magic`, which is the leaf. It creates a
+            # second `__magic` below our folder and cleans up only there, so attempts do not disturb each other.
             self._save(table, frame, f"{uri}/{_MAGIC_FOLDER}/{self._attempt}")
             known = {file for part in self._parts(name) for file in part.files} | own
             names = {file.name for file in self._files.list(uri) if _is_data(file)} - known
-            # part-00000-<id of the write>-c000…: a second id is an attempt that has lost, and wrote at the same time.
+            # Names are part-00000-<id of the write>-c000…: with a second id, another attempt wrote at the same time.
+            # Unless that attempt has taken over from us (`check`), it has lost: delete the files and write ours again.
             if len({file.split("-", 2)[2][:36] for file in names}) == 1:
                 own |= names
                 return names
@@ -341,7 +373,7 @@ class Publication:
             writer = (
                 writer.format("geoparquet")
                 .option("geoparquet.version", "1.1.0")
-                .option("geoparquet.crs", "")  # absent means OGC:CRS84, which is what we store
+                .option("geoparquet.crs", "")  # a missing CRS means OGC:CRS84 (lon, lat), which is what we store
                 .option(f"geoparquet.covering.{table.geometry.name}", "bbox")
             )
         else:
@@ -402,17 +434,18 @@ class Publication:
             "files": [entry for part in parts for entry in _entries(part.files)],
             "attachments": self._attached[name],
         }
-        if self._plan is not None:  # the files stand in the order of the shards
+        if self._plan is not None:  # `files` is in the order of the shards, so the counts tell the files of each shard
             manifest["shards"] = [{"rows": part.rows, "files": len(part.files)} for part in parts]
         return manifest
 
     def _missing(self, manifests: Mapping[str, Mapping[str, Any]], staged: str | None = None) -> str:
-        """What is missing of manifests' files by their names and bytes, in words; empty if nothing is.
+        """A text that says how many files in the manifests are missing or have another size; empty if there are none.
 
-        `staged`: an attempt in whose folder files beside tables may lie instead.
+        With the id of an attempt as `staged`, attachments may be in the staging folder of that attempt instead.
         """
         for name, manifest in manifests.items():
-            # Staged files first: whoever makes the commit visible puts them in place before it removes them there.
+            # List staged files before the leaf: an attempt that makes the commit visible at the same time copies them
+            # to the leaf before it deletes them here. So each file is in at least one of the lists.
             beside = {} if staged is None else self._staged(name, staged)
             found = {entry.name: entry.size for entry in self._files.list(self._uris[name])}
             wanted = [*_listing(manifest["files"]).items()]
@@ -430,9 +463,11 @@ class Publication:
         return f"{self._uris[name]}/{_STAGING}{attempt or self._attempt}"
 
     def _settle(self, commit: Mapping[str, Any]) -> None:
-        """Make a commit visible: remove what it does not list, put files beside tables in place, mark, main last.
+        """Make a commit visible to readers.
 
-        Whoever does it, and how often, the result is the same.
+        In each leaf, the main table last: delete files that are not in the commit, copy the attachments from the
+        staging folder, and write `_SUCCESS`. Several attempts may do this for the same commit, at the same time too;
+        the result is the same.
         """
         for name, uri in self._uris.items():
             manifest, attempt = commit["manifests"][name], commit["attempt"]
@@ -460,37 +495,41 @@ class Publication:
         except Exception:
             if self._files.exists(source):
                 raise
-            # Another one made the same commit visible and has cleared up: it is in place.
+            # Another attempt has made the same commit visible and deleted the staged file: `target` is in place.
 
     def _take_back(self) -> None:
-        """Remove our marks: a later attempt closed our slot while we wrote to it (S3 only). RetryableError, always."""
+        """Remove our `_SUCCESS` files and raise RetryableError.
+
+        Only on S3: a later attempt has overwritten our commit while we wrote it, so that attempt has won.
+        """
         for uri in self._uris.values():
             manifest = read_manifest(self._files, uri)
             if manifest is not None and manifest["attempt"] == self._attempt:
                 self._files.delete(f"{uri}/{SUCCESS}")
         later = self._attempts.later_commit()
-        if later is not None:  # its marks may have come between our look and our hand
+        if later is not None:  # it may have written its `_SUCCESS` between our read and our delete
             self._settle(later)
         raise self._attempts.lost()
 
     def _discard(self) -> None:
-        """Remove what we wrote and did not commit: SQL engines read whole folders."""
+        """Delete what this attempt wrote and did not commit, because SQL engines read every file in a folder."""
         for name, uri in self._uris.items():
             for file in self._own[name]:
                 self._files.delete(f"{uri}/{file}")
             self._files.delete(self._staging(name))
 
     def _clear(self) -> None:
-        """Remove what earlier attempts left, but for the shards that they committed.
+        """Delete what earlier attempts left, except the shards that they committed.
 
-        What is deleted was there before a check found no later attempt: nothing of a later attempt's is among it.
+        Files are listed before the check for later attempts, and only listed files are deleted. So no file of a later
+        attempt is among them.
         """
         found = {name: list(self._contents(uri)) for name, uri in self._uris.items()}
         uploads = {uri: self._files.pending_uploads(uri) for uri in self._uris.values()}
         self._shards, manifests = self._committed_shards(found)
         kept = {name: {file for part in self._parts(name) for file in part.files} for name in self._uris}
         self._attempts.check()
-        for name in reversed(self._uris):  # the main marker first, so that nobody reads a part
+        for name in reversed(self._uris):  # the `_SUCCESS` of the main table first, so that nobody reads half a run
             marks = [entry for entry in found[name] if entry.name == SUCCESS]
             for entry in [*marks, *found[name]]:
                 if entry.name not in kept[name] and entry.uri not in manifests:
@@ -499,16 +538,19 @@ class Publication:
             self._files.abort_uploads(uri, pending)
 
     def _contents(self, uri: str) -> Iterator[FileInfo]:
-        """What may be deleted in a leaf; of folders that attempts share, what is in them."""
+        """The entries of a leaf that may be deleted. For folders that attempts share, it gives the entries in them."""
         for entry in self._files.list(uri):
             if entry.name in (_MAGIC_FOLDER, SHARDS):
                 yield from self._files.list(entry.uri)
-            # Files beside tables are put in place by a commit, under names that a later attempt uses again.
+            # Not the attachments (`_…`): before we delete, a later commit may replace them under the same names.
             elif entry.name != attempts.FOLDER and (entry.is_folder or _is_data(entry) or entry.name == SUCCESS):
                 yield entry
 
     def _committed_shards(self, found: Mapping[str, list[FileInfo]]) -> tuple[dict[int, _Committed], set[str]]:
-        """Shards whose files are there, and their manifests' URIs. ConfigError for those of another configuration."""
+        """The committed shards whose files all exist, by index, and the URIs of their manifests.
+
+        ConfigError if a shard was committed with another configuration.
+        """
         sizes = {name: {entry.name: entry.size for entry in entries} for name, entries in found.items()}
         shards: dict[int, _Committed] = {}
         manifests: set[str] = set()

@@ -1,4 +1,4 @@
-"""Reading tables: committed runs only, and exactly the files that their manifests list."""
+"""Reading tables: only committed runs, and only the files that their manifests list."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from geosieve.tables.schema import Table
 
 @dataclass(frozen=True)
 class Attachment:
-    """A file beside a table's rows, as the manifest has it."""
+    """A file published next to a run's Parquet files, as the manifest lists it; `sha256` is in hex."""
 
     name: str
     bytes: int
@@ -31,7 +31,11 @@ class Attachment:
 
 @dataclass(frozen=True)
 class Run:
-    """A committed run of a table: its leaf, partition values, rows and time, and its files by their names."""
+    """A committed run of a table.
+
+    `uri` is its leaf folder; `values` has all partition columns, with `run_id`; `rows` is the number of rows; `files`
+    has the names of the Parquet files in the leaf. `committed_at` is UTC in ISO 8601 format.
+    """
 
     uri: str
     values: dict[str, str]
@@ -42,11 +46,16 @@ class Run:
 
     @property
     def run_id(self) -> str:
+        """The id of the run."""
         return self.values["run_id"]
 
 
 def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) -> list[Run]:
-    """Committed runs of `table` below `root` in the order of their commits, restricted to partition values."""
+    """The committed runs of `table` below the folder `root`, in the order of their commits.
+
+    `values` selects runs by partition columns, e.g. `source="a"`; without it, all runs are returned. The list may be
+    empty.
+    """
     files = Files(spark)
     leaves = [(f"{root.rstrip('/')}/{table.name}", dict[str, str]())]
     for column in table.partition_columns:
@@ -69,9 +78,13 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
 
 
 def select_runs(runs: list[Run], which: str | Literal["latest", "all"], where: str) -> list[Run]:
-    """The `latest` run a partition, `all` runs, or the runs of one id. InputError if that is none."""
+    """Select from `runs`, which must be in the order of their commits.
+
+    `which` is `latest` (the latest run for each combination of partition values), `all`, or a run id. InputError if no
+    run is selected; `where` is the place that the error names.
+    """
     if which == "latest":
-        # A later run of the same source replaces the earlier one; other sources stand beside it.
+        # For example, a later run of a source replaces the earlier runs of that source, not those of other sources.
         chosen = list({tuple(v for k, v in run.values.items() if k != "run_id"): run for run in runs}.values())
     else:
         chosen = [run for run in runs if which in ("all", run.run_id)]
@@ -85,7 +98,8 @@ def select_runs(runs: list[Run], which: str | Literal["latest", "all"], where: s
 def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> DataFrame:
     """The rows of committed runs, with the partition columns as strings. A geometry is WKB.
 
-    RetryableError if a file that a manifest lists is gone: the run is being replaced.
+    InputError if `runs` is empty. RetryableError if a file in a manifest does not exist, because then another attempt
+    is replacing the run.
     """
     if not runs:
         raise InputError("no committed run to read", where=f"{root}/{table.name}")
@@ -100,15 +114,16 @@ def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> 
 
 
 def read_committed(spark: SparkSession, root: str, table: Table, **values: str) -> DataFrame:
-    """The rows of all committed runs of these partition values, as `read_runs` gives them. InputError if none is."""
+    """The rows of all committed runs with these partition values; result and errors as for `read_runs`."""
     return read_runs(spark, root, table, committed_runs(spark, root, table, **values))
 
 
 @contextmanager
 def attachment(spark: SparkSession, run: Run, name: str) -> Iterator[Path]:
-    """A file beside a run's rows as a path on this machine; a copy is gone afterwards.
+    """An attachment of a run as a local path. A copy from a remote store is deleted at the end of the block.
 
-    InputError if the run's manifest does not list it, RetryableError if it is not what the manifest says.
+    InputError if the manifest does not list it or the file does not exist, RetryableError if its SHA-256 is not that of
+    the manifest.
     """
     listed = {attached.name: attached for attached in run.attachments}
     if name not in listed:

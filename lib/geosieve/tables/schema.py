@@ -1,4 +1,4 @@
-"""What a table is: one declaration, from which come the Spark schema, the reader's check and the documentation."""
+"""Declarations of tables. The Spark schema, the check before writing and docs/tables.md come from one declaration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pyspark.sql.types import (
 
 from geosieve.runtime.errors import InputError
 
-# Athena has no unsigned integers and misreads 8- and 16-bit ones, so only these types are used.
+# Only types that Athena reads: it has no unsigned integers and misreads 8- and 16-bit integers.
 _SCALARS: dict[str, DataType] = {
     "string": StringType(),
     "boolean": BooleanType(),
@@ -37,7 +37,7 @@ _SCALARS: dict[str, DataType] = {
 
 
 def _spark_type(text: str) -> DataType:
-    """Spark's type for a scalar's name, `struct<a:double,…>` of scalars, or `array<…>` of either."""
+    """Parse a scalar name, `struct<a:double,…>` of scalars, or `array<…>` of one of these. KeyError for other names."""
     if text.startswith("array<"):
         return ArrayType(_spark_type(text[6:-1]))
     if text.startswith("struct<"):
@@ -48,7 +48,7 @@ def _spark_type(text: str) -> DataType:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type (as in Spark's DDL; `geometry` is Sedona's, stored as WKB), and what it means."""
+    """A column. `type` is written as in Spark's DDL, or `geometry` for a Sedona geometry, which is stored as WKB."""
 
     name: str
     type: str
@@ -57,7 +57,7 @@ class Column:
 
     @property
     def spark_type(self) -> DataType:
-        """Spark's type of the stored column."""
+        """The Spark type of the column in the files."""
         return _spark_type(self.type)
 
 
@@ -71,9 +71,9 @@ BBOX = Column(
 
 @dataclass(frozen=True)
 class Table:
-    """A table: columns stored in the files, and partition columns (all strings) that name the folders.
+    """A table. `columns` are stored in the files; `partitions` are string columns stored in the folder names.
 
-    The last partition column is always `run_id`: a leaf folder is one run.
+    `run_id` is always the last partition column and is not in `partitions`, so a leaf folder contains one run.
     """
 
     name: str
@@ -83,15 +83,16 @@ class Table:
 
     @property
     def partition_columns(self) -> tuple[Column, ...]:
+        """All partition columns in the order of the folders, `run_id` last."""
         return (*self.partitions, Column("run_id", "string", "the run that wrote the row"))
 
     @property
     def geometry(self) -> Column | None:
-        """The geometry column, if the table has one; such a table is written as GeoParquet 1.1."""
+        """The geometry column, or None. A table with a geometry is written as GeoParquet 1.1."""
         return next((column for column in self.columns if column.type == "geometry"), None)
 
     def with_columns(self, columns: list[Column]) -> Table:
-        """This table with further columns, for tables that carry one column a partition."""
+        """This table with more stored columns, e.g. one per partition. ValueError if the table has one of the names."""
         taken = {column.name for column in (*self.columns, *self.partition_columns)}
         for column in columns:
             if column.name in taken:
@@ -99,14 +100,14 @@ class Table:
         return replace(self, columns=(*self.columns, *columns))
 
     def spark_schema(self) -> StructType:
-        """Schema of the files, without partition columns and with a geometry as WKB."""
+        """The Spark schema of the files, without partition columns. A geometry is binary (WKB)."""
         return StructType([StructField(c.name, c.spark_type, c.nullable) for c in self.columns])
 
     def conform(self, frame: DataFrame) -> DataFrame:
-        """`frame` with exactly the stored columns in the declared order.
+        """Check the columns of `frame` before writing and return them in the declared order.
 
-        InputError names columns that are missing, surplus or of another type: a declaration and its writer
-        must not drift apart.
+        If the table has a geometry, `bbox` is computed from it. InputError lists the columns that are missing, that
+        are not declared or that have another type.
         """
         if self.geometry is not None:
             g = f"`{self.geometry.name}`"

@@ -314,12 +314,12 @@ ALL = (
 
 
 def labels_table(partitions: list[str]) -> Table:
-    """`labels` with one column for each partition name."""
+    """Table `labels` with one column per partition name. ValueError if `labels` already has a column of that name."""
     return LABELS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
 
 
 def overlay_atoms_table(partitions: list[str]) -> Table:
-    """`overlay_atoms` with one column for each partition name."""
+    """Table `overlay_atoms` with one column per partition name. ValueError if it already has a column of that name."""
     return OVERLAY_ATOMS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
 
 
