@@ -39,6 +39,7 @@ class FileInfo:
 
     @property
     def name(self) -> str:
+        """The last part of the URI."""
         return self.uri.rpartition("/")[2]
 
 
@@ -58,6 +59,7 @@ class Files:
         return path.getFileSystem(self._conf), path
 
     def exists(self, uri: str) -> bool:
+        """Return whether there is a file or folder."""
         store, path = self.at(uri)
         return bool(store.exists(path))
 

@@ -36,10 +36,12 @@ class Jar:
 
     @property
     def coordinate(self) -> str:
+        """The Maven coordinate, `group:artifact:version`."""
         return f"{self.group}:{self.artifact}:{self.version}"
 
     @property
     def file_name(self) -> str:
+        """The name of the file on Maven Central."""
         return f"{self.artifact}-{self.version}.jar"
 
 

@@ -29,6 +29,7 @@ class JvmStandardError(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
+        """Write to the JVM's standard error or, if the JVM has ended, to this process's."""
         try:
             self._stream.print(text)
         except Exception:  # noqa: BLE001 - the JVM has ended; its last messages must not be lost
