@@ -109,8 +109,8 @@ RunId: TypeAlias = str
 def load(model: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     """Load the YAML file `path` as `model`, with overrides `a.b=value`, whose values are read as YAML.
 
-    Raises the errors of `read_yaml`, and ConfigError if the content or an override is invalid. It names the file, the
-    key and, for an unknown key, the nearest valid one.
+    Raises the errors of `read_yaml`, and ConfigError if the content or an override is invalid. Its message names the
+    file, the key and, for an unknown key, the nearest valid one.
     """
     content = read_yaml(path)
     for override in overrides:
