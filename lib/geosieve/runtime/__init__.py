@@ -1,0 +1,1 @@
+"""Services that all jobs share: configuration, errors, files, logs, reports and the Spark session."""

@@ -1,8 +1,8 @@
-"""Configuration: YAML files checked by pydantic models, overridden by `--set a.b=c`.
+"""Configuration: YAML files validated by pydantic models, with overrides such as `--set a.b=c`.
 
-Text stays text: of plain words only `true`, `false` and `null` are anything else, and a number is one only if it is
-written as Python writes it. `no` is Norway, `010`, `1e3`, `1.10` and `1:30` may be ids; where a number or a boolean is
-wanted, they are read as such.
+Unquoted values stay text with few exceptions. Of plain words, only `true`, `false` and `null` have another meaning. A
+number is recognized only if Python would write it in the same way. So `no` (Norway) stays text, and so do `010`, `1e3`,
+`1.10` and `1:30`, which may be ids. If a field is a number or a boolean, pydantic converts the text.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from geosieve.runtime.names import advice, did_you_mean
 
 
 class Config(BaseModel):
-    """Base of every configuration class: unknown keys are refused and values do not change after loading."""
+    """Base of every configuration class. Unknown keys are refused, and values cannot be changed after loading."""
 
-    # A number in the place of a name (`name: 12`) is text that looks like one.
+    # Where text is expected, a number is accepted as text: in `name: 12`, the name is "12".
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     def digest(self) -> str:
@@ -41,7 +41,10 @@ _MOST_BYTES = 1 << 24
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without the surprises of version 1.1: no `no`, octals, base 60 or dates, and no key twice."""
+    """YAML without the surprises of version 1.1.
+
+    It recognizes no booleans such as `no`, no octal or base-60 numbers and no dates. A duplicate key is an error.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -51,7 +54,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float | str:
-        """The number, if it is written back as it stands (or is YAML's `.nan` or `.inf`); else the text."""
+        """Return a number if Python writes it in the same way or if it is `.nan` or `.inf`; otherwise the text."""
         text = str(self.construct_scalar(node))
         if text.lower().lstrip("+-") in (".nan", ".inf"):
             return float(text.replace(".", ""))
@@ -80,8 +83,9 @@ def _parse(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read one YAML mapping, from any store. ConfigError if the file is missing, no YAML, or no mapping.
+    """Read a YAML file with one mapping, from any store.
 
+    Raises ConfigError if the file cannot be read, is not UTF-8 or YAML, exceeds 16 MiB or is not a mapping, and
     RetryableError if its store is throttled or down.
     """
     try:
@@ -99,13 +103,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 RunId: TypeAlias = str
-"""A run id in a configuration, or a word for several."""
+"""A run id in a configuration, or a keyword such as `latest` or `all`."""
 
 
 def load(model: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
-    """Load `path` as `model` with `a.b=value` overrides applied; values are read as YAML.
+    """Load the YAML file `path` as `model`, with overrides `a.b=value`, whose values are read as YAML.
 
-    ConfigError names the file, the key and, for an unknown key, the nearest valid one.
+    Raises the errors of `read_yaml`, and ConfigError if the content or an override is invalid. Its message names the
+    file, the key and, for an unknown key, the nearest valid one.
     """
     content = read_yaml(path)
     for override in overrides:
@@ -114,7 +119,7 @@ def load(model: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
 
 
 def validate(model: type[C], content: Mapping[str, Any], where: str) -> C:
-    """Check `content` against `model`; ConfigError lists every fault."""
+    """Validate `content` as `model`. Raises ConfigError, which names `where` and lists every fault."""
     try:
         return model.model_validate(content)
     except ValidationError as error:
@@ -153,7 +158,7 @@ def _describe(model: type[BaseModel], fault: Mapping[str, Any]) -> str:
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[str | int]) -> list[str]:
-    """Names of the fields of the model that stands at `loc` below `model`, of several if it is not known which."""
+    """Return the field names of the model at `loc` below `model`, or of all models that can be there."""
     models = [model]
     for part in loc:
         fields = [m.model_fields[part].annotation for m in models if isinstance(part, str) and part in m.model_fields]
@@ -169,6 +174,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def _tags(model: type[BaseModel]) -> list[Any]:
-    """Values by which a union tells this model from the others."""
+    """Return the values of the model's Literal fields, by which a union recognizes it."""
     annotations = (field.annotation for field in model.model_fields.values())
     return [tag for annotation in annotations if get_origin(annotation) is Literal for tag in get_args(annotation)]

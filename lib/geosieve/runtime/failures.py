@@ -1,8 +1,9 @@
-"""Telling failures apart that reach the driver as text: from Python workers, from Hadoop and from GDAL.
+"""Classifies failures that reach the driver as text: from Python workers, Hadoop and GDAL.
 
-Such a text is a chain of exceptions with hundreds of stack frames. Frames say nothing. That the cluster lost something
-may stand anywhere in the chain; what a store answered is the chain's root cause. A shuffle file that is gone ends in
-FileNotFoundException, too, and is no input that is missing.
+Such a text is a chain of exceptions with hundreds of stack frames. The frames are ignored. The loss of an executor or
+of its files can be reported anywhere in the chain, so the whole chain is searched for it. A store's answer is the root
+cause, so only the root cause is searched for it. The loss is checked first: a lost shuffle file also ends in
+FileNotFoundException and would look like a missing input.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ _OURS = re.compile(r"geosieve\.runtime\.errors\.(\w+Error): ([^\n]*)")
 
 _FRAMES = re.compile(
     r"(?:^|\s+)at \S+\((?:Native Method|Unknown Source|[\w$.-]+(?::\d+)?)\)|\n\s*\.\.\. \d+ more|"
-    r"\n\s+(?:Suppressed|Caused by): [^\n]*"  # indented: of what failed while cleaning up
+    r"\n\s+(?:Suppressed|Caused by): [^\n]*"  # indented: exceptions of the cleanup, not of the failure
 )
 
 _GONE = re.compile(
     r"Answer from Java side is empty|while trying to connect to the Java server|Error while (?:sending|receiving)\b|"
     r"SparkContext was shut down|stopped SparkContext|SparkContext has been shutdown"
 )
-# Java's heap was too small for the work: a rerun with the same memory ends in the same way, so a scheduler must not try
-# again. Spark ends an executor that met it with exit code 52. A container that was killed (137) is none of these: what
-# else ran there counts, too.
+# The Java heap was too small for the work. A rerun with the same memory fails in the same way, so a scheduler must not
+# retry. Spark ends an executor that ran out of heap with exit code 52. A killed container (137) is a different case:
+# other processes in it may have used up the memory.
 _OUT_OF_MEMORY = re.compile(
     r"OutOfMemoryError: (?:Java heap space|GC overhead limit exceeded|Requested array size exceeds VM limit)|"
     r"SparkOutOfMemoryError|(?i:exit (?:status|code)(?: is)?:? ?52\b)"
@@ -38,18 +39,18 @@ _LOST = re.compile(
     r"ExecutorLostFailure|ExecutorDeadException|(?i:(?:slave|worker|executor|node|host) (?:was )?lost)|"
     r"(?i:decommission)|Remote RPC client disassociated|Container (?:killed|marked as failed|from a bad node)|"
     r"(?i:exit (?:status|code)(?: is)?:? ?(?:137|143)\b)|exit code (?:137|143)\b|"
-    # shuffle files and cached blocks that were on them
+    # shuffle files and cached blocks on lost executors
     r"FetchFailed|Missing an output location for shuffle|Failed to get broadcast_\d|BlockNotFoundException|"
     r"Checkpoint block rdd_\S+ not found|/blockmgr-[0-9a-f-]+/|\bshuffle_\d+_\d+_\d+\.(?:index|data)|"
-    # a Python worker that was killed, mostly for its memory
+    # a Python worker that was killed, usually because of its memory use
     r"Python worker exited unexpectedly|Python worker (?:failed to connect back|crashed)|"
-    # files of a write under way, which another attempt cleared
+    # temporary files of a running write that another attempt deleted
     r"FileNotFoundException[^\n]*/(?:_temporary|__magic)/"
 )
 
 _THROTTLED, _REFUSED, _MISSING, _FULL, _BARRED = "throttled", "refused", "missing", "full", "barred"
 
-_STORE = (  # the first pattern that matches decides
+_STORE = (  # kind, pattern, exit code, advice; the first pattern that matches decides
     (
         _FULL,
         r"No space left on device|Disk quota exceeded",
@@ -92,9 +93,10 @@ _STORE = (  # the first pattern that matches decides
 
 
 def of_store(text: str, where: str) -> errors.GeosieveError | None:
-    """The error to raise where a store's answer says nothing about the file: it is throttled, down or refuses access.
+    """Return the error to raise if a failed read is due to the store and not to the file.
 
-    `text`: what GDAL says. None for every other failure, which is the file's own.
+    `text` is the message of GDAL or pyarrow, `where` the file. RetryableError if the store is throttled or down,
+    InputError if it refuses access; None for every other failure.
     """
     for kind, pattern, _, advice in _STORE:
         if re.search(pattern, text):
@@ -105,7 +107,10 @@ def of_store(text: str, where: str) -> errors.GeosieveError | None:
 
 
 def explain(failure: BaseException) -> tuple[str, int]:
-    """Message for people and exit code for schedulers of any exception that ends a job."""
+    """Return a message for people and an exit code for schedulers for any exception that ends a job.
+
+    The message contains no credentials. An error of this package that was raised in a worker keeps its exit code.
+    """
     if isinstance(failure, errors.GeosieveError):
         return str(failure), failure.exit_code
     text = str(failure)
@@ -114,7 +119,7 @@ def explain(failure: BaseException) -> tuple[str, int]:
         return ours[2], getattr(errors, ours[1]).exit_code
     told = _FRAMES.sub("", text)
     root = told[_root(told) :]
-    # The first exception names the place, the last one the reason.
+    # The first exception says where it happened, the last one why.
     said = told[:2000] if root[:1000] in told[:2000] else f"{told[:1000]} … {root[:1000]}"
     for found, code, advice in _kinds(failure, told, root):
         if found:
@@ -123,7 +128,7 @@ def explain(failure: BaseException) -> tuple[str, int]:
 
 
 def barred(failure: BaseException) -> str:
-    """The root cause of a failure where a file system does not let a path be read or written; else empty."""
+    """Return the root cause if a file system denied reading or writing a path; otherwise an empty string."""
     told = _FRAMES.sub("", str(failure))
     root = told[_root(told) :]
     pattern = next(pattern for kind, pattern, _, _ in _STORE if kind == _BARRED)
@@ -131,14 +136,14 @@ def barred(failure: BaseException) -> str:
 
 
 def _root(told: str) -> int:
-    """Where the deepest cause of a chain starts; 0 where it has no causes."""
+    """Return the offset at which the deepest cause of a chain starts, or 0 if the chain has only one exception."""
     return max((match.end() for match in re.finditer(r"^Caused by: ", told, re.MULTILINE)), default=0)
 
 
 def _kinds(failure: BaseException, told: str, root: str) -> Iterator[tuple[bool, int, str]]:
-    """Whether the failure is of a kind, the kind's exit code and what to do, kind by kind."""
+    """Yield for each kind of failure, in order of precedence: whether it matches, its exit code and the advice."""
     place = "spark.executor.memory (--executor-memory), or give each executor fewer spark.executor.cores"
-    if not _IN_EXECUTOR.search(told):  # with --local, tasks run in the driver, too
+    if not _IN_EXECUTOR.search(told):  # with --local, tasks run in the driver
         place = "spark.driver.memory (--driver-memory)"
     yield (
         bool(_OUT_OF_MEMORY.search(told)),
@@ -164,6 +169,6 @@ def _kinds(failure: BaseException, told: str, root: str) -> Iterator[tuple[bool,
 
 
 def _lost_driver(failure: BaseException) -> bool:
-    # On a dead JVM, py4j says no more than which call it was.
+    # If the JVM is dead, py4j's message names only the failed call.
     silent = type(failure) is Py4JError and re.fullmatch(r"An error occurred while calling \S+", str(failure).strip())
     return bool(silent) or isinstance(failure, Py4JNetworkError | ConnectionRefusedError | ConnectionResetError)

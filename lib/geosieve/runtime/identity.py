@@ -1,8 +1,8 @@
 """Content hashes: SHA-256 of explicit, versioned facts in one canonical form.
 
-A hash must not change with the machine or the library that computed a number: fitted edges differ in their last bit
-between processors, positions between versions of PROJ. So numbers enter with 12 significant digits, and 1 is the
-same as 1.0.
+A hash must not depend on the machine or the library that computed a number: the last bit of fitted edges differs
+between processors, and positions differ between versions of PROJ. So floating-point numbers are rounded to 12
+significant digits, and 1 and 1.0 give the same hash.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _PER_DEGREE = 1_000_000_000
 
 
 def content_digest(kind: str, version: int, facts: Mapping[str, Any]) -> str:
-    """SHA-256, hex, of what a thing is: its `kind`, the `version` of the list of facts, and the `facts` themselves.
+    """Return the SHA-256, in hex, of the `kind` of an object, the `version` of its list of facts, and the `facts`.
 
-    Facts are texts, numbers, booleans, None, bytes, arrays, and lists and mappings of these. The order of keys does not
-    matter, the order of lists does. A list of `facts` may come as an iterator, and is then never held as a whole.
-    TypeError for anything else.
+    Facts are strings, numbers, booleans, None, bytes, arrays, and lists and mappings of these; any other type raises
+    TypeError. The order of keys does not matter, the order of lists does. A value of `facts` may be an iterator: it
+    gives the same hash as a list, but is never in memory as a whole.
     """
     digest = hashlib.sha256(f"[{_json(kind)},{_json(version)},{{".encode())
     for place, (key, value) in enumerate(
@@ -48,7 +48,7 @@ def _json(value: Any) -> str:
 
 
 def nanodegrees(degrees: ArrayLike) -> NDArray[np.int64]:
-    """Angles as whole numbers of 1e-9 degree (0.1 mm on the ground): many positions, rounded at once."""
+    """Round angles in degrees to integers in units of 1e-9 degree (0.1 mm on the ground), in an array of any shape."""
     return np.asarray(np.rint(np.asarray(degrees, dtype=np.float64) * _PER_DEGREE), dtype=np.int64)
 
 

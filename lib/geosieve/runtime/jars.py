@@ -1,7 +1,7 @@
-"""The JVM side's dependencies: pinned coordinates, declared once, and the check that they are there.
+"""Dependencies on the JVM side: pinned Maven coordinates, declared once, and the check that the jars are present.
 
-`python -m geosieve.runtime.jars DIR` puts them into a folder (a venv's `pyspark/jars`, or one that goes into a
-cluster's image); `python -m geosieve.runtime.jars` prints them for `spark-submit --packages`.
+`python -m geosieve.runtime.jars DIR` puts the jars into a folder: a venv's `pyspark/jars`, or one that is copied into a
+cluster's image. `python -m geosieve.runtime.jars` prints the coordinates for `spark-submit --packages`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Jar:
-    """A Maven coordinate, one class in it, by which its presence is probed, and the SHA-256 of its file, hex."""
+    """A pinned jar: its Maven coordinate, a class in it that shows its presence, and its SHA-256 in hex."""
 
     group: str
     artifact: str
@@ -36,10 +36,12 @@ class Jar:
 
     @property
     def coordinate(self) -> str:
+        """The Maven coordinate, `group:artifact:version`."""
         return f"{self.group}:{self.artifact}:{self.version}"
 
     @property
     def file_name(self) -> str:
+        """The name of the file on Maven Central."""
         return f"{self.artifact}-{self.version}.jar"
 
 
@@ -47,14 +49,14 @@ SPATIAL = (
     Jar(
         "org.apache.sedona",
         "sedona-spark-shaded-3.5_2.12",
-        "1.8.1",  # the newest that is published complete for the Python package of the same version
+        "1.8.1",  # the newest with all jars published for the Python package of the same version
         "org.apache.sedona.core.serde.SedonaKryoRegistrator",
         "a83cf61d778b3a6908e2948d2aec216caabd02c474a4d9653b049903fec965d7",
     ),
     Jar(
         "org.datasyslab",
         "geotools-wrapper",
-        "1.8.1-33.1",  # Sedona 1.8.1's
+        "1.8.1-33.1",  # the version for Sedona 1.8.1
         "org.geotools.referencing.CRS",
         "d6b4cef01a171fd8278c224e5f0110fdcbb344b2db04dbebba2e5f4b0ed7bad5",
     ),
@@ -63,37 +65,37 @@ S3 = (
     Jar(
         "org.apache.hadoop",
         "hadoop-aws",
-        "3.3.4",  # must be of the Hadoop that Spark 3.5 ships
+        "3.3.4",  # must be the version of Hadoop that Spark 3.5 ships
         "org.apache.hadoop.fs.s3a.S3AFileSystem",
         "53f9ae03c681a30a50aa17524bd9790ab596b28481858e54efd989a826ed3a4a",
     ),
     Jar(
         "com.amazonaws",
         "aws-java-sdk-bundle",
-        "1.12.262",  # the one that hadoop-aws was built with
+        "1.12.262",  # the version that hadoop-aws was built with
         "com.amazonaws.services.s3.AmazonS3",
         "873fe7cf495126619997bec21c44de5d992544aea7e632fdc77adb1a0915bae5",
     ),
-    Jar(  # binds Spark's Parquet writer to the magic committer
+    Jar(  # connects Spark's Parquet writer to S3A's magic committer
         "org.apache.spark",
         "spark-hadoop-cloud_2.12",
-        "3.5.7",  # the last that is published
+        "3.5.7",  # the newest that is published
         "org.apache.spark.internal.io.cloud.PathOutputCommitProtocol",
         "2b70d491d61c736cd9721e61936e802cb9150048d50eeca3ee1d14fc21011027",
     ),
 )
 ALL = SPATIAL + S3
 
-# usepoms=false: exactly the jars named above and no transitive ones; Sedona's parent POM is not served everywhere.
+# usepoms=false: only the jars above are fetched, no transitive ones. Not every repository serves Sedona's parent POM.
 _IVY_SETTINGS = """<ivysettings><settings defaultResolver="central"/><resolvers>
 <ibiblio name="central" m2compatible="true" usepoms="false"/></resolvers></ivysettings>
 """
 
 
 def check(spark: SparkSession, jars: tuple[Jar, ...] = SPATIAL) -> None:
-    """Raise ConfigError if a jar is missing from the session's JVM or is of another version.
+    """Raise ConfigError if a jar is missing from the session's JVM or has another version.
 
-    Without this the session starts and the first job dies with a Kryo error that names no jar.
+    Without this check, the session would start and the first job would fail with a Kryo error that names no jar.
     """
     from py4j.java_gateway import JavaClass
 
@@ -108,7 +110,7 @@ def check(spark: SparkSession, jars: tuple[Jar, ...] = SPATIAL) -> None:
             jar.probe, False, jvm.java.lang.Thread.currentThread().getContextClassLoader()
         )
         found = str(loaded.getProtectionDomain().getCodeSource().getLocation().getPath()).rsplit("/", 1)[-1]
-        if not found.endswith(jar.file_name):  # Ivy puts the group in front of the name
+        if not found.endswith(jar.file_name):  # Ivy prefixes the file name with the group
             raise _missing(f"{found} is on Spark's class path where {jar.coordinate} is needed")
 
 
@@ -123,10 +125,10 @@ def _missing(what: str) -> ConfigError:
 
 
 def fetch(folder: Path) -> list[Path]:
-    """Put every jar into `folder` through Spark's own Ivy; nothing is fetched when all are there.
+    """Fetch all jars into `folder` with Spark's own Ivy, unless all of them are there; return their paths.
 
-    Raises RetryableError with Ivy's last lines when the repository cannot be reached, and IntegrityError where a jar,
-    fetched or there, has not the checksum that is pinned.
+    Raises RetryableError with the end of Ivy's output if a jar cannot be fetched, and IntegrityError if a jar differs
+    from the pinned checksum, whether it was fetched or already there.
     """
     wanted = [folder / jar.file_name for jar in ALL]
     if all(path.exists() for path in wanted):
@@ -147,7 +149,7 @@ def fetch(folder: Path) -> list[Path]:
             *("--conf", f"spark.jars.ivy={ivy}"),
             str(script),
         ]
-        # Both names must be given: the script of a venv that is not activated finds neither.
+        # If the venv is not activated, its spark-submit finds neither Spark nor Python without these variables.
         environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
         fetched = {jar: ivy / "jars" / f"{jar.group}_{jar.file_name}" for jar in ALL}
@@ -159,7 +161,7 @@ def fetch(folder: Path) -> list[Path]:
             )
         for jar, path in fetched.items():
             _verify(jar, path)
-            # Rename last: a killed copy must not look like a finished one.
+            # Rename after copying: an interrupted copy must not look complete.
             part = folder / f".{jar.file_name}.part"
             shutil.copyfile(path, part)
             part.rename(folder / jar.file_name)
@@ -178,6 +180,7 @@ def _verify(jar: Jar, path: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    """Print the coordinates or, if a folder is given, fetch the jars into it and print their paths."""
     if not arguments:
         print(",".join(jar.coordinate for jar in ALL))
         return 0

@@ -1,4 +1,7 @@
-"""Which Java runs Spark. Spark 3.5 and Sedona are tested here with Java 17; newer ones end in reflection errors."""
+"""Checks that Java 17 runs Spark.
+
+geosieve is tested with Spark 3.5 and Sedona on Java 17. They fail with reflection errors on newer versions.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ NEEDED = 17
 
 
 def check(spark: SparkSession) -> None:
-    """ConfigError if the session's JVM is of another Java than 17."""
+    """Raise ConfigError if the session's JVM is not Java 17."""
     jvm: Any = spark._jvm
     _refuse_other(str(jvm.System.getProperty("java.version")), str(jvm.System.getProperty("java.home")))
 
 
 def explain_failed_start(failure: Exception) -> None:
-    """Raise ConfigError if no session could be made because the Java that Spark takes is missing or of another version.
+    """After a failed start of a session, raise ConfigError if Java is missing or is not Java 17.
 
-    Only a start that failed is looked into: `conf/spark-env.sh` may choose a Java that cannot be seen from here.
+    Call it only after a failed start: `conf/spark-env.sh` may choose another Java, which this process cannot see.
     """
     home = os.environ.get("JAVA_HOME")
     command = f"{home}/bin/java" if home else "java"

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, with the run and the stage."""
+"""Structured logs: one JSON object per line on standard error, with the run and the stage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from datetime import UTC, datetime
 from geosieve.runtime.errors import redact
 
 RUN: ContextVar[dict[str, str] | None] = ContextVar("geosieve_run", default=None)
-"""Fields of the present run (job, run_id, stage) that every line carries."""
+"""Fields of the current run (job, run_id, stage), which are added to every line."""
 
 
 class _StandardError(logging.Handler):
-    """Writes to what `sys.stderr` is at the time of the record."""
+    """Writes to the `sys.stderr` that is current at each record, because it can be redirected."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
 
 
 class JsonLines(logging.Formatter):
-    """Formats a record as JSON; `extra={"fields": {...}}` adds fields. Secrets are removed."""
+    """Formats a record as JSON; `extra={"fields": {...}}` adds fields. Credentials are removed."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -38,7 +38,7 @@ class JsonLines(logging.Formatter):
 
 
 def logger() -> logging.Logger:
-    """The package's logger; the first call attaches the JSON handler."""
+    """Return the package's logger; the first call attaches the JSON handler."""
     log = logging.getLogger("geosieve")
     if not log.handlers:
         handler = _StandardError()

@@ -1,4 +1,4 @@
-"""A job's output must be a folder that can be written to, or one that can be made."""
+"""Checks that a job's output is a folder that can be created and written to."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _HINT = "set output to a folder that this user may write to, on a file system th
 
 
 def check_output(files: Files, root: str, make: bool) -> None:
-    """ConfigError if `root` is a file or below one, or, if it is to be made, cannot be made.
+    """Raise ConfigError if `root` is a file, is below a file or cannot be accessed.
 
-    What may pass (a full disk) is raised as it is. On S3 there are no folders to check. That a folder may be written
-    to is known when something is written (`Context.told_apart`).
+    With `make`, create the folder, and raise ConfigError if that fails. Failures that may pass, such as a full disk,
+    are raised unchanged. S3 is not checked, because it has no folders. Whether the folder is writable shows only when
+    something is written (`Context.told_apart`).
     """
     if root.startswith("s3a:"):
         return
@@ -41,13 +42,14 @@ def check_output(files: Files, root: str, make: bool) -> None:
 
 
 def refused_to_write(failure: BaseException, leaves: Sequence[str]) -> errors.ConfigError | None:
-    """The error to raise where a file system refused to write to one of the run's `leaves`, and no input is at fault.
+    """Return the error to raise if a file system refused to write to one of the run's output folders, `leaves`.
 
-    Refusals of S3 are none of them: they depend on credentials, which may be the input's as well.
+    None for every other failure. A refusal by S3 is one of these: it depends on the credentials, so the input may be
+    the cause as well.
     """
     cause = barred(failure)
     for leaf in leaves:
-        # HDFS names the folder above that it refuses, and says for what.
+        # HDFS names the parent folder instead, together with the access that it denied.
         if "access=WRITE" in cause or _path(leaf) in cause:
             return _unwritable(cause, leaf) if cause else None
     return None

@@ -1,4 +1,4 @@
-"""A progress bar on the driver, fed by Spark's status tracker; none where the output is not a terminal."""
+"""A progress bar on the driver, fed by Spark's status tracker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def progress_bar(spark: SparkSession, label: str, seconds: float = 0.5) -> Iterator[None]:
-    """Show the finished tasks of the running stages on standard error while the block runs."""
+    """Show the finished tasks of the running stages on standard error while the block runs.
+
+    The bar starts with `label` and is updated every `seconds`. It is shown only if standard error is a terminal.
+    """
     if not sys.stderr.isatty():
         yield
         return
@@ -29,7 +32,7 @@ def progress_bar(spark: SparkSession, label: str, seconds: float = 0.5) -> Itera
             while not done.wait(seconds):
                 try:
                     stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-                except (Py4JError, OSError):  # the JVM has ended, which the job itself tells
+                except (Py4JError, OSError):  # the JVM has ended; the job itself reports it
                     return
                 bar.total = sum(stage.numTasks for stage in stages if stage)
                 bar.n = sum(stage.numCompletedTasks for stage in stages if stage)

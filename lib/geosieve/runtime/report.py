@@ -15,23 +15,23 @@ from geosieve.runtime.logs import RUN, logger
 
 @dataclass
 class JobReport:
-    """Facts of one run; its JSON object is the job's last line on standard output and `_report.json`."""
+    """Facts about one run. As JSON, they are the job's last line on standard output and the file `_report.json`."""
 
     job: str
     run_id: str
     status: str = "failed"  # done | nothing_to_do | dry_run | failed
     rows_in: int = 0
     rows_out: int = 0
-    rejected: dict[str, int] = field(default_factory=dict)  # rows by error class
-    outputs: list[str] = field(default_factory=list)  # URIs of the written leaves
-    seconds: dict[str, float] = field(default_factory=dict)  # wall time by stage
+    rejected: dict[str, int] = field(default_factory=dict)  # number of rows by error class
+    outputs: list[str] = field(default_factory=list)  # URIs of the written folders
+    seconds: dict[str, float] = field(default_factory=dict)  # wall time in seconds by stage
     warnings: list[str] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)  # what only this job can tell
+    details: dict[str, Any] = field(default_factory=dict)  # facts that are specific to the job
     error: str | None = None
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a stage (repeated stages add up) and mark the log lines inside it."""
+        """Measure the time of a stage and mark the log lines inside it. Times of a repeated stage are added up."""
         token = RUN.set({**(RUN.get() or {}), "stage": name})
         start = time.monotonic()
         try:
@@ -48,5 +48,5 @@ class JobReport:
         logger().warning(message)
 
     def to_json(self, **changes: Any) -> str:
-        """The report as one JSON object, without secrets; `changes` replace fields."""
+        """Return the report as one JSON object, without credentials; `changes` replace fields."""
         return redact(json.dumps({**asdict(self), **changes}, default=str))

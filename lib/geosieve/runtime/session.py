@@ -1,4 +1,7 @@
-"""The Spark session: Sedona registered, UTC, Arrow on. A session made elsewhere is used and never stopped."""
+"""The Spark session: Sedona registered, time zone UTC, Arrow on.
+
+A session that was created elsewhere is used and never stopped.
+"""
 
 from __future__ import annotations
 
@@ -15,21 +18,22 @@ from geosieve.runtime.errors import ConfigError
 SETTINGS = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.pyspark.enabled": "true",
-    # A table from pandas goes to the tasks as Arrow. Below this size Spark makes rows of it in the driver first, which
-    # takes four times as long for 400,000 rows.
+    # Every table from pandas goes to the tasks as Arrow. Below this threshold, Spark would first convert it to rows in
+    # the driver, which takes four times as long for 400,000 rows.
     "spark.sql.execution.arrow.localRelationThreshold": "0b",
-    # Spark's default is INT96, which neither Athena's nor Trino's timestamp(6) columns expect.
+    # Spark's default is INT96, which the timestamp(6) columns of Athena and Trino do not expect.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
-    # Spark else ends a job at a time before 1900, for Spark 2 wrote those by another calendar in local time. Ours are
-    # UTC and of the Gregorian calendar, before 1582, too.
+    # By default, Spark fails on timestamps before 1900, because Spark 2 wrote them in another calendar and in local
+    # time. Ours are in UTC and in the Gregorian calendar, even before 1582.
     "spark.sql.parquet.datetimeRebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.datetimeRebaseModeInRead": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInWrite": "CORRECTED",
     "spark.sql.parquet.int96RebaseModeInRead": "CORRECTED",
-    # Spark else refuses a Parquet file that has a column of nanoseconds, pandas' default, anywhere.
+    # By default, Spark refuses every Parquet file with a column of nanoseconds, which is pandas' default, even if the
+    # column is not used.
     "spark.sql.legacy.parquet.nanosAsLong": "true",
 }
-"""Set on every session that jobs use, also on one made elsewhere: results depend on them."""
+"""Settings of every session that jobs use, also of one created elsewhere, because results depend on them."""
 
 _STATIC = {
     "spark.serializer": "org.apache.spark.serializer.KryoSerializer",
@@ -41,16 +45,17 @@ _STATIC = {
 
 @contextmanager
 def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
-    """Yield a session with Sedona; stop it at the end only if it was made here.
+    """Yield a session with Sedona; stop it at the end only if it was created here.
 
-    The master is whatever spark-submit says; `local` means all cores of this machine.
-    Raises ConfigError for a wrong Java or Spark, and for missing jars, with their coordinates.
+    With `local`, the master is all cores of this machine; otherwise spark-submit sets it. If there is an active
+    session, it is used, and `app_name` and `local` are ignored. Raises ConfigError if the version of Java or Spark is
+    not supported, or if a jar is missing or has another version; the message gives the jars' coordinates.
     """
     existing = SparkSession.getActiveSession()
     if existing is not None:
         yield _prepared(existing)
         return
-    # A worker that takes another interpreter than the driver's lacks this package.
+    # Workers must use the driver's interpreter; another one lacks this package.
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
     if local:
@@ -77,5 +82,5 @@ def _prepared(spark: SparkSession) -> SparkSession:
         spark.conf.set(key, value)
     from sedona.spark import SedonaContext
 
-    SedonaContext.create(spark)  # registers Sedona in this very session
+    SedonaContext.create(spark)  # registers Sedona's types and functions in this session
     return spark

@@ -1,7 +1,7 @@
-"""Bytes of files on any store, in any process: workers have no JVM, and a configuration is read before there is one.
+"""Reads files from any store without a JVM: workers have none, and a configuration is read before the JVM starts.
 
-URIs are those that Hadoop takes. S3's address and keys come from the environment, by the names that GDAL reads, too
-(docs/cluster.md), so that they are set once for both.
+URIs have the same form as in Hadoop. The endpoint and keys of S3 come from environment variables, which GDAL reads, too
+(docs/cluster.md), so they are set only once.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ _OFF = {"NO", "FALSE", "OFF", "0"}
 
 @contextmanager
 def open_input(uri: str) -> Iterator[NativeFile]:
-    """A file for reading, with `seek`. InputError if there is none or access is refused, RetryableError if its store is
-    throttled or down."""
+    """Open a file for reading, with `seek`.
+
+    Raises InputError if the file is missing or cannot be read, or if no store has the URI's scheme; RetryableError if
+    its store is throttled or down. Reads within the block raise the same errors.
+    """
     store, path = _locate(uri)
     try:
         with store.open_input_file(path) as file:
@@ -36,14 +39,14 @@ def open_input(uri: str) -> Iterator[NativeFile]:
 
 
 def read(uri: str, most: int) -> bytes:
-    """The first `most` bytes of a file; errors as of `open_input`."""
+    """Return at most the first `most` bytes of a file. Raises the errors of `open_input`."""
     with open_input(uri) as file:
         content: bytes = file.read(most)
         return content
 
 
 def _locate(uri: str) -> tuple[Any, str]:
-    """File system and path of a URI. InputError for a scheme that no store has."""
+    """Return pyarrow's file system and the path of a URI. InputError if no store has its scheme."""
     scheme, separator, rest = uri.partition("://")
     if scheme in ("s3a", "s3", "s3n") and separator:
         return _s3(rest.partition("/")[0]), rest

@@ -1,7 +1,8 @@
-"""Where standard error is: `spark-submit` merges that of the driver's Python into its own standard output.
+"""Keeps standard error apart from standard output under `spark-submit`.
 
-Python runs there as a child of the JVM, with one pipe for both streams, which the JVM copies to its standard output.
-What is written to `sys.stderr` would stand among results. So it is handed to the JVM, which has the user's.
+There, the driver's Python process is a child of the JVM. Both of its output streams go into one pipe, which the JVM
+copies to its standard output. So messages on `sys.stderr` would appear among the results. They are therefore sent
+through the JVM, whose standard error is the user's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class JvmStandardError(io.TextIOBase):
     """The JVM's standard error as a text stream of this process."""
 
     def __init__(self) -> None:
-        SparkContext._ensure_initialized()  # connects to the JVM that is there; makes no context
+        SparkContext._ensure_initialized()  # connects to the running JVM; creates no SparkContext
         jvm: Any = SparkContext._jvm
         self._stream = jvm.System.err
 
@@ -28,9 +29,10 @@ class JvmStandardError(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
+        """Write to the JVM's standard error or, if the JVM has ended, to this process's."""
         try:
             self._stream.print(text)
-        except Exception:  # noqa: BLE001 - the JVM has ended: what it was told last must not be lost with it
+        except Exception:  # noqa: BLE001 - the JVM has ended; its last messages must not be lost
             sys.__stderr__.write(text)  # type: ignore[union-attr]
         return len(text)
 
@@ -44,7 +46,7 @@ class JvmStandardError(io.TextIOBase):
 
 @contextmanager
 def standard_error() -> Iterator[None]:
-    """While it lasts, `sys.stderr` reaches the user's standard error also under `spark-submit`."""
+    """Within the block, `sys.stderr` reaches the user's standard error, also under `spark-submit`."""
     if "PYSPARK_GATEWAY_PORT" in os.environ and os.path.sameopenfile(1, 2):
         with redirect_stderr(JvmStandardError()):
             yield
