@@ -88,12 +88,12 @@ def job(
         changes = [option for setting in settings for option in ("--set", setting)]
         code = main(name, model, job, ["--config", config, "--run-id", run_id, *changes])
     report: dict[str, Any] = json.loads(printed.getvalue().splitlines()[-1])
-    if code:
-        print(report["error"])
-        sys.exit(code)
     if report["status"] == "nothing_to_do":
         print(f"  done before, as run {run_id}")
         report = json.loads(Path(report["outputs"][-1], "_report.json").read_text())
+    elif code:
+        print(report["error"])
+        sys.exit(code)
     return report
 
 

@@ -26,6 +26,7 @@ from small_publication import (
 )
 
 from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
+from geosieve.tables.publish import Publication
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import REJECTS
@@ -56,6 +57,26 @@ def test_a_run_id_committed_with_another_configuration_is_refused(spark: SparkSe
     with pytest.raises(ConfigError, match="another configuration"):
         publication(spark, tmp_path, digest="1" * 64).begin()
     assert _snapshot(tmp_path) == before
+
+
+def test_a_commit_that_its_driver_could_not_mark_is_finished_but_not_taken_for_another_configurations(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "_mark", killed)
+        with pytest.raises(Killed):
+            publish(spark, tmp_path)
+    assert readable(spark, tmp_path) == {}
+    with pytest.raises(ConfigError, match="another configuration"):
+        publication(spark, tmp_path, digest="1" * 64).begin()
+    assert readable(spark, tmp_path).keys() == BOTH
+    assert publish(spark, tmp_path) is False
 
 
 def test_what_another_run_of_the_same_id_committed_is_not_cleared(spark: SparkSession, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ def check_output(files: Files, root: str, make: bool) -> None:
     """
     if root.startswith("s3a:"):
         return
-    store, path = files.at(root)
-    above = path
     try:
+        store, path = files.at(root)
+        above = path
         while above.getParent() is not None and not store.exists(above):
             above = above.getParent()
         if not store.getFileStatus(above).isDirectory():

@@ -28,8 +28,8 @@ def open_input(uri: str) -> Iterator[NativeFile]:
     Raises InputError if the file is missing or cannot be read, or if no store has the URI's scheme; RetryableError if
     its store is throttled or down. Reads within the block raise the same errors.
     """
-    store, path = _locate(uri)
     try:
+        store, path = _locate(uri)  # may ask AWS for the bucket's region, or connect to HDFS
         with store.open_input_file(path) as file:
             yield file
     except FileNotFoundError as error:

@@ -186,6 +186,8 @@ class Publication:
             same = commit["manifests"].keys() == self._uris.keys()
             if same and not self._missing(commit["manifests"], staged=commit["attempt"]):
                 self._settle(commit)  # that attempt died before this step, or is about to do the same
+                for name, manifest in commit["manifests"].items():
+                    self._refuse_other_configuration(manifest, self._uris[name])
                 self.finished = True
                 return False
             self._attempts.withdraw_earlier(commit)
