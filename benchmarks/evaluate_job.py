@@ -46,6 +46,7 @@ def prepare() -> tuple[Path, Path]:
 
 
 def config(truth: Path, answers: Path, output: Path) -> dict[str, Any]:
+    """Configuration of `evaluate`: one system, all protocols and strata."""
     columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
     listed = {"format": "parquet", "uri": str(truth.resolve()), "columns": columns, "strata": {s: s for s in STRATA}}
     system = {"format": "parquet", "uri": str(answers.resolve()), "columns": {**columns, "area_km2": "area"}}
@@ -76,6 +77,7 @@ def plain_seconds(scored: Scored) -> float:
 
 
 def synthetic_scores(n: int) -> Scored:
+    """Random scores of n images for one system, with errors of 1 m to 10,000 km, and the strata."""
     rng = np.random.default_rng(3)
     km = 10 ** rng.uniform(-3, 4, n)
     strata = tuple(

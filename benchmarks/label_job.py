@@ -46,6 +46,7 @@ class Used:
     worker_rss: dict[int, int] = field(default_factory=dict)  # peak resident bytes of Python workers
 
     def look(self, root: psutil.Process) -> None:
+        """Add the present use of `root` and its descendants. Processes that have just ended are skipped."""
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()

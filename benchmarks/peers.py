@@ -22,12 +22,14 @@ POINTS = 1_000_000
 
 
 def ours(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """Values by geosieve at points in degrees, shape (n,)."""
     from benchmarks.sampling import ours
 
     return ours(path, lat, lon)
 
 
 def rioxarray_sel(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by rioxarray, with a vectorised `sel` of the nearest pixels."""
     import rioxarray
     import xarray
 
@@ -37,6 +39,7 @@ def rioxarray_sel(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
 
 
 def geopandas_sample(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by GeoPandas points and rasterio's `sample`."""
     import geopandas
     import rasterio
 
@@ -53,6 +56,7 @@ def geopandas_sample_sorted(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]
 
 
 def rasterstats_query(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by GeoPandas points and rasterstats' `point_query`, without interpolation."""
     import geopandas
     import rasterstats
 

@@ -102,9 +102,9 @@ class _Splitter:
         return DataFrame(frame, rows.sparkSession)
 
     def finish(self, split: Split, rows: DataFrame, before: list[DataFrame]) -> DataFrame:
-        """Apply the rules of `split` to the rows drawn for it; `before` holds the finished rows of earlier splits.
+        """Apply the rules of `split` to the rows drawn for it, and set `reason` on those that it leaves out.
 
-        Returns the same rows. `reason` is set on those that the split leaves out.
+        `before`: the rows drawn for no split, then the finished rows of each earlier split.
         """
         earlier = reduce(DataFrame.unionByName, before).where(rules.LIVE)
         if split.known_group:
