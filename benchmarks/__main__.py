@@ -1,4 +1,4 @@
-"""`python -m benchmarks` lists the benchmarks; `python -m benchmarks NAME …` or `all` runs them, each in a process."""
+"""`python -m benchmarks` lists the benchmarks; with names or `all` it runs them, each in its own process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ NAMES = (
 
 
 def main(names: list[str]) -> int:
-    """Exit code 1 when a bar is missed or a name is unknown."""
+    """Run the named benchmarks, or list all if there are no names.
+
+    Return exit code 1 if a benchmark misses a bar, fails or is unknown.
+    """
     if not names:
         for name in NAMES:
             source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")

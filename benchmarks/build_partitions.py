@@ -1,4 +1,4 @@
-"""Adaptive S2 of 4.7 million points and against s2geometry objects; spherical Voronoi cells of a million points."""
+"""Adaptive S2 cells of 4.7 million points, against s2geometry objects; Voronoi cells of a million points."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ Cells = dict[str, int]
 
 
 def ours(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Cells:
-    """Images by token, by arrays."""
+    """Images by token of the adaptive S2 cells, computed with arrays. `lat`, `lon` in degrees, shape (n,)."""
     cells, images = refine(Histogram.of(adaptive_s2.leaves(lat, lon)), START, s2.MAX_LEVEL, IMG_MAX, IMG_MIN)
     return dict(zip(s2.tokens(adaptive_s2.ids_of(cells)).tolist(), images.tolist(), strict=True))
 
 
 def peer(lat: list[float], lon: list[float]) -> Cells:
-    """The same by objects of s2geometry, a point at a time."""
+    """The same with objects of s2geometry, point by point."""
     points = zip(lat, lon, strict=True)
     leaves = [S2CellId(S2LatLng.FromDegrees(*point)) for point in points]
     cells: dict[S2CellId, list[S2CellId]] = {}
@@ -51,7 +51,10 @@ def peer(lat: list[float], lon: list[float]) -> Cells:
 
 
 def spark_seconds(n: int) -> tuple[float, dict[str, dict[str, int]]]:
-    """Seconds of the job without the session's start, for the family of GeoEstimation, and what it made."""
+    """Run the job for the three partitions of GeoEstimation on n points.
+
+    Returns its seconds without the start of the session, and its facts of each partition.
+    """
     root, output = prepare_images(n), FOLDER.resolve() / "built"
     family = [{"name": f"max_{m}", "img_max": m} for m in (5000, 2000, IMG_MAX)]
     build = {"method": "adaptive_s2", "img_min": IMG_MIN, "family": family}
@@ -66,7 +69,7 @@ def spark_seconds(n: int) -> tuple[float, dict[str, dict[str, int]]]:
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed or a partition differs from the peer's."""
+    """Return exit code 1 if a bar is missed or a partition differs from the peer's."""
     fewer, _ = spark_seconds(FEWER_POINTS)
     seconds, made = spark_seconds(POINTS)
     print("  cells: " + ", ".join(f"{name} {facts['regions']:,}" for name, facts in made.items()))

@@ -1,4 +1,4 @@
-"""`catalog_rasters` of 10,000 small tiles by spark-submit on two cores, against a plain loop that only opens them."""
+"""`catalog_rasters` of 10,000 small tiles by spark-submit on two cores, against a plain loop that only reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TILES, SIDE = 10_000, 64
 
 
 def tiles() -> Path:
-    """A folder of 10,000 GeoTIFFs of 64 × 64 pixels, in UTM zones 31 to 40; kept between runs."""
+    """A folder of 10,000 GeoTIFF files of 64 × 64 pixels in UTM zones 31 to 40. Later runs use it again."""
     folder = FOLDER.resolve() / "small_tiles"
     if folder.exists():
         return folder
@@ -41,7 +41,7 @@ def tiles() -> Path:
 
 
 def opened(folder: Path) -> float:
-    """Seconds of one process that opens every tile and reads its block."""
+    """Seconds in which one process opens every tile and reads its pixels."""
     start = time.perf_counter()
     for path in folder.iterdir():
         with rasterio.open(path) as dataset:
@@ -50,7 +50,7 @@ def opened(folder: Path) -> float:
 
 
 def main() -> int:
-    """Exit code 1 when the bar is missed."""
+    """Return exit code 1 if the bar is missed."""
     folder = tiles()
     output = FOLDER.resolve() / "small_tiles_catalog"
     shutil.rmtree(output, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The content checksum of a raster, two processes on two cores, over the plain decoding of the same blocks."""
+"""Checksum of a raster's content against plain decoding of the same blocks; two processes on two cores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROCESSES = 2
 
 
 def decode(path: Path, first_row: int, last_row: int) -> int:
-    """Read a part's blocks and do nothing with them; bytes."""
+    """Read the blocks of a part of the raster and discard them. Return the number of bytes."""
     n_bytes = 0
     with gdal_environment(), open_raster(str(path)) as dataset:
         for _, row_windows in windows(dataset, 1, first_row, last_row):
@@ -29,14 +29,14 @@ def decode(path: Path, first_row: int, last_row: int) -> int:
 
 
 def checksum(path: Path, first_row: int, last_row: int) -> int:
-    """Digest a part as `catalog_rasters` does; bytes of digests."""
+    """Compute the digests of a part as `catalog_rasters` does. Return their number of bytes."""
     with gdal_environment(), open_raster(str(path)) as dataset:
         pixels = PixelFacts(1, dataset.nodata, False, 1.0, 0.0)
         return len(read_part(dataset, pixels, first_row, statistics=False)["digests"])
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     done = True
     with ProcessPoolExecutor(PROCESSES) as pool:
         for name, path in files().items():

@@ -1,7 +1,8 @@
-"""What the driver holds of each photo, raster file, manifest entry, task, region and evaluated image.
+"""Driver memory per photo, raster file, manifest entry, task, region and evaluated image.
 
-Bytes that stay after each step, of Python (objects, numpy and Arrow) and of the JVM's heap after a collection, at two
-sizes; the difference over the difference of sizes is the figure of one more. Nothing is extrapolated here.
+Each step runs at two sizes. Its memory is what remains allocated afterwards: in Python (objects, numpy, Arrow) and in
+the JVM's heap after a garbage collection. The figure per unit is the difference of memory divided by the difference of
+sizes. Nothing is extrapolated.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ Step = Callable[[int], Any]
 
 
 def per_unit(spark: SparkSession, step: Step, few: int, many: int) -> tuple[float, float]:
-    """Bytes of Python and of the JVM that one unit more of `step`'s result holds."""
-    step(few)  # classes loaded, caches filled
+    """Bytes in Python and in the JVM that each further unit of the step's result needs."""
+    step(few)  # load classes and fill caches before measuring
     held = []
     for size in (few, many):
         before = _held(spark)
@@ -60,7 +61,7 @@ def _held(spark: SparkSession) -> tuple[int, int]:
 
 
 def photos(spark: SparkSession, root: Path) -> Step:
-    """Spark's own listing of the folder, which planning a reading makes."""
+    """The list of photos, and a planned read, for which Spark lists the folder itself."""
 
     def step(n: int) -> Any:
         folder = root / f"photos{n}"
@@ -75,12 +76,12 @@ def photos(spark: SparkSession, root: Path) -> Step:
 
 
 def listed(spark: SparkSession, root: Path) -> Step:
-    """Names and sizes, as the catalogue of rasters lists them."""
+    """Names and sizes of files, listed as `catalog_rasters` does."""
     return lambda n: Files(spark).walk(str(root / f"photos{n}"))
 
 
 def manifests(spark: SparkSession, root: Path) -> Step:
-    """A run of many files: its manifest, and Spark's index of the files."""
+    """A committed run of n files: its manifest, and Spark's index of the files."""
 
     def step(n: int) -> Any:
         leaf = root / f"run{n}/{PARTITIONS.name}/job=x/run_id=r1"
@@ -101,12 +102,12 @@ def manifests(spark: SparkSession, root: Path) -> Step:
 
 
 def tasks(spark: SparkSession) -> Step:
-    """What Spark keeps of a task that has ended."""
+    """What Spark keeps of n completed tasks."""
     return lambda n: spark.range(0, n, 1, n).count()
 
 
 def counters(spark: SparkSession) -> Step:
-    """Counts of a partition's labels, added up over 50 tasks."""
+    """Label counts of a partition, added up over 50 tasks."""
 
     def step(regions: int) -> Any:
         parameter: Any = LabelCounter(spark, ["p"])._found.accum_param  # type: ignore[attr-defined]
@@ -119,7 +120,7 @@ def counters(spark: SparkSession) -> Step:
 
 
 def evaluated(spark: SparkSession, systems: int) -> Step:
-    """Scores of images by some systems, with one stratum."""
+    """Scores of n images for each of the systems, with one stratum."""
 
     def step(n: int) -> Any:
         ids = spark.range(n).withColumn("image_id", F.col("id").cast("string"))
@@ -132,7 +133,7 @@ def evaluated(spark: SparkSession, systems: int) -> Step:
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g pyspark-shell")
     near = near_tiles()
     with tempfile.TemporaryDirectory() as work, spark_session("driver_memory", local=False) as spark:

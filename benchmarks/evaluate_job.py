@@ -1,4 +1,4 @@
-"""Evaluation of a million point predictions, all protocols and strata, 1,000 bootstrap samples; two cores."""
+"""Evaluation of a million predicted points, all protocols and strata, 1,000 bootstrap samples; two cores."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from geosieve.evaluation.protocols import PROTOCOLS
 from geosieve.evaluation.scored import Answers, Scored, Stratum
 
 IMAGES, SAMPLES, PEER_SAMPLES = 1_000_000, 1_000, 5
-STRATA = {"density": 4, "land_cover": 7, "climate": 30, "scene": 3, "source": 3}  # and continent
+STRATA = {"density": 4, "land_cover": 7, "climate": 30, "scene": 3, "source": 3}  # numbers of values
 RUN = "benchmark"
 
 
 def prepare() -> tuple[Path, Path]:
-    """Synthetic truth with strata, and predictions that are off by 1 m to half the Earth, 1 % of them missing."""
+    """Paths of synthetic truth with strata, and of predictions with errors from 1 m to half the Earth; 1 % are missing.
+
+    Later runs use the files again.
+    """
     truth, answers = FOLDER / "evaluate_truth.parquet", FOLDER / "evaluate_answers.parquet"
     if not answers.exists():
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,7 @@ def prepare() -> tuple[Path, Path]:
 
 
 def config(truth: Path, answers: Path, output: Path) -> dict[str, Any]:
+    """Configuration of `evaluate`: one system, all protocols and strata."""
     columns = {"image_id": "id", "lat": "lat", "lon": "lon"}
     listed = {"format": "parquet", "uri": str(truth.resolve()), "columns": columns, "strata": {s: s for s in STRATA}}
     system = {"format": "parquet", "uri": str(answers.resolve()), "columns": {**columns, "area_km2": "area"}}
@@ -50,7 +54,10 @@ def config(truth: Path, answers: Path, output: Path) -> dict[str, Any]:
 
 
 def plain_seconds(scored: Scored) -> float:
-    """Seconds that drawing rows with replacement and computing the recalls and medians by strata anew would take."""
+    """Seconds that a plain bootstrap would take: draw rows with replacement, then compute recalls and medians again.
+
+    Measured with PEER_SAMPLES samples and extrapolated to SAMPLES.
+    """
     rng = np.random.default_rng(0)
     answers = scored.systems["synthetic"]
     start = perf_counter()
@@ -70,6 +77,7 @@ def plain_seconds(scored: Scored) -> float:
 
 
 def synthetic_scores(n: int) -> Scored:
+    """Random scores of n images for one system, with errors of 1 m to 10,000 km, and the strata."""
     rng = np.random.default_rng(3)
     km = 10 ** rng.uniform(-3, 4, n)
     strata = tuple(
@@ -81,7 +89,7 @@ def synthetic_scores(n: int) -> Scored:
 
 
 def main() -> int:
-    """Exit code 1 when the bar is missed."""
+    """Return exit code 1 if the bar is missed."""
     truth, answers = prepare()
     output = FOLDER.resolve() / "evaluated"
     shutil.rmtree(output, ignore_errors=True)

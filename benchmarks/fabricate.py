@@ -1,4 +1,4 @@
-"""Synthetic inputs for the benchmarks, made from seeds: LandScan-like rasters and clustered points."""
+"""Synthetic inputs for the benchmarks, reproducible from seeds: LandScan-like rasters and clustered points."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ NODATA = -2147483647
 
 
 def landscan_like(seed: int) -> Path:
-    """A 30-arc-second int32 raster of synthetic population counts: 43200 × 21600, deflate, tiles of 512, about 1 GB.
+    """Path of a 30 arc-second int32 raster of synthetic population counts; made unless it exists.
 
-    Like the real product it has no data on oceans (here 45 %) and counts whose spread is
-    log-normal with clusters at several scales, so that blocks compress as unevenly as real ones.
+    43200 × 21600 pixels, deflate, tiles of 512, about 1 GB. Like LandScan it has no data on oceans (here 45 %). Counts
+    are log-normal with clusters at several scales, so that blocks compress as unevenly as those of the real product.
     """
     path = FOLDER / f"landscan_like_{seed}.tif"
     if path.exists():
@@ -48,22 +48,23 @@ def landscan_like(seed: int) -> Path:
 
 
 def _smooth(rng: np.random.Generator, rows: int, columns: int) -> NDArray[np.float32]:
-    """Unit-variance noise of a given coarseness on a 2700 × 5400 grid."""
+    """Noise of unit variance on a 2700 × 5400 grid, interpolated from `rows` × `columns` random values."""
     noise = rng.standard_normal((rows, columns)).astype(np.float32)
     field = zoom(noise, (2700 / rows, 5400 / columns), order=1)
     return (field / field.std()).astype(np.float32)
 
 
 def _band(field: NDArray[np.float32], top: int, rows: int) -> NDArray[np.float32]:
-    """Rows of the full raster, repeated from the coarse field."""
+    """`rows` rows of the full raster from row `top` on; values of the coarse field are repeated."""
     index = np.arange(top, top + rows) // (ROWS // field.shape[0])
     return np.repeat(field[index], COLUMNS // field.shape[1], axis=1)
 
 
 def clustered_points(n: int, seed: int, centres: int = 20_000) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Latitudes and longitudes of n synthetic photographs, shuffled: towns of unequal size, mostly in the north.
+    """Latitudes and longitudes (degrees, shape (n,)) of n synthetic photographs in random order.
 
-    Cluster sizes follow Zipf's law, as photographs of cities do; positions scatter by some kilometres around them.
+    They scatter by some kilometres around towns, most of which are in the northern hemisphere. Town sizes follow a
+    power law, like the numbers of photographs of real cities.
     """
     rng = np.random.default_rng(seed)
     lat0 = np.clip(rng.normal(35, 20, centres), -60, 75)

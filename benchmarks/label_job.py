@@ -1,4 +1,7 @@
-"""The whole labelling job, 4.7 million points x three 30-arc-second maps and S2 cells, against a floor; two cores."""
+"""The labelling job: 4.7 million points x three 30 arc-second maps and S2 cells, against a floor; two cores.
+
+The floor is the time of reading, shuffling and writing the points, plus a plain loop over the maps' blocks.
+"""
 
 from __future__ import annotations
 
@@ -31,18 +34,19 @@ from benchmarks.timing import REPEATS, bar
 POINTS, FEWER_POINTS = 4_700_000, 1_175_000
 MAPS = ("landscan_like_1", "landscan_like_2", "koppen")
 RUN = "benchmark"
-STEPS = ("read", "shuffle", "arrow", "blocks", "write")  # each is the job up to there; a step is the difference
+STEPS = ("read", "shuffle", "arrow", "blocks", "write")  # `run_prefix` times the job up to each of them
 SPARK_SUBMIT = [str(Path(sys.executable).with_name("spark-submit")), "--master", "local[2]", "--driver-memory", "2g"]
 
 
 @dataclass
 class Used:
-    """What a process and its children have used so far, by process id."""
+    """Resources that a process and its descendants have used so far, by process id."""
 
     cpu: dict[int, float] = field(default_factory=dict)  # processor seconds
     worker_rss: dict[int, int] = field(default_factory=dict)  # peak resident bytes of Python workers
 
     def look(self, root: psutil.Process) -> None:
+        """Add the present use of `root` and its descendants. Processes that have just ended are skipped."""
         for process in (root, *root.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
@@ -53,7 +57,7 @@ class Used:
 
 
 def watched(command: list[str]) -> tuple[int, str, str, Used]:
-    """Run a command; exit code, standard output and error, and what its processes used, looked at every 0.2 s."""
+    """Run a command. Return its exit code, standard output, standard error and resource use, sampled every 0.2 s."""
     used = Used()
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
         environment = {**os.environ, "PYSPARK_PYTHON": sys.executable}
@@ -68,7 +72,7 @@ def watched(command: list[str]) -> tuple[int, str, str, Used]:
 
 
 def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any], Used]:
-    """Run jobs/<name>.py with spark-submit; its report, and what it used."""
+    """Run jobs/<name>.py with spark-submit. Return its report and resource use. SystemExit if the job fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.yaml")
         path.write_text(yaml.safe_dump(config))
@@ -79,7 +83,7 @@ def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any],
 
 
 def prepare_images(n: int) -> Path:
-    """Tables with n synthetic images; kept between runs."""
+    """Root of tables with n synthetic images. Later runs use them again."""
     root = (FOLDER / f"tables_{n}").resolve()
     points = FOLDER / f"points_{n}.parquet"
     if not points.exists():
@@ -94,7 +98,7 @@ def prepare_images(n: int) -> Path:
 
 
 def prepare(n: int) -> Path:
-    """Tables with n synthetic images and the maps catalogued; kept between runs."""
+    """Root of tables with n synthetic images and the catalogued maps. Later runs use them again."""
     root = prepare_images(n)
     for collection in MAPS:
         if not (root / f"raster_catalog/collection={collection}/run_id={RUN}/_SUCCESS").exists():
@@ -105,7 +109,7 @@ def prepare(n: int) -> Path:
 
 
 def label_config(root: Path, output: Path) -> dict[str, Any]:
-    """Four density buckets of each synthetic map, the five climates, S2 level 10."""
+    """Configuration of the job: four density buckets of each synthetic map, the five climates, S2 level 10."""
     density = [
         {"name": name, "kind": "density", "collection": name, "edges": [10.0, 100.0, 1000.0]} for name in MAPS[:2]
     ]
@@ -114,7 +118,7 @@ def label_config(root: Path, output: Path) -> dict[str, Any]:
 
 
 def label(root: Path) -> tuple[dict[str, Any], Used]:
-    """The job's report and what it used; what it writes is deleted again."""
+    """Run the labelling job and delete its output. Return its report and resource use."""
     output = FOLDER.resolve() / "labelled"
     shutil.rmtree(output, ignore_errors=True)
     try:
@@ -124,7 +128,11 @@ def label(root: Path) -> tuple[dict[str, Any], Used]:
 
 
 def run_prefix(prefix: str, root: Path) -> None:
-    """Print the seconds of the job up to a step, in a fresh session; all but `write` and `floor` end in a sink."""
+    """Run the job up to a step in a new Spark session, and print the seconds.
+
+    `floor` writes the shuffled points with constant labels, and `write` is the whole job. Other prefixes discard
+    their rows in Spark's `noop` sink.
+    """
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     from geosieve.images.read import POSITIONED
     from geosieve.labels import label as labelling
@@ -179,7 +187,10 @@ def run_prefix(prefix: str, root: Path) -> None:
 
 
 def prefix_seconds(prefix: str, root: Path) -> tuple[float, float]:
-    """Wall seconds after the session's start, and processor seconds with it, of one prefix in a fresh process."""
+    """Run one prefix in a new process. Return wall seconds without the session's start, and processor seconds with it.
+
+    SystemExit if the process fails.
+    """
     code, out, log, used = watched([sys.executable, "-m", "benchmarks.label_job", prefix, str(root)])
     if code:
         raise SystemExit(f"{prefix} failed:\n{log[-4000:]}")
@@ -187,7 +198,10 @@ def prefix_seconds(prefix: str, root: Path) -> tuple[float, float]:
 
 
 def loop_seconds(n: int) -> tuple[float, float]:
-    """Wall and processor seconds of the plain loop over three maps in two processes, which share the bands evenly."""
+    """Wall and processor seconds of the plain loop over three maps, for n points.
+
+    Two processes work in parallel; each gets every second band of latitude.
+    """
     lat, lon = clustered_points(n, seed=7)
     band = np.floor((90.0 - lat) / (512 / 120)).astype(int)
     maps = [landscan_like(1).resolve(), landscan_like(2).resolve(), koppen()]
@@ -210,7 +224,7 @@ def loop_seconds(n: int) -> tuple[float, float]:
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     few, many = prepare(FEWER_POINTS), prepare(POINTS)
     walls: list[dict[str, float]] = []
     cpus: list[dict[str, float]] = []
@@ -246,7 +260,7 @@ def main() -> int:
         print(f"  {what} seconds: " + ", ".join(f"{name} {s:.1f}" for name, s in seconds.items()))
         added = np.diff([seconds[step] for step in STEPS], prepend=0.0)
         print(f"  {what} seconds by step: " + ", ".join(f"{p} {s:.1f}" for p, s in zip(STEPS, added, strict=True)))
-    # Ratios are taken run by run: what else the machine does changes from one to the next.
+    # The load of the machine changes between repeats, so ratios are computed within each repeat.
     wall, cpu = (median(run["job"] / (run["floor"] + run["plain loop"]) for run in runs) for runs in (walls, cpus))
     done = bar("job over floor, wall", wall, 1.5)
     print(f"  job over floor, processor time: {cpu:.2f} x")

@@ -1,6 +1,6 @@
-"""Listing of a million photos on a local disk against os.walk with sizes: seconds, and what the driver holds of a name.
+"""List a million photos on a local disk, against plain os.scandir with sizes: seconds, and driver memory per name.
 
-Read from `../shared`: nothing. 1,000 folders of 1,000 names are made in a temporary folder: links to files of one byte.
+The photos are 1,000 folders of 1,000 names in a temporary folder, hard links to files of one byte.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BAR_S, BAR_BYTES = 60.0, 64.0
 
 
 def make(root: Path, ending: str, folders: int) -> None:
+    """Make folders of 1,000 files each under `root`. The files of a folder are hard links to one file of one byte."""
     for k in range(folders):
         folder = root / f"{k:04d}"
         folder.mkdir(parents=True)
@@ -31,7 +32,7 @@ def make(root: Path, ending: str, folders: int) -> None:
 
 
 def walk(root: Path) -> int:
-    """What a bare program must do: every name and its size."""
+    """The least work of a listing: visit every name and get its size. Return the number of nonempty files."""
     files, pending = 0, [str(root)]
     while pending:
         with os.scandir(pending.pop()) as entries:
@@ -44,6 +45,7 @@ def walk(root: Path) -> int:
 
 
 def main() -> int:
+    """Return exit code 1 if a bar is missed."""
     from geosieve.images.photos import list_photos, photo_folder
     from geosieve.runtime.session import spark_session
 
@@ -53,7 +55,7 @@ def main() -> int:
         make(photos, "jpg", FOLDERS)
         make(texts, "txt", 50)
         n = FOLDERS * NAMES
-        walk(photos)  # both find the names in the kernel's cache
+        walk(photos)  # fill the kernel's cache for both
         start = perf_counter()
         assert walk(photos) == n
         bare_s = perf_counter() - start

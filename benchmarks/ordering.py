@@ -1,4 +1,4 @@
-"""In which order to split points into tasks, so that few blocks are decoded in more than one of them."""
+"""Compare orders of points: when points are divided into tasks, how many blocks do several tasks decode?"""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ POINTS, TASKS = 4_700_000, 16
 
 
 def blocks(file: RasterFile, lat: F8, lon: F8) -> I8:
-    """Number of the block that holds each point."""
+    """Number of the raster block that contains each point (degrees, shape (n,))."""
     row, column, _ = pixels(file, lat, lon)
     return row // file.block_height * -(-file.width // file.block_width) + column // file.block_width
 
 
 def orders(first: RasterFile, lat: F8, lon: F8) -> dict[str, I8]:
-    """The candidates: indices of the points in order."""
+    """The orders to compare, each as indices of the points."""
     band = np.floor((90.0 - lat) / (512 / 120))
     return {
         "S2 order": np.argsort(s2.cell_ids(lat, lon)),
@@ -36,13 +36,13 @@ def orders(first: RasterFile, lat: F8, lon: F8) -> dict[str, I8]:
 
 
 def decoded(file: RasterFile, lat: F8, lon: F8, tasks: list[I8]) -> float:
-    """Blocks decoded over all tasks for each block that is needed at all."""
+    """Blocks decoded by all tasks together, divided by the number of different blocks. 1 is best."""
     block = blocks(file, lat, lon)
     return sum(np.unique(block[task]).size for task in tasks) / np.unique(block).size
 
 
 def read_all(file: RasterFile, lat: F8, lon: F8, tasks: list[I8]) -> None:
-    """Read the pixels of every task in turn."""
+    """Read the pixels of all tasks, one after the other."""
     with gdal_environment():
         for task in tasks:
             row, column, _ = pixels(file, lat[task], lon[task])
@@ -50,7 +50,7 @@ def read_all(file: RasterFile, lat: F8, lon: F8, tasks: list[I8]) -> None:
 
 
 def main() -> int:
-    """Prints a table; nothing to miss."""
+    """Print a table. There is no bar; return exit code 0."""
     one_core()
     lat, lon = clustered_points(POINTS, seed=7)
     rasters = {name: cataloged(path) for name, path in files().items()}

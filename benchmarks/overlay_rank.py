@@ -1,7 +1,7 @@
-"""Building an overlay at 120 and 30 arc-seconds, and the area needed to reach the truth against the pixel algorithm.
+"""Build an overlay at 120 and 30 arc-seconds, and compare the area to the truth with the pixel algorithm.
 
-Real maps (population proxy in 4 buckets, MODIS land cover in 7 classes), S2 cells of synthetic points and simulated
-predictors.
+The inputs are real maps (population proxy in 4 buckets, MODIS land cover in 7 classes), S2 cells of synthetic points
+and simulated predictors.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ EVIDENCE = [Path("demo/evidence/density.yaml"), Path("demo/evidence/land_cover.y
 
 
 def build(arcsec: int) -> tuple[Path, float, float]:
-    """The tables' root, the job's seconds without the session's start, and the greatest worker's memory, GiB."""
+    """Build the overlay at this resolution.
+
+    Returns the root of the tables, the job's seconds without the start of the session, and the memory of its Python
+    workers: the sum of their peaks, in GiB.
+    """
     prepare.population_proxy()
     images, root = prepare_images(POINTS), FOLDER.resolve() / "overlay"
     if not list(root.glob(f"partitions/job=build_partitions/run_id={RUN}/_SUCCESS")):
@@ -63,6 +67,8 @@ def build(arcsec: int) -> tuple[Path, float, float]:
 
 
 def read(root: Path, arcsec: int) -> tuple[Overlay, AtomGrid]:
+    """Read an overlay and its grid of atoms from the tables, and print their sizes."""
+
     def table(name: str) -> Any:
         return pq.read_table(root / f"{name}/overlay=arcsec_{arcsec}/run_id={RUN}-{arcsec}", partitioning=None)
 
@@ -81,7 +87,10 @@ def read(root: Path, arcsec: int) -> tuple[Overlay, AtomGrid]:
 
 
 def cells_lost(root: Path, arcsec: int) -> tuple[int, float]:
-    """How many cells have no atom, and the greatest relative difference of a cell's atoms to its own area, ppm."""
+    """The number of cells without an atom, and the greatest relative error (ppm) of a cell's area.
+
+    The error compares the total area of the cell's atoms with the cell's own area.
+    """
     run = f"{RUN}-{arcsec}"
     atoms = pq.read_table(root / f"overlay_atoms/overlay=arcsec_{arcsec}/run_id={run}", partitioning=None)
     regions = pq.read_table(
@@ -99,8 +108,10 @@ def cells_lost(root: Path, arcsec: int) -> tuple[int, float]:
 
 
 def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
-    """An overlay whose atoms are whole pixels, which the pixel algorithm can represent: every pixel to the atom with
-    most of it. Also the atom of every pixel, and the regions of every pixel, (partitions, rows, cols).
+    """Convert an overlay to one that the pixel algorithm can represent: each pixel belongs to the atom with most of it.
+
+    Returns the new overlay, the atom of every pixel, shape (rows, cols), and the regions of every pixel, shape
+    (partitions, rows, cols).
     """
     row, column = np.arange(grid.grid.rows)[:, None], np.arange(grid.grid.cols)
     atoms = grid.drawn(*grid.grid.centres(row, column))
@@ -112,7 +123,13 @@ def whole_pixels(overlay: Overlay, grid: AtomGrid) -> tuple[Overlay, I8, I8]:
 
 
 def pixel_algorithm(maps: list[I8], area: F8, sizes: list[F8], p: list[F8], row: int, column: int) -> tuple[float, F8]:
-    """Algorithms 1 to 3 for one image, plainly in numpy; `maps` hold 0 outside and 1 + region."""
+    """Algorithms 1 to 3 of Bianco, Eigen and Gormish for one image, in plain numpy.
+
+    `maps`: for each partition 1 + region of each pixel, or 0 outside; shape (rows, cols). `area`: areas of pixels in
+    km², same shape. `sizes`, `p`: areas (km²) and probabilities of the regions of each partition. `row`, `column`: the
+    pixel of the true position. Returns the area (km²) of the pixels whose product of densities is at least that of the
+    true pixel, and the products, shape (rows, cols).
+    """
     product = np.ones(maps[0].shape)
     for layer, size, probability in zip(maps, sizes, p, strict=True):
         density = np.divide(probability, size, where=size > 0, out=np.zeros_like(probability))
@@ -121,6 +138,7 @@ def pixel_algorithm(maps: list[I8], area: F8, sizes: list[F8], p: list[F8], row:
 
 
 def simulated(overlay: Overlay, truth: I8, lat: F8, lon: F8) -> dict[str, Probabilities]:
+    """Simulated probabilities per partition. `truth`: atom of each image; `lat`, `lon`: true positions in degrees."""
     rng = np.random.default_rng(1)
     values = {"cells": cell_predictor(rng, overlay, "cells", lat, lon)}
     for k, name in enumerate(PARTITIONS[1:], start=1):
@@ -129,7 +147,7 @@ def simulated(overlay: Overlay, truth: I8, lat: F8, lon: F8) -> dict[str, Probab
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed or the orders of atoms differ."""
     built = {arcsec: build(arcsec) for arcsec in (120, 30)}
     root, seconds, memory = built[30]
     done = bar("30 arc-second atoms, 2 cores", seconds / 60, 10.0, unit="min")

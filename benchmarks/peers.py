@@ -1,4 +1,4 @@
-"""What a user would pick instead: rioxarray, rasterstats, GeoPandas with rasterio.sample; same raster, same points."""
+"""Sampling a raster at points with common alternatives: rioxarray, rasterstats, GeoPandas with rasterio.sample."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ POINTS = 1_000_000
 
 
 def ours(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """Values by geosieve at points in degrees, shape (n,)."""
     from benchmarks.sampling import ours
 
     return ours(path, lat, lon)
 
 
 def rioxarray_sel(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by rioxarray, with a vectorised `sel` of the nearest pixels."""
     import rioxarray
     import xarray
 
@@ -37,6 +39,7 @@ def rioxarray_sel(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
 
 
 def geopandas_sample(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by GeoPandas points and rasterio's `sample`."""
     import geopandas
     import rasterio
 
@@ -46,13 +49,14 @@ def geopandas_sample(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
 
 
 def geopandas_sample_sorted(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
-    """As above, in the order of the points along longitude that rasterio's own `sort_xy` gives."""
+    """As `geopandas_sample`, with points sorted by longitude, then latitude, as rasterio's `sort_xy` does."""
     order = np.lexsort((lat, lon))
     values = geopandas_sample(path, lat[order], lon[order])
     return values[np.argsort(order)]
 
 
 def rasterstats_query(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by GeoPandas points and rasterstats' `point_query`, without interpolation."""
     import geopandas
     import rasterstats
 
@@ -61,7 +65,7 @@ def rasterstats_query(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
     return np.array([NODATA if value is None else value for value in values])
 
 
-# How many points each is given: all it can take in about a minute.
+# Number of points for each peer: at most as many as it samples in about a minute.
 PEERS: dict[Callable[[Path, F8, F8], NDArray[np.generic]], int] = {
     ours: POINTS,
     rioxarray_sel: POINTS,
@@ -72,7 +76,7 @@ PEERS: dict[Callable[[Path, F8, F8], NDArray[np.generic]], int] = {
 
 
 def measure(peer: Callable[[Path, F8, F8], NDArray[np.generic]], n: int) -> tuple[float, float, NDArray[np.generic]]:
-    """Seconds, peak GiB of a fresh process, and values of the first n points."""
+    """Sample the first n points. Return processor seconds, the peak memory of this process in GiB, and the values."""
     one_core()
     lat, lon = clustered_points(POINTS, seed=7)
     path = landscan_like(1).resolve()
@@ -83,12 +87,16 @@ def measure(peer: Callable[[Path, F8, F8], NDArray[np.generic]], n: int) -> tupl
 
 
 def in_fresh_process(peer: Callable[..., NDArray[np.generic]], n: int) -> tuple[float, float, NDArray[np.generic]]:
+    """`measure` in a new process, so that the peak memory is that of this peer alone."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(measure, peer, n).result()
 
 
 def main() -> int:
-    """Prints a table; peers that differ in a value are marked, as nearest-neighbour rules differ at pixel edges."""
+    """Print a table. Return exit code 0.
+
+    The column `differ` counts points with another value than ours. Nearest-neighbour rules differ at pixel edges.
+    """
     runs = {peer: [] for peer in PEERS}
     for _ in range(REPEATS):
         for peer, n in PEERS.items():

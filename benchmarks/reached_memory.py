@@ -1,6 +1,7 @@
-"""The area needed to reach the truth of 100,000 images from a memory map of 12,893 cells: memory of the whole process.
+"""Memory to compute the area to the truth for 100,000 images, with probabilities of 12,893 cells in a memory map.
 
-Synthetic probabilities in single precision (5.2 GB in a file), an overlay of 40,000 atoms and a prior of four regions.
+The probabilities are synthetic, in single precision (a file of 5.2 GB). The overlay has about 40,000 atoms. A prior of
+four regions is multiplied in.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SAMPLE, AT_ONCE = 500, 1_000
 
 
 def overlay(rng: np.random.Generator) -> Overlay:
-    """Each cell has an atom, and the others are spread over cells and buckets."""
+    """A synthetic overlay. Each cell has at least one atom; the other atoms are spread over cells and buckets."""
     cell = np.concatenate([np.arange(CELLS), rng.integers(0, CELLS, ATOMS - CELLS)])
     labels = np.unique(np.column_stack([cell, rng.integers(0, BUCKETS, ATOMS)]), axis=0)
     n = len(labels)
@@ -32,11 +33,11 @@ def overlay(rng: np.random.Generator) -> Overlay:
 
 
 def write(path: Path, rng: np.random.Generator) -> None:
-    """Probabilities as a softmax gives them: a few cells have most of it."""
+    """Write probabilities (images, cells) like those of a softmax: a few cells have most of the probability."""
     values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(IMAGES, CELLS))
     block = np.exp(3 * rng.standard_normal((AT_ONCE, CELLS), np.float32))
     block /= block.sum(axis=1, keepdims=True)
-    del values  # the header alone: pages that are written through a map would count as ours
+    del values  # keep only the header: pages written through a map would count as memory of this process
     with path.open("r+b") as file:
         file.seek(path.stat().st_size - IMAGES * CELLS * 4)
         for start in range(0, IMAGES, AT_ONCE):
@@ -44,7 +45,7 @@ def write(path: Path, rng: np.random.Generator) -> None:
 
 
 def main() -> int:
-    """Exit code 1 when the bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     one_core()
     rng = np.random.default_rng(5)
     FOLDER.mkdir(parents=True, exist_ok=True)

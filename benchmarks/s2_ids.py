@@ -1,4 +1,4 @@
-"""S2 ids of points: geosieve's arrays against a Python loop over s2geometry, one core, in one run.
+"""S2 ids of points: geosieve's arrays against a Python loop over s2geometry, one core, same run.
 
 Run from the repository's root: PYTHONPATH=lib python -m benchmarks.s2_ids
 """
@@ -31,12 +31,13 @@ def best_rate(points: int, work: Callable[[], object]) -> float:
 
 
 def peer_ids(lat: list[float], lon: list[float], level: int) -> list[int]:
+    """Ids of the S2 cells at `level` by s2geometry, point by point. `lat`, `lon` in degrees."""
     points = zip(lat, lon, strict=True)
     return [S2CellId(S2LatLng.FromDegrees(*point)).parent(level).id() for point in points]
 
 
 def main() -> int:
-    """Print the rates; exit code 1 when the bar is missed or an id differs from the peer's."""
+    """Print the rates. Return exit code 1 if the bar is missed or an id differs from the peer's."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rng = np.random.default_rng(20)

@@ -1,4 +1,4 @@
-"""Values of a raster at points, one core: ours, rasterio.sample point by point, and the plain loop over blocks."""
+"""Values of a raster at points, one core: geosieve, rasterio.sample point by point, and the plain loop over blocks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from geosieve.geo.arrays import F8
 from geosieve.rasters.sampling import gdal_environment, pixels, read_pixels
 
 POINTS = (1_000_000, 4_700_000)
-# rasterio.sample is too slow for all of them. On few points nearly every one decodes a block of its own; on more,
-# GDAL's cache (5 % of the machine's memory) holds many of the blocks by then.
+# rasterio.sample is too slow for all points. With few points, nearly every point decodes another block. With more
+# points, many blocks are already in GDAL's cache (5 % of the machine's memory).
 FEW, MORE = 5_000, 100_000
 
 
 def ours(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """Values by geosieve at points in degrees, shape (n,)."""
     file = cataloged(path)
     with gdal_environment():
         row, column, inside = pixels(file, lat, lon)
@@ -31,16 +32,17 @@ def ours(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
 
 
 def sample(path: Path, lat: F8, lon: F8) -> NDArray[np.generic]:
+    """The same by rasterio.sample."""
     with rasterio.open(path) as dataset:
         return np.array([value[0] for value in dataset.sample(np.column_stack([lon, lat]))])
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed."""
+    """Return exit code 1 if a bar is missed."""
     one_core()
     done = True
     for name, path in files().items():
-        cataloged(path)  # before anything is timed
+        cataloged(path)  # fills the cache of entries before the timing
         for n in POINTS:
             lat, lon = clustered_points(n, seed=7)
             counts = {"ours": n, "plain loop": n, f"sample of {FEW:,}": FEW, f"sample of {MORE:,}": MORE}

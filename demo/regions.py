@@ -1,7 +1,7 @@
 """The demo of ranked regions: real positions and maps, simulated predictors, Recall vs Area.
 
-Every file in demo/evidence is a map: it is catalogued, becomes a partition of the overlay, and gets a simulated
-predictor.
+Every file in demo/evidence describes a map. The map is catalogued, becomes a partition of the overlay, and gets a
+simulated predictor.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ CELLS = "cells"
 
 
 def run() -> int:
+    """Run the demo, print its results, and draw the curves and the map. Return exit code 0."""
     logger().setLevel(logging.WARNING)
     prepare.positions()
     prepare.population_proxy()
@@ -75,7 +76,7 @@ def run() -> int:
 
 
 def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
-    """Run the jobs that lead to the overlay; it, its grid, and the images with their regions."""
+    """Run the jobs up to the overlay. Return the overlay, its grid, and one row per image with its regions."""
     positions = inputs_run([Path(INGEST).read_text()])
     maps = inputs_run(json.dumps(content["rasters"]) for content in evidence.values())
     job("ingest_images", IngestConfig, ingest_images, INGEST, positions)
@@ -108,6 +109,7 @@ def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple
 def _simulated(
     rng: np.random.Generator, overlay: Overlay, truth: np.ndarray, lat: np.ndarray, lon: np.ndarray
 ) -> dict[str, Probabilities]:
+    """Simulated probabilities for each partition. `truth`: the atom of each image; `lat`, `lon` in degrees."""
     found = {}
     for partition in overlay.partitions:
         label = overlay.labels[truth, overlay.column(partition.name)]
@@ -120,7 +122,10 @@ def _simulated(
 
 
 def _systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
-    """The base, the base with each map, with all, and with the prior that only the two densest buckets count."""
+    """The ensembles to compare: S2 cells alone, with each map, with all maps, and with an urban prior.
+
+    The urban prior excludes all but the two densest buckets of population density.
+    """
     base = EnsembleMember(CELLS, CELLS)
     names = [p.name for p in overlay.partitions if p.name != CELLS]
     systems = {"base": Ensemble(overlay, (base,))}
@@ -146,7 +151,11 @@ def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
 
 
 def _print_calibration(ensemble: Ensemble, predictions: Predictions, truth: np.ndarray) -> None:
-    """Weights and temperatures fitted on a third, conformal sets calibrated on the second, both tried on the last."""
+    """Calibrate the ensemble and print the results.
+
+    Weights and temperatures are fitted on the first third of the images, and conformal sets are calibrated on the
+    second. Both are tested on the last third.
+    """
     thirds = [slice(k * IMAGES // 3, (k + 1) * IMAGES // 3) for k in range(3)]
     parts = [_rows(predictions, images) for images in thirds]
     at = [truth[images] for images in thirds]
@@ -171,7 +180,7 @@ def _print_regions(
     position: tuple[np.ndarray, np.ndarray],
     image: int,
 ) -> None:
-    """One image's regions, printed and drawn."""
+    """Print and draw the regions of one image."""
     one = _rows(predictions, slice(image, image + 1))
     (ranking,) = rank(ensemble, one)
     half, most = (int(ranking.within_mass(share)[0]) for share in (0.5, 0.9))

@@ -1,6 +1,6 @@
 """The demo: 100,000 real positions labelled with climate, land cover, a population proxy and S2 cells.
 
-Positions and maps are read once: as long as they stay the same, later demos label what the first has ingested.
+Positions and maps are ingested once. Later runs use them again as long as the inputs do not change.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ MAP = Path("build/labels_map.png")
 
 
 def run() -> int:
-    logger().setLevel(logging.WARNING)  # a person reads this; jobs by themselves log every stage
+    """Run the demo, print its results, and draw the map of labels. Return exit code 0."""
+    logger().setLevel(logging.WARNING)  # jobs log every stage, which is too much for a demo
     print("preparing positions and the population proxy ...", flush=True)
     prepare.positions()
     prepare.population_proxy()
@@ -70,7 +71,7 @@ Query them with anything that reads Parquet, for instance DuckDB:
 
 
 def inputs_run(configurations: Iterable[str]) -> str:
-    """Run id of inputs: the same until a configuration, a package they come from, or geosieve's version changes."""
+    """Run id for ingested inputs: a hash of the configurations, demo/requirements.txt and geosieve's version."""
     texts = [*configurations, Path("demo/requirements.txt").read_text(), version("geosieve")]
     return f"demo-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}"
 
@@ -78,9 +79,9 @@ def inputs_run(configurations: Iterable[str]) -> str:
 def job(
     name: str, model: Any, job: Callable[[Any], None], config: str, run_id: str, settings: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """Run a job as its file in jobs/ does, in this session; stop at the first that fails.
+    """Run a job in this Spark session as its file in jobs/ does, and return its report.
 
-    Returns its report; of a run that is committed already, the report of that run.
+    If the run is already committed, return the report of that run. If the job fails, exit with its code.
     """
     print(f"{name} --config {config} ...", flush=True)
     printed = io.StringIO()

@@ -1,4 +1,4 @@
-"""Refine partitions to atoms: `spark-submit jobs/build_overlay.py --config conf/build_overlay/demo.yaml`."""
+"""Intersect partitions into atoms: `spark-submit jobs/build_overlay.py --config conf/build_overlay/demo.yaml`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Make partitions: `spark-submit jobs/build_partitions.py --config conf/build_partitions/adaptive_s2.yaml`."""
+"""Build partitions: `spark-submit jobs/build_partitions.py --config conf/build_partitions/adaptive_s2.yaml`."""
 
 import sys
 

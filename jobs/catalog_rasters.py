@@ -1,4 +1,4 @@
-"""Describe a map's files: `spark-submit jobs/catalog_rasters.py --config conf/catalog_rasters/landscan.yaml`."""
+"""Catalogue a map's files: `spark-submit jobs/catalog_rasters.py --config conf/catalog_rasters/landscan.yaml`."""
 
 import sys
 

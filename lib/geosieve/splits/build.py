@@ -1,8 +1,9 @@
-"""`build_splits`: every image gets a split or a reason why it has none.
+"""`build_splits`: assigns every image to a split, or states why it is in none.
 
-Images are drawn into splits by hashes, then the splits are finished one after the other, in order of precedence:
-each leaves out what touches those before it, as they ended up. Drawing looks at nothing but the seed and the image's
-group, cell or id, so that an image stays where it is when the list grows.
+1. Draw: each image gets a candidate split, by its source or by a hash. The hash depends only on the seed and on the
+   image's group, S2 cell or id. An image therefore keeps its draw when more images are added.
+2. Finish: the splits are processed in order of precedence. Each split leaves out the images that conflict with what the
+   earlier splits finally kept.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ def _leaves(config: SplitConfig) -> list[Leaf]:
 
 @publishes(_leaves)
 def build_splits(context: Context[SplitConfig], publication: Publication) -> int:
-    """Split the images of the chosen runs and publish `splits` and `split_receipt`.
+    """Split the images of the chosen runs and publish `splits` and `split_receipt`. Return the number of images read.
 
-    InputError if an id occurs twice, a source is not there, or a cap or balance cannot be had.
+    InputError: an image id occurs twice in a source, a source or the labels of a partition are missing, or a cap or
+    balance cannot be satisfied. ConfigError: a cap or balance names an unknown region. IntegrityError: the counts of
+    the receipt do not sum to the number of images.
     """
     config, report, spark = context.config, context.report, context.spark
     with report.stage("inputs"):
@@ -53,7 +56,7 @@ def build_splits(context: Context[SplitConfig], publication: Publication) -> int
     if context.dry_run:
         found = chosen.found()
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
-        # Without the groups: to find them, links among images are joined.
+        # Without groups, because finding them runs joins.
         context.show_plan(found, {"drawn": _drawn(config.model_copy(update={"groups": []}), images, classes)})
         return 0
     with ExitStack() as kept:
@@ -79,7 +82,7 @@ def build_splits(context: Context[SplitConfig], publication: Publication) -> int
 
 @dataclass(frozen=True)
 class _Splitter:
-    """Finishes splits; what it keeps on disk lives until `kept` closes."""
+    """Applies the rules of each split. Intermediate tables stay on disk until `kept` is closed."""
 
     config: SplitConfig
     classes: Classes | None
@@ -87,11 +90,11 @@ class _Splitter:
     tasks: int
 
     def keep(self, rows: DataFrame) -> DataFrame:
-        """`rows`, computed once and kept on disk, for they may be larger than memory; lost parts are computed again."""
-        # In few parts: what is kept is not coalesced by itself, and every part costs a call of Python workers.
+        """Persist `rows` on disk, since they may exceed memory. Spark recomputes partitions that are lost."""
+        # Adaptive execution does not coalesce persisted partitions, and each one costs a call to a Python worker.
         stored = rows.coalesce(self.tasks).persist(StorageLevel.DISK_ONLY)
         self.kept.callback(stored.unpersist)
-        # As a frame without history: a plan that holds all rules of all splits several times takes minutes to analyse.
+        # Cut the lineage: the plan would contain the rules of all splits several times and take minutes to analyse.
         spark: Any = rows.sparkSession
         frame = spark._jsparkSession.internalCreateDataFrame(
             stored._jdf.queryExecution().toRdd(), stored._jdf.schema(), False
@@ -99,7 +102,10 @@ class _Splitter:
         return DataFrame(frame, rows.sparkSession)
 
     def finish(self, split: Split, rows: DataFrame, before: list[DataFrame]) -> DataFrame:
-        """The rows drawn for a split, with reasons for those that it leaves out."""
+        """Apply the rules of `split` to the rows drawn for it, and set `reason` on those that it leaves out.
+
+        `before`: the rows drawn for no split, then the finished rows of each earlier split.
+        """
         earlier = reduce(DataFrame.unionByName, before).where(rules.LIVE)
         if split.known_group:
             rows = rules.leave_out(rows, F.col("group").isNull(), "no_group")
@@ -137,7 +143,11 @@ class _Splitter:
         return rules.surplus(rows, dict.fromkeys(names, images), "over_balance").drop(rules.CLASS)
 
     def _classed(self, rows: DataFrame, partition: str, names: list[str]) -> tuple[DataFrame, dict[str | None, int]]:
-        """Rows without those that have no label, with `class` if their region has one of the names; live rows by it."""
+        """Add the column `class` and count the live rows of each class.
+
+        `class` is the name of the row's region if it is one of `names`, else null. Rows without a label are left out as
+        `no_label`. The counts have the key None for live rows without a class.
+        """
         assert self.classes is not None
         label = label_column(partition)
         regions = list(self.classes.named(partition, names).items())
@@ -155,7 +165,10 @@ def _read_images(spark: SparkSession, config: SplitConfig) -> Images:
 
 
 def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:
-    """Images with all columns that rules need, the split that each is drawn for, and a reason for those without."""
+    """One row per image with the columns that the rules need and the split it is drawn for (`drawn`).
+
+    Rows drawn for no split have a `reason`: they have no position, or their hash lies above all shares.
+    """
     keys = ["author", "sequence", "content_sha256"]
     rows = images.select("source", "image_id", "lat", "lon", *keys)
     rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
@@ -174,7 +187,10 @@ def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> D
 
 
 def _lot(config: SplitConfig) -> Column:
-    """The split of an image by its source, or by where the hash of its unit falls among the shares; else null."""
+    """The split an image is drawn for: the one that names its source, else the one whose share contains its hash.
+
+    What is hashed is the group, the S2 cell or the image id (`config.draw`). Null if no share contains the hash.
+    """
     own = F.xxhash64("source", "image_id")
     unit = F.col("cell") if isinstance(config.draw, Cells) else F.coalesce("group", own)
     hashed = F.xxhash64(F.lit(config.seed), F.lit("draw"), own if config.draw == "image" else unit)
@@ -186,7 +202,7 @@ def _lot(config: SplitConfig) -> Column:
     for split in config.splits:
         if split.share is not None:
             upto += fraction(split.share)
-            last = int(upto * (1 << 64)) - (1 << 63) - 1  # of the hashes from -2^63 on, as many as the shares say
+            last = int(upto * (1 << 64)) - (1 << 63) - 1  # hashes are int64 and start at -2^63
             lot = lot.when(hashed <= F.lit(last), F.lit(split.name))
     column: Column = lot
     return column

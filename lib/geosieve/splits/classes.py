@@ -1,4 +1,4 @@
-"""The classes that caps and balances name: label columns of images, and the regions' names."""
+"""The classes that caps and balances use: label columns of images, and names of regions."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from geosieve.tables.read import Run
 
 
 def label_column(partition: str) -> str:
-    """The name under which a partition's labels stand among the columns of images."""
+    """The column of the images table that contains the labels of a partition."""
     return f"label_{partition}"
 
 
 @dataclass(frozen=True)
 class Classes:
-    """Labels of one run: rows source, image_id and `label_column`s, and the regions' names by partition and number.
+    """The labels of one run.
 
-    Regions that share a name are one class.
+    `labels`: one row per image with source, image_id and one `label_column` per partition. `regions`: names of regions
+    by partition and region number. Regions with the same name form one class.
     """
 
     labels: DataFrame
@@ -32,7 +33,10 @@ class Classes:
     run: Run
 
     def named(self, partition: str, names: Iterable[str]) -> dict[int, str]:
-        """The regions of these names, by number. ConfigError names the nearest region where there is none of a name."""
+        """The regions with one of these names, as number: name.
+
+        ConfigError if no region has one of the names; its hint suggests the most similar name.
+        """
         known = list(dict.fromkeys(self.regions[partition].values()))
         wanted = set(names)
         for name in sorted(wanted - set(known)):
@@ -41,14 +45,17 @@ class Classes:
         return {number: name for number, name in self.regions[partition].items() if name in wanted}
 
     def name(self, partition: str, region: int | None) -> str:
-        """The name of a region, or in brackets why an image has none."""
+        """The name of a region, or the reason in parentheses why an image has none, such as "(no data)"."""
         if region is None:
             return "(not labelled)"
         return self.regions[partition].get(region) or f"({WITHOUT_REGION.get(region, region)})"
 
 
 def read_classes(spark: SparkSession, given: LabelsInput, partitions: list[str]) -> Classes:
-    """Labels of the run for these partitions. InputError if the run has no such column or gives no names."""
+    """Read the labels of these partitions from the run `given`.
+
+    InputError if there is no such run, if several runs match, or if the run did not label one of the partitions.
+    """
     committed = read_labels(spark, given.root, given.run, partitions)
     renamed = [F.col(name).alias(label_column(name)) for name in partitions]
     return Classes(committed.rows().select("source", "image_id", *renamed), committed.region_names(), committed.run)

@@ -1,4 +1,4 @@
-"""Configuration of `build_splits`: which splits there are, and what is left out of each."""
+"""Configuration of `build_splits`: the splits, and the rules that leave images out of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config, RunId
 
 LEFT_OUT = "left_out"
-"""What the column `split` holds for images that are in no split."""
+"""Value of the column `split` for images that are in no split."""
 
 _HALF_EARTH_KM = 20_015  # no two points of the Earth are farther apart
 
@@ -22,19 +22,19 @@ Km = Annotated[float, Field(gt=0, le=_HALF_EARTH_KM)]
 
 
 def fraction(share: float) -> Fraction:
-    """The share as it is written: 0.1 is a tenth and not the binary number next to it."""
+    """The share exactly as written: 0.1 becomes 1/10, not the nearest binary number."""
     return Fraction(str(share))
 
 
 class LabelsInput(Config):
-    """A committed run of `labels`, for the classes that caps and balances name."""
+    """A committed run of `labels` that provides the classes for caps and balances."""
 
     root: str
     run: RunId = Field("latest", description="a run id or `latest`")
 
 
 class Cap(Config):
-    """At most a share of the split for regions of a partition, of the split as it is after the cap."""
+    """Limits the share of regions of a partition in a split. Shares refer to the size of the split after the cap."""
 
     partition: str
     shares: dict[str, Share] = Field(min_length=1, description="region's name: its greatest share")
@@ -49,9 +49,11 @@ class Balance(Config):
 
 
 class Split(Config):
-    """A split, the images it starts with, and what is left out of it.
+    """A split: which images are drawn for it, and the rules that leave some of them out.
 
-    It starts with the images of whole `sources`, or is drawn as a `share` of all images of no such source.
+    It gets either all images of its `sources`, or a `share` (above 0, at most 1) of the images whose source no split
+    names. Distances are great-circle distances in km. ValueError if both or neither of `sources` and `share` are
+    given, if there are both a cap and a balance, or if the name is reserved.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -75,19 +77,23 @@ class Split(Config):
 
     @property
     def partition(self) -> str | None:
-        """The partition that a cap or a balance names."""
+        """The partition of the cap or balance; None if the split has neither."""
         rule = self.cap or self.balance
         return rule.partition if rule is not None else None
 
 
 class Cells(Config):
-    """Whole S2 cells are drawn: evaluation images then lie together, and few neighbours are lost to `apart_km`."""
+    """Draw whole S2 cells. The images of a split then form compact areas, so `apart_km` leaves out few neighbours."""
 
     s2_level: int = Field(ge=0, le=MAX_LEVEL)
 
 
 class SplitConfig(JobConfig):
-    """Configuration of `build_splits`. Of two splits that would touch, the one that stands first keeps its images."""
+    """Configuration of `build_splits`. If two splits conflict, the one listed first keeps its images.
+
+    ValueError if a split or source occurs twice, the shares sum to more than 1, labels are missing for a cap or
+    balance, or no groups are given although images are drawn by group or a split requires a known group.
+    """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="the partition value split_set=…")
     seed: int = Field(ge=0, lt=1 << 31)
@@ -118,5 +124,5 @@ class SplitConfig(JobConfig):
 
     @property
     def partitions(self) -> list[str]:
-        """The partitions that caps and balances name."""
+        """The partitions that caps and balances use, sorted by name."""
         return sorted({split.partition for split in self.splits if split.partition is not None})

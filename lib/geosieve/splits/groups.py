@@ -1,4 +1,4 @@
-"""Groups of images that must not part: those that share an author, a sequence or a file, directly or by a chain."""
+"""Groups of images that must stay in one split: they share an author, a sequence or a file, directly or by a chain."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ Ints = NDArray[np.int64]
 
 
 def component_roots(first: Ints, other: Ints) -> tuple[Ints, Ints]:
-    """Nodes linked by the edges `first[i]`-`other[i]`, ascending, and for each the least node that a chain reaches."""
+    """Connected components of the graph with the undirected edges `first[i]`-`other[i]`, each shape (n,).
+
+    Returns all nodes in ascending order, and for each the smallest node of its component.
+    """
     nodes, index = np.unique(np.concatenate([first, other]), return_inverse=True)
     start, end = np.split(index, 2)
     graph = coo_array((np.ones(start.size, dtype=bool), (start, end)), shape=(nodes.size, nodes.size))
@@ -26,10 +29,11 @@ def component_roots(first: Ints, other: Ints) -> tuple[Ints, Ints]:
 
 
 def with_groups(images: DataFrame, keys: Sequence[str]) -> DataFrame:
-    """`images` with a column `group` (bigint), null where all `keys` (string columns) are null.
+    """Add the column `group` (bigint): the same for all images that are linked by values of `keys` (string columns).
 
-    A value counts as the same in every source: Flickr's authors occur in MP-16 and in YFCC alike. Values are told
-    apart by 64-bit hashes; a collision would join two groups, never part one.
+    `group` is null where all keys are null. Equal values link images of different sources too, because the same Flickr
+    authors occur in MP-16 and YFCC. Values are compared by 64-bit hashes. A hash collision could merge two groups, but
+    never divide one.
     """
     if not keys:
         return images.withColumn("group", F.lit(None).cast("bigint"))
@@ -39,8 +43,8 @@ def with_groups(images: DataFrame, keys: Sequence[str]) -> DataFrame:
         return images.withColumn("group", first)
     rows = images.withColumn("group", first)
     links = rows.select("group", F.explode(F.array_compact(F.array(*values))).alias("value")).distinct()
-    # A value with one first value links nothing (every first value is linked to itself). What remains is little, as
-    # a sequence rarely has two authors, and is solved on the driver: 16 bytes a link.
+    # `first` serves as the preliminary group. A value that occurs in only one preliminary group merges nothing. Few
+    # links remain, because a sequence rarely has two authors. The driver solves them, at 16 bytes per link.
     shared = links.groupBy("value").agg(F.count("*").alias("n")).where("n > 1").select("value")
     found = links.join(shared, "value").toPandas()
     if found.empty:

@@ -1,6 +1,7 @@
-"""Which points lie near others: exact great-circle distances among points brought together by cubes.
+"""Find the points that lie near other points, by exact great-circle distances. Arrays only, no Spark.
 
-Cubes divide the space around the unit sphere, so that there are no poles and no meridian to treat apart. numpy only.
+To limit the comparisons, points are grouped by cubes of three-dimensional space around the unit sphere. Unlike cells in
+latitude and longitude, cubes need no special treatment at the poles and the antimeridian.
 """
 
 from __future__ import annotations
@@ -17,41 +18,47 @@ from geosieve.geo.sphere import EARTH_RADIUS_KM, Floats, haversine_km
 
 Ints = NDArray[np.int64]
 
-_AXIS_BITS = 21  # three axes in 63 bits
-_LEAST_SIDE = 2.0**-18  # 24 m; 2 / side stays well within those bits
+_AXIS_BITS = 21  # three axes fit into 63 bits
+_LEAST_SIDE = 2.0**-18  # 24 m; the grid of 2 / side cubes per axis fits easily into those bits
 _MAX_DIAGONAL = 2.438654594434021  # of an S2 cell of level 0, radians; halves with each level (S2's s2metrics.cc)
 _CORNERS = np.stack(np.meshgrid(*[[-1.0, 1.0]] * 3, indexing="ij"), axis=-1).reshape(8, 3)
 
 
 def chord(km: float) -> float:
-    """Straight distance on the unit sphere of points `km` apart, rounded up by more than the error of coordinates."""
+    """Chord length on the unit sphere for a great-circle distance of `km`.
+
+    It is rounded up by more than the rounding error of coordinates, so a search by chord misses no point within `km`.
+    """
     return float(2 * np.sin(min(km / (2 * EARTH_RADIUS_KM), np.pi / 2))) * (1 + 1e-9) + 1e-14
 
 
 def level_within(km: float) -> int:
-    """The coarsest S2 level at which any two points of one cell are at most `km` apart, or 30."""
+    """The coarsest S2 level at which any two points of one cell are at most `km` apart; 30 if there is none."""
     return int(np.clip(np.ceil(np.log2(_MAX_DIAGONAL * EARTH_RADIUS_KM / km)), 0, MAX_LEVEL))
 
 
 @dataclass(frozen=True)
 class Cubes:
-    """Cubes of this `side` (unit: Earth radius), named by an int64 each."""
+    """A grid of cubes with this `side` (in Earth radii). An int64 identifies each cube."""
 
     side: float
 
     @classmethod
     def for_balls(cls, km: float) -> Cubes:
-        """Cubes so large that a ball of radius `km` touches at most eight."""
+        """Cubes large enough that a ball of radius `km` (great circle) touches at most eight."""
         return cls(max(2 * chord(km), _LEAST_SIDE))
 
     def of(self, xyz: Floats) -> Ints:
-        """The cube of each point, shape (..., 3) to (...,)."""
-        # Balls reach at most one radius of 2 beyond the sphere; what is beyond the grid joins its edge.
+        """The cube that contains each point: unit vectors of shape (..., 3) to ids of shape (...,)."""
+        # Balls can extend beyond the grid, by at most 2 Earth radii. Those parts belong to the cubes at its edge.
         index = np.clip(np.floor((xyz + 1) / self.side), 0, (1 << _AXIS_BITS) - 1).astype(np.int64)
         return np.asarray((index[..., 0] << 2 * _AXIS_BITS) | (index[..., 1] << _AXIS_BITS) | index[..., 2])
 
     def touched(self, xyz: Floats, km: float) -> tuple[Ints, Ints]:
-        """The cubes that a ball around each point touches: positions in `xyz`, and cubes; at most eight a point."""
+        """The cubes that the ball of radius `km` around each point touches, at most eight per point.
+
+        `xyz`: unit vectors, shape (n, 3). Returns two arrays of shape (pairs,): row index in `xyz`, and cube id.
+        """
         cubes = np.sort(self.of(xyz[:, None, :] + chord(km) * _CORNERS), axis=1)
         new = np.ones(cubes.shape, dtype=bool)
         new[:, 1:] = cubes[:, 1:] != cubes[:, :-1]
@@ -59,7 +66,11 @@ class Cubes:
 
 
 def nearest_km(lat: Floats, lon: Floats, other_lat: Floats, other_lon: Floats, km: float) -> Floats:
-    """Great-circle distance to the nearest of the others, shape (n,); NaN where none is at most `km` away."""
+    """Great-circle distance in km from each point to the nearest of the others; NaN where none is within `km`.
+
+    Coordinates in degrees: `lat`, `lon` of shape (n,), the others of shape (m,). Returns shape (n,). The limit `km`
+    itself counts as within.
+    """
     found = np.full(lat.size, np.nan)
     if other_lat.size:
         _, nearest = cKDTree(unit_vectors(other_lat, other_lon)).query(
@@ -74,9 +85,9 @@ def nearest_km(lat: Floats, lon: Floats, other_lat: Floats, other_lon: Floats, k
 def preceded(
     lat: Floats, lon: Floats, rank: Ints, other_lat: Floats, other_lon: Floats, other_rank: Ints, km: float
 ) -> Floats:
-    """Distance to the nearest of the others with a lower rank, shape (n,); NaN where none is at most `km` away.
+    """As `nearest_km`, among the others that have a lower rank than the point. Ranks have shapes (n,) and (m,).
 
-    Time and memory grow with the pairs of points near each other, so both sides should be thinned before.
+    Time and memory grow with the number of pairs within `km`, so thin both sides first.
     """
     found = np.full(lat.size, np.inf)
     if other_lat.size and lat.size:

@@ -1,4 +1,4 @@
-"""How many images of each class a split keeps, in whole numbers and without rounding errors."""
+"""How many images of each class a split keeps. The arithmetic is exact."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from geosieve.runtime.errors import InputError
 
 
 def capped(counts: Mapping[str | None, int], shares: Mapping[str, Fraction]) -> dict[str, int]:
-    """The greatest numbers of the capped classes that respect the caps: kept <= share * (all that is kept).
+    """How many images to keep of each capped class: as many as possible with kept <= share * (images kept in total).
 
-    `counts`: images by class (None: of no class); those without a share keep all. InputError if nothing could be kept.
+    `counts`: images by class; the key None counts images without a class. Classes without a share keep all images.
+    InputError if no image could be kept.
     """
     free = sum(n for name, n in counts.items() if name not in shares)
     bound = _bound(counts, shares)
     kept = {name: min(counts.get(name, 0), floor(share * bound)) for name, share in shares.items()}
-    # From there down to the greatest whole numbers that agree with their own total.
+    # Rounding down lowers the total and with it the caps: repeat until the numbers satisfy their own total.
     while (fewer := _within(kept, shares, free + sum(kept.values()))) != kept:
         kept = fewer
     if free + sum(kept.values()) == 0 < sum(counts.values()):
@@ -33,10 +34,10 @@ def _within(kept: Mapping[str, int], shares: Mapping[str, Fraction], total: int)
 
 
 def _bound(counts: Mapping[str | None, int], shares: Mapping[str, Fraction]) -> Fraction:
-    """The total if images could be divided: T = (images of classes below their cap) / (1 - shares of the others)."""
+    """The total T if fractions of images were allowed: T = (images of classes below their cap) / (1 - other shares)."""
     total = Fraction(sum(counts.values()))
     below, above = total, Fraction(0)
-    # A class is at its cap below T = count / share; the fullest ones, for their share, are so first.
+    # A class reaches its cap when T falls below count / share, so classes with the largest quotient come first.
     for name in sorted(shares, key=lambda name: counts.get(name, 0) / shares[name], reverse=True):
         if counts.get(name, 0) <= shares[name] * total:
             break
@@ -46,7 +47,10 @@ def _bound(counts: Mapping[str | None, int], shares: Mapping[str, Fraction]) -> 
 
 
 def balanced(counts: Mapping[str, int], images: int | None) -> int:
-    """Images of every class: `images`, or as many as the smallest has. InputError if a class has too few, or none."""
+    """How many images to keep of every class: `images`, or the size of the smallest class if None.
+
+    InputError if a class has fewer than `images`, or none.
+    """
     empty = sorted(name for name, n in counts.items() if n == 0)
     if empty:
         raise InputError(

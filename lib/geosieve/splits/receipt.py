@@ -1,4 +1,4 @@
-"""The receipt of a split set: how many images each split kept and left out, for which reason, and of which class."""
+"""The receipt of a set of splits: how many images each split kept and left out, by reason and by class."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ KEPT = "kept"
 
 
 def count_outcomes(rows: DataFrame, partitions: list[str]) -> pd.DataFrame:
-    """Images by drawn, outcome, partition and region: of all (partition null), and by each partition's regions."""
+    """Count images by drawn, outcome, partition and region.
+
+    `outcome` is `kept` or the reason. Rows with a null partition count all images; the others count them by the regions
+    of one partition.
+    """
     outcome = F.coalesce("reason", F.lit(KEPT)).alias("outcome")
     counted = [
         rows.groupBy(
@@ -28,7 +32,7 @@ def count_outcomes(rows: DataFrame, partitions: list[str]) -> pd.DataFrame:
 
 
 def receipt_rows(spark: SparkSession, outcomes: pd.DataFrame, classes: Classes | None) -> DataFrame:
-    """Rows of `split_receipt`."""
+    """The rows of the table `split_receipt`: `outcomes` with the names of the regions."""
     rows = [
         (*row[:4], classes.name(row[2], row[3]) if classes is not None and row[2] is not None else None, row[4])
         for row in outcomes.itertuples(index=False, name=None)
@@ -37,7 +41,7 @@ def receipt_rows(spark: SparkSession, outcomes: pd.DataFrame, classes: Classes |
 
 
 def summarize(outcomes: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """For each split its images by outcome; under `none` those that were drawn for no split."""
+    """Images by split and outcome. The key `none` counts images that were drawn for no split."""
     totals = outcomes[outcomes["partition"].isna()].sort_values(["drawn", "outcome"])
     found: dict[str, dict[str, Any]] = {}
     for drawn, outcome, images in totals[["drawn", "outcome", "images"]].itertuples(index=False, name=None):

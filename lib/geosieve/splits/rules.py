@@ -1,8 +1,9 @@
-"""What is left out of a split: each rule sets `reason` on rows that have none yet, and no row comes or goes.
+"""The rules that leave images out of a split.
 
-Rows are images with the columns source, image_id, lat, lon, `group` (null: unknown), `rank` (a hash that decides who
-stays), reason, distance_km, and one `label_…` column a partition. Who stays depends on values alone, never on the
-order of rows or the number of tasks.
+A rule sets `reason` on live rows, those whose `reason` is null. It never adds or removes rows. There is one row per
+image, with the columns source, image_id, lat and lon (degrees), `group` (null: unknown), `rank`, reason, distance_km,
+and one column `label_…` per partition. Where one of several images may stay, the one of lowest `rank` does; the rank is
+a hash of the image's id. The result depends only on the values, not on the order of rows or the number of tasks.
 """
 
 from __future__ import annotations
@@ -27,29 +28,33 @@ from geosieve.tables.arrow import chunks
 
 LIVE = "reason IS NULL"
 CLASS = "class"
-"""The column of what is capped or balanced, while it is."""
+"""Temporary column: the class (region name) by which a split is capped or balanced."""
 
-_ORDER = ("rank", "source", "image_id")  # the names tell equal hashes apart
+_ORDER = ("rank", "source", "image_id")  # source and id break ties between equal hashes
 _BUCKET_BITS = 12
 
 Judge = Callable[[pa.Table, pa.Table], Floats]
-"""Of rows and others (both with lat, lon, rank): distance to what each row is too near to, else NaN."""
+"""Function of rows and others (tables with lat, lon, rank). For each row it returns the distance (km) to the point that
+it is too near to, else NaN; shape (rows,)."""
 
 
 def leave_out(rows: DataFrame, condition: Column, reason: str) -> DataFrame:
-    """Give live rows that meet the condition this reason."""
+    """Set `reason` on the live rows that meet the condition. A null condition counts as false."""
     fails = F.col("reason").isNull() & F.coalesce(condition, F.lit(False))
     return rows.withColumn("reason", F.when(fails, F.lit(reason)).otherwise(F.col("reason")))
 
 
 def apart_by_group(rows: DataFrame, kept: DataFrame) -> DataFrame:
-    """Leave out, as `same_group`, rows of which the group has an image among `kept`."""
+    """Leave out, as `same_group`, rows whose group also occurs in `kept`."""
     taken = kept.select("group").where("group IS NOT NULL").distinct().withColumn("taken", F.lit(True))
     return leave_out(rows.join(taken, "group", "left"), F.col("taken"), "same_group").drop("taken")
 
 
 def apart_by_distance(rows: DataFrame, kept: DataFrame, km: float, tasks: int) -> DataFrame:
-    """Leave out, as `too_near`, rows at most `km` from an image among `kept`; `distance_km` is to the nearest."""
+    """Leave out, as `too_near`, rows at most `km` from an image in `kept` (great circle).
+
+    `distance_km` becomes the distance to the nearest one. The work is divided into `tasks` Spark tasks.
+    """
 
     def judge(points: pa.Table, others: pa.Table) -> Floats:
         (lat, lon), (other_lat, other_lon) = _columns(points, "lat", "lon"), _columns(others, "lat", "lon")
@@ -59,7 +64,11 @@ def apart_by_distance(rows: DataFrame, kept: DataFrame, km: float, tasks: int) -
 
 
 def thinned(rows: DataFrame, km: float) -> DataFrame:
-    """Leave out, as `too_dense`, all rows but that of least rank of each S2 cell that is nowhere wider than `km`."""
+    """Keep the live row of lowest rank in each S2 cell, and leave out the others as `too_dense`.
+
+    The cells are the largest in which no two points are more than `km` apart (level 30 if there are none). This bounds
+    the number of pairs that `spaced` compares.
+    """
     order = F.struct(*_ORDER)
     least = F.min(F.when(F.col("reason").isNull(), order)).over(Window.partitionBy("cell"))
     celled = with_cells(rows, level_within(km)).withColumn("least", least)
@@ -67,10 +76,11 @@ def thinned(rows: DataFrame, km: float) -> DataFrame:
 
 
 def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
-    """Leave out, as `too_dense`, rows with another of lower rank at most `km` away: no two that stay are so near.
+    """Leave out, as `too_dense`, live rows that have a live row of lower rank at most `km` away (great circle).
 
-    A row may go for another that goes as well, but no chain of decisions has to be followed. `rows` are `thinned`:
-    the work grows with the pairs of near rows.
+    The rows that stay are more than `km` apart from each other. A row is compared with all live rows, also with those
+    that are left out themselves; more rows than necessary may go, but each decision is independent of the others. Pass
+    rows that are `thinned`, because the work grows with the number of near pairs.
     """
 
     def judge(points: pa.Table, others: pa.Table) -> Floats:
@@ -82,10 +92,11 @@ def spaced(rows: DataFrame, km: float, tasks: int) -> DataFrame:
 
 
 def surplus(rows: DataFrame, keep: Mapping[str, int], reason: str) -> DataFrame:
-    """Leave out of each `class` all live rows but the `keep[class]` of lowest rank; other rows stay as they are.
+    """Keep the `keep[class]` live rows of lowest rank in each class, and leave out the others with this reason.
 
-    `keep` is at most the number of such rows. No class's rows come together in one task: a histogram of ranks
-    finds the bucket in which the last one falls, and only that bucket's rows are sorted.
+    Rows of classes that are not in `keep` stay as they are. `keep[class]` must not exceed the number of live rows of
+    the class. A class never has to fit into one task: a histogram of ranks finds the bucket that contains the last row
+    to keep, and only the rows of this bucket are sorted.
     """
     limits = rows.sparkSession.createDataFrame(list(keep.items()), f"{CLASS} string, limit bigint")
     bucket = F.shiftright("rank", 64 - _BUCKET_BITS).alias("bucket")
@@ -111,7 +122,7 @@ def surplus(rows: DataFrame, keep: Mapping[str, int], reason: str) -> DataFrame:
 
 
 def with_cells(rows: DataFrame, level: int) -> DataFrame:
-    """`rows` with a column `cell`, the S2 cell of one level; null where a row has no position."""
+    """Add the column `cell`: the id of the S2 cell at `level`, as int64; null for rows without a position."""
     return _with_cell(rows, lambda lat, lon: s2.cell_ids(lat, lon, level))
 
 
@@ -119,7 +130,7 @@ def _with_cell(rows: DataFrame, cells: Callable[[Floats, Floats], Ints]) -> Data
     def add(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for chunk in chunks(batches):
             lat, lon = _columns(chunk, "lat", "lon")
-            known = (np.abs(lat) <= 90) & np.isfinite(lon)  # NaN where null
+            known = (np.abs(lat) <= 90) & np.isfinite(lon)  # null became NaN
             column = np.zeros(lat.size, dtype=np.int64)
             column[known] = cells(lat[known], lon[known])
             yield from chunk.append_column("cell", pa.array(column, mask=~known)).to_batches()
@@ -130,7 +141,11 @@ def _with_cell(rows: DataFrame, cells: Callable[[Floats, Floats], Ints]) -> Data
 def _brought_together(
     rows: DataFrame, others: DataFrame, km: float, tasks: int, judge: Judge, reason: str
 ) -> DataFrame:
-    """Judge rows among copies of others: a copy goes to every cube that its ball of radius `km` touches."""
+    """Leave out the rows for which `judge` finds one of `others` that is too near.
+
+    Rows and others are joined by cubes. A row is in the cube that contains it. Each of the others is copied to every
+    cube that the ball of radius `km` around it touches. The cube of a row thus has all others within `km`.
+    """
     cubes = Cubes.for_balls(km)
 
     def copy(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -139,7 +154,7 @@ def _brought_together(
             yield from chunk.take(pa.array(point)).append_column("cell", pa.array(cube)).to_batches()
 
     def judged(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        near = None  # copies of the cube that the chunk before ended in
+        near = None  # copies in the last cube of the previous chunk, which may continue in this one
         for chunk in chunks(batches):
             is_copy = chunk["is_copy"].to_numpy()
             copies = chunk.filter(pa.array(is_copy)).select(_POINT)
@@ -161,7 +176,7 @@ _POINT = ["lat", "lon", "rank", "cell"]
 
 
 def _judge(rows: pa.Table, others: pa.Table, judge: Judge, reason: str) -> pa.Table:
-    """`rows` with reason and distance_km set where a live one is too near."""
+    """Set `reason` and `distance_km` on the live rows for which `judge` returns a distance."""
     live = np.nonzero(rows["reason"].is_null().to_numpy())[0]
     distance = np.full(rows.num_rows, np.nan)
     distance[live] = judge(rows.take(pa.array(live)), others)
