@@ -432,7 +432,7 @@ class PolygonAssigner:
             shape = shapely.from_wkb(self.shapes[number])
             shapely.prepare(shape)
             inside = shapely.intersects_xy(shape, lon[asked], lat[asked])
-            # The meridians -180 and +180 are the same: also test points on it with the other sign.
+            # -180 and +180 are the same meridian: test points on it with the other sign, too.
             edge = ~inside & (np.abs(lon[asked]) == 180.0)
             inside[edge] = shapely.intersects_xy(shape, -lon[asked][edge], lat[asked][edge])
             region[asked[inside]] = number
