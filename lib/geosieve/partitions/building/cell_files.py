@@ -36,7 +36,7 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
     where: the source of the text, for error messages.
 
     Region indices are the class labels. InputError if a column is missing, the labels are not 0 to n - 1, each once, a
-    token, number or count is invalid, cells overlap, or a mean position is not in its cell.
+    token, number or count is invalid, a cell has level 0, cells overlap, or a mean position is not in its cell.
     """
     lines = text.removeprefix("\ufeff").splitlines()
     headers = [n for n, line in enumerate(lines[: _EXTRA_ROWS + 1]) if line.startswith(_GEOESTIMATION[0])]

@@ -1,4 +1,4 @@
-"""Method `definitions`: partitions by maps or polygons, published with what was fitted on the data."""
+"""Method `definitions`: publish partitions that are defined by maps or polygons."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from geosieve.runtime.errors import ConfigError
 
 
 class Definitions(PartitionsConfig):
-    """Partitions by maps or polygons, published with what was fitted on the data: edges of density, outlines."""
+    """Publish partitions by maps or polygons, with the values derived from the data: bucket edges and outlines.
+
+    `make` raises ConfigError for a partition whose regions cannot be listed, such as a whole S2 level.
+    """
 
     method: Literal["definitions"]
 

@@ -1,4 +1,4 @@
-"""Method `geoestimation_csv`: S2 cells from cell files of GeoEstimation."""
+"""Method `geoestimation_csv`: partitions into S2 cells from the cell files of GeoEstimation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from geosieve.runtime.config import Config
 
 
 class File(Config):
-    """A partition in a file."""
+    """A file with the cells of one partition."""
 
     name: Name
     uri: str
 
 
 class GeoEstimationCsv(Config):
-    """Cell files of GeoEstimation; region indices are their class labels."""
+    """Cell files of GeoEstimation (Müller-Budack et al. 2018). Region indices are the class labels of the files.
+
+    `make` raises InputError if a file does not exist or is not as `cell_files.geoestimation_cells` requires.
+    """
 
     method: Literal["geoestimation_csv"]
     family: list[File] = Field(min_length=1, description="from coarse to fine")

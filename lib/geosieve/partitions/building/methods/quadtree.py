@@ -1,4 +1,4 @@
-"""Method `quadtree`: boxes of longitude and latitude that follow the images (OSV-5M)."""
+"""Method `quadtree`: boxes of latitude and longitude that are smaller where there are more images (OSV-5M)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geosieve.runtime.config import Config
 
 
 class Bounds(Config):
-    """A box of longitude and latitude, degrees."""
+    """A box of latitude and longitude, degrees."""
 
     south: float = Field(ge=-90, le=90)
     west: float = Field(ge=-180, le=180)
@@ -24,7 +24,10 @@ class Bounds(Config):
 
 
 class Quadtree(Config):
-    """OSV-5M: boxes with more than img_max images are halved both ways, `depth` times at most."""
+    """Quadtree as in OSV-5M: a box with more than `img_max` images is split into four, down to level `depth`.
+
+    `make` raises ConfigError without images, and InputError if there are no images with a position or no boxes.
+    """
 
     method: Literal["quadtree"]
     name: Name

@@ -1,4 +1,4 @@
-"""Method `quadtree_csv`: boxes from a cell file of OSV-5M."""
+"""Method `quadtree_csv`: a partition into the boxes of a cell file of OSV-5M."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from geosieve.runtime.config import Config
 
 
 class QuadtreeCsv(Config):
-    """A cell file as OSV-5M's; region indices are its cluster ids."""
+    """A cell file in the format of OSV-5M. Region indices are its cluster ids.
+
+    `make` raises InputError if the file does not exist or is not as `cell_files.quadtree_boxes` requires.
+    """
 
     method: Literal["quadtree_csv"]
     name: Name
