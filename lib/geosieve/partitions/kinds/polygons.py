@@ -153,7 +153,7 @@ class Definition(PartitionDefinition):
                 geo = json.loads((schema.metadata or {})[b"geo"])
                 main = geo["primary_column"]
                 facts = geo["columns"][main]
-                encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
+                encoding, crs = facts["encoding"], facts.get("crs")  # without crs, the CRS is OGC:CRS84
                 if encoding != "WKB":
                     raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=self.uri)
                 # With other edges, the shapes would differ from those read here. `orientation` makes no difference.

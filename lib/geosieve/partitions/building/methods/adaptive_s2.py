@@ -26,7 +26,7 @@ class AdaptiveS2(Config):
     """Adaptive S2 partitions after PlaNet (Weyand et al. 2016) and GeoEstimation (Müller-Budack et al. 2018).
 
     Region indices follow the order of S2 ids. The parent of a cell is the cell of the next coarser member of the family
-    that contains it. `make` raises ConfigError without images, and InputError if a partition has no cells.
+    that contains it.
     """
 
     method: Literal["adaptive_s2"]
@@ -54,6 +54,7 @@ class AdaptiveS2(Config):
         return self
 
     def make(self, inputs: Inputs) -> Made:
+        """Build all partitions of the family. ConfigError without images; InputError if a partition has no cells."""
         points = inputs.points()
         finest = self.family[-1].img_max
         start, deepest = self.start_level, self.deepest_level

@@ -15,14 +15,12 @@ from geosieve.runtime.errors import ConfigError
 
 
 class Definitions(PartitionsConfig):
-    """Publish partitions by maps or polygons, with the values derived from the data: bucket edges and outlines.
-
-    `make` raises ConfigError for a partition whose regions cannot be listed, such as a whole S2 level.
-    """
+    """Publish partitions by maps or polygons, with the values derived from the data: bucket edges and outlines."""
 
     method: Literal["definitions"]
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the partitions. ConfigError if the regions of one cannot be listed, as those of a whole S2 level."""
         tables = CommittedTables(inputs.spark, self.rasters.root, self.rasters.run)
         made: list[Built] = []
         partitions: list[Partition] = []

@@ -48,9 +48,6 @@ class Geocells(Config):
 
     OPTICS compares each image with all images around it, which takes too long for millions of images. Clusters are
     therefore found on a random sample of `sample` images. `n_images` counts all images by their nearest centroid.
-
-    `make` raises ConfigError without images, and InputError if there are no images with a position or if no clustering
-    has an accepted number of clusters.
     """
 
     method: Literal["geocells"]
@@ -61,6 +58,11 @@ class Geocells(Config):
     clusters: Clusters | None = None
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the geocells and, if configured, the clusters inside them.
+
+        ConfigError without images. InputError if no image has a position, or if no clustering has an accepted number of
+        clusters.
+        """
         points = inputs.points()
         lat, lon = counting.sample(points, self.sample, self.seed)
         refuse_empty(self.name, lat.size, lat.size, 0)

@@ -24,10 +24,7 @@ class Bounds(Config):
 
 
 class Quadtree(Config):
-    """Quadtree as in OSV-5M: a box with more than `img_max` images is split into four, down to level `depth`.
-
-    `make` raises ConfigError without images, and InputError if there are no images with a position or no boxes.
-    """
+    """Quadtree as in OSV-5M: a box with more than `img_max` images is split into four, down to level `depth`."""
 
     method: Literal["quadtree"]
     name: Name
@@ -37,6 +34,7 @@ class Quadtree(Config):
     bounds: Bounds | None = Field(None, description="the box to divide; that of the images if not given")
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the partition. ConfigError without images; InputError if no image has a position, or no box is left."""
         points = inputs.points()
         found = counting.bounds(points)
         images = int(found.pop("images"))

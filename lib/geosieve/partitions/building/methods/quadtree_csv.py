@@ -10,14 +10,12 @@ from geosieve.runtime.config import Config
 
 
 class QuadtreeCsv(Config):
-    """A cell file in the format of OSV-5M. Region indices are its cluster ids.
-
-    `make` raises InputError if the file does not exist or is not as `cell_files.quadtree_boxes` requires.
-    """
+    """A cell file in the format of OSV-5M. Region indices are its cluster ids."""
 
     method: Literal["quadtree_csv"]
     name: Name
     uri: str
 
     def make(self, inputs: Inputs) -> Made:
+        """Read the partition. InputError if the file is missing or not as `cell_files.quadtree_boxes` requires."""
         return Made([cell_files.quadtree_boxes(read_text(inputs.spark, self.uri), self.name, self.uri)], {})
