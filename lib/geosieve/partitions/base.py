@@ -1,7 +1,7 @@
-"""The idea of a partition: a finite set of disjoint regions, as a function from (lat, lon) to a region index.
+"""Interfaces of a partition: a finite set of disjoint regions, used as a function from (lat, lon) to a region index.
 
-A kind of partition is one module in `geosieve.partitions.kinds` with a class `Definition`: the configuration, whose
-`build` returns the thing that workers label with. Nothing else has to be changed to add one.
+Each kind of partition is a module in `geosieve.partitions.kinds`. Its class `Definition` is the configuration, and
+`Definition.build` returns the `Partition`. To add a kind, add such a module; nothing else has to change.
 """
 
 from __future__ import annotations
@@ -43,9 +43,12 @@ _REGIONS = pa.schema(
 def region_table(
     names: Sequence[str] | NDArray[np.str_], index: I8 | None = None, **known: Sequence[Any] | NDArray[Any] | pa.Array
 ) -> pa.Table:
-    """Regions as columns region (index, from 0 on if not given) and name, and what else is `known` of each.
+    """Return a table with one row per region and the columns of the table `regions_of_partition`.
 
-    That may be wkb (outline, lon-lat), parent, area_km2, lat and lon, n_images, as in table `regions_of_partition`.
+    names: names of the regions.
+    index: region indices; 0, 1, … if not given.
+    known: other columns: wkb (outline, lon-lat), parent (region index in the coarser partition), area_km2 (km²), lat
+        and lon (degrees), n_images. Columns that are not given are null.
     """
     columns = {"region": np.arange(len(names)) if index is None else index, "name": pa.array(names), **known}
     empty = pa.nulls(len(names))
@@ -53,69 +56,83 @@ def region_table(
 
 
 class Assigner(Protocol):
-    """What a worker needs of a partition: it is broadcast, so that it is picklable and holds nothing else."""
+    """Function from points to regions. It is broadcast to the workers, so it must be picklable and small."""
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE, NODATA, UNMAPPED."""
+        """Return the region index of each point, shape (n,), or OUTSIDE, NODATA or UNMAPPED.
+
+        lat, lon: WGS-84 degrees, shape (n,).
+        candidates: for each item of `Partition.outlines`, the points near it.
+        """
         ...
 
 
 class Partition(Protocol):
-    """What the driver knows of a partition."""
+    """A partition on the driver."""
 
     @property
     def name(self) -> str:
-        """Name, and the name of its column in `labels`."""
+        """Name of the partition and of its column in the table `labels`."""
         ...
 
     @property
     def digest(self) -> str:
-        """Content hash, hex: SHA-256 of what decides the region of a point, and of nothing else."""
+        """SHA-256, hex, of exactly the facts that decide which region a point belongs to."""
         ...
 
     @property
     def n_regions(self) -> int:
-        """How many regions it can tell apart."""
+        """Number of regions. Region indices are 0 to n_regions - 1."""
         ...
 
     def regions(self, observed: I8) -> pa.Table:
-        """Its regions, a `region_table`: all where they can be listed, else those whose indices were `observed`."""
+        """Return a `region_table` of all regions; of a whole S2 level only those with an index in `observed`."""
         ...
 
     def areas_km2(self) -> F8 | None:
-        """Exact areas of all regions on the sphere of mean radius, (n_regions,); None where pixels of a map decide."""
+        """Return the exact areas, km², shape (n_regions,), on the sphere of mean radius.
+
+        None if the partition is defined by the pixels of a map.
+        """
         ...
 
     def pieces(self, width_km: float) -> Pieces:
-        """Pieces of its regions, and holes between them, of a mean width below `width_km`; none of a map's."""
+        """Return the parts of regions, and the holes between regions, whose mean width is below `width_km`.
+
+        There are none if the partition is defined by the pixels of a map.
+        """
         ...
 
     def outlines(self) -> dict[int, bytes]:
-        """Numbers and outlines (WKB, lon-lat) of the files or polygons that matter only to points near them."""
+        """Return the outlines (WKB, lon-lat degrees) of raster files or polygons by number.
+
+        Only a point near the outline of a file or polygon needs to be compared with it. Empty if the partition needs no
+        such selection.
+        """
         ...
 
     def assigner(self) -> Assigner:
-        """The function that a partition is, for workers."""
+        """Return the function from points to regions, for the workers."""
         ...
 
 
 @runtime_checkable
 class Doubtful(Protocol):
-    """A partition that can say what seems wrong with it."""
+    """A partition that can report what seems wrong with its definition or data."""
 
     def doubts(self) -> list[str]:
-        """Warnings for a job's report, such as a class that can never occur."""
+        """Return warnings for the job's report, for example about a class that can never occur."""
         ...
 
 
 def doubts(partitions: Sequence[Partition]) -> list[str]:
-    """What seems wrong with any of the partitions."""
+    """Return the warnings of all partitions that are `Doubtful`."""
     return [doubt for partition in partitions if isinstance(partition, Doubtful) for doubt in partition.doubts()]
 
 
 @dataclass(frozen=True)
 class Published:
-    """A partition as a committed run of `build_partitions` left it: kind, hash, definition, and its `region_table`."""
+    """A partition as a committed run of `build_partitions` wrote it: kind, hash, definition and `region_table`."""
 
     kind: str
     digest: str
@@ -124,61 +141,79 @@ class Published:
 
 
 class Tables(Protocol):
-    """The committed tables and the files that a definition may need to be built, read on the driver."""
+    """Access, on the driver, to the committed tables and the files from which definitions are built."""
 
     def catalog(self, collection: str) -> pa.Table:
-        """The files of a raster collection, CATALOGED_COLUMNS. InputError names the collections that there are."""
+        """Return the catalogue of a raster collection: one row per file, with CATALOGED_COLUMNS.
+
+        InputError, with the existing collections, if there is no such collection.
+        """
         ...
 
     def published(self, root: str, partition: str, run: str) -> Published:
-        """A partition that was built: `run` is a run id or `latest`. InputError names those that there are."""
+        """Return a partition that `build_partitions` wrote below `root`. `run` is a run id or `latest`.
+
+        InputError, with the existing partitions, if there is no such partition or run.
+        """
         ...
 
     def local_copy(self, uri: str) -> AbstractContextManager[str]:
-        """A file or folder of any store as a path on the driver's disk. InputError if there is none."""
+        """Make a file or folder of any store available as a path on the driver's disk, as a context manager.
+
+        InputError if it does not exist.
+        """
         ...
 
 
 class PartitionDefinition(Config):
-    """Base of the configuration of every kind of partition."""
+    """Base class of the configuration of every kind of partition."""
 
     identity_version: ClassVar[int] = 1
-    """Version of the facts that a kind's hash covers; it changes when they do."""
+    """Version of the list of facts that the kind's hash covers. Increase it when that list changes."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")
     kind: str
     title: str = Field("", description="one line for people")
 
     def build(self, tables: Tables) -> Partition:
-        """The partition; `tables` gives what it needs from other jobs. ConfigError if it cannot be built."""
+        """Build the partition. `tables` gives access to the results of other jobs.
+
+        ConfigError if the definition does not fit the data; InputError if tables or files are missing or wrong.
+        """
         raise NotImplementedError
 
     def restored(self, published: Published, tables: Tables) -> Partition:
-        """The partition that was published with this definition: built anew, unless a kind keeps all in its regions."""
+        """Return the partition that was published with this definition.
+
+        It is built again, unless the published regions of the kind contain everything that defines it.
+        """
         return self.build(tables)
 
     def fitted(self, tables: Tables) -> PartitionDefinition:
-        """This definition with what it would take from the data (the edges of buckets) written out."""
+        """Return this definition with the values that `build` would derive from the data, such as bucket edges."""
         return self
 
     def content_digest(self, facts: Mapping[str, Any]) -> str:
-        """Hash of a partition of this kind: of the `facts` that decide the region of a point, and of nothing else.
+        """Return the hash of a partition of this kind, computed from the `facts` that decide a point's region.
 
-        A kind names its facts one by one. Names, titles, paths and options that have no effect are not among them, so
-        that a rename or a new option leaves the hash as it is.
+        Each kind lists its facts explicitly. Names, titles, paths and options without effect are not among them, so
+        that a new name or a new option does not change the hash.
         """
         return content_digest(self.kind, self.identity_version, facts)
 
 
 def kinds() -> list[str]:
-    """Names of the kinds of partition that there are."""
+    """Return the names of all kinds of partitions, sorted."""
     from geosieve.partitions import kinds as package
 
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
 
 
 def parse_definition(content: Mapping[str, Any], where: str) -> PartitionDefinition:
-    """The definition in a mapping, as its `kind` says. ConfigError names the nearest kind or key."""
+    """Return the definition in a mapping, as the class for its `kind`. `where` is its source, for error messages.
+
+    ConfigError, with the most similar name, if the kind or a key does not exist.
+    """
     kind = content.get("kind")
     if kind not in kinds():
         hint = advice(str(kind), kinds(), "kinds")

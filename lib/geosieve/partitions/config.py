@@ -1,4 +1,4 @@
-"""Which partitions a job works with: names of definitions, or definitions written out."""
+"""Configuration of the partitions that a job uses: names of definition files, or definitions in place."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from geosieve.runtime.names import advice
 
 
 class RastersInput(Config):
-    """Committed runs of `raster_catalog`."""
+    """Where the committed raster catalogues are, and which run to read."""
 
     root: str
     run: RunId = Field("latest", description="a run id or `latest`")
 
 
 READY_MADE = Path(__file__).parent / "definitions"
-"""Definitions that come with geosieve: they travel in the package, so that a job finds them wherever it runs."""
+"""Folder of the definitions that are part of the package, so that a job finds them wherever it runs."""
 
 
 def look_up(entry: Any, folder: str | None) -> PartitionDefinition:
-    """A definition that is written out, or that of a name: from `folder` if it is there, else a ready-made one.
+    """Return the definition for an entry of `partitions`: a mapping, or a name.
 
-    ConfigError names the nearest of these partitions.
+    A name is looked up in `folder`, if given, and then among the ready-made definitions.
+
+    ConfigError, with the most similar name, if there is no such definition; also if the definition is invalid.
     """
     if isinstance(entry, dict):
         return parse_definition(entry, "partitions")
@@ -49,7 +51,7 @@ def look_up(entry: Any, folder: str | None) -> PartitionDefinition:
 
 
 class PartitionsConfig(Config):
-    """A job's partitions. A partition is the name of a definition, or a definition written out."""
+    """The partitions of a job, each given by the name of a definition or by the definition itself."""
 
     rasters: RastersInput
     definitions: str | None = Field(None, description="folder of definitions besides those that come with geosieve")
@@ -58,7 +60,7 @@ class PartitionsConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _look_up(cls, content: Any) -> Any:
-        """Replace names by the definitions in their files, so that the effective configuration holds them whole."""
+        """Replace names by the definitions in their files, so that the effective configuration is complete."""
         if not isinstance(content, dict) or not isinstance(content.get("partitions"), list):
             return content
         folder = content.get("definitions")

@@ -1,4 +1,4 @@
-"""Partitions by the values of a map: what their regions cover, by the pixels themselves."""
+"""Partitions by the values of a map: the region of a point, and the areas of regions summed over pixels."""
 
 from __future__ import annotations
 
@@ -20,35 +20,40 @@ from geosieve.rasters.sampling import catalogued, gdal_environment, is_valid, pi
 
 @dataclass(frozen=True)
 class MapAssigner:
-    """A partition by the values of a map: the value of a point's pixel decides.
+    """Base class of an `Assigner` by the values of a map: the value of the point's pixel determines the region.
 
-    units: `stored` or `physical`, with the file's scale and offset.
+    units: `stored`, or `physical`, which applies the file's scale and offset.
     """
 
     reader: MosaicReader
     units: str
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:
-        """As of `Assigner`."""
+        """Return the region index of each point, OUTSIDE, NODATA or UNMAPPED. See `Assigner.assign`."""
         values, state = self.reader.values(lat, lon, candidates, self.units)
         return np.where(state != VALID, state, self.regions_of(values))
 
     def regions_of(self, values: F8) -> I8:
-        """Region of each valid value, (n,); UNMAPPED where it has none."""
+        """Return the region of each valid value, shape (n,), or UNMAPPED if it belongs to none."""
         raise NotImplementedError
 
 
 def parts_of_files(files: FileColumns) -> list[tuple[int, int]]:
-    """All parts of the map's files, some 64 million pixels each: number of the file and first row."""
+    """Return the parts of all files as pairs of file number and first row. A part has about 64 million pixels."""
     return [(k, first) for k, file in enumerate(files) for first in content.parts(file.height, file.width)]
 
 
 def area_of_pixels(
     assigner: MapAssigner, index: CandidateIndex, wanted: NDArray[np.bool_], number: int, first_row: int
 ) -> F8:
-    """Area, km², (regions,), that each `wanted` region has in a part of a file, by the file's own pixels.
+    """Return the area, km², shape (regions,), of each `wanted` region in one part of a file, summed over its pixels.
 
-    A pixel counts where the map takes it, not where a file that is asked before has another value.
+    index: candidate index of the map's files.
+    wanted: boolean mask, shape (regions,); other regions get 0.
+    number, first_row: the part, as from `parts_of_files`.
+
+    A pixel counts if the map has its region at the pixel's centre. Where files overlap, another file may have
+    precedence and a different value there; the pixel is then left out.
     """
     area = np.zeros(wanted.size)
     file = assigner.reader.files[number]
@@ -75,7 +80,10 @@ def area_of_pixels(
 
 
 def _pixel_areas_km2(grid: PixelGrid, top: F8, left: F8, lon: F8) -> F8:
-    """Areas of pixels by their corners, from their first corners; `lon` are the longitudes of their centres."""
+    """Return the areas, km², shape (n,), of pixels as polygons of their four corners.
+
+    top, left: row and column of the pixel's first corner. lon: longitude of its centre, degrees.
+    """
     corners = (grid.coordinates(top + down, left + right) for down, right in ((0, 0), (0, 1), (1, 1), (1, 0)))
     at = (grid.system.inverse(x, y) for x, y in corners)
     outline = [np.stack([lon + normalize_lon(x - lon), np.clip(y, -90.0, 90.0)], axis=-1) for y, x in at]

@@ -1,4 +1,4 @@
-"""Pieces of regions that a grid may miss, because they are narrower than its pixels."""
+"""Parts of regions that are narrower than the pixels of a grid, so that the grid may miss them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from geosieve.geo.arrays import F8, I8
 
 @dataclass(frozen=True)
 class Pieces:
-    """Disjoint pieces: region (or OUTSIDE, for a hole between regions), exact area, shape (lon, lat); arrays (n,)."""
+    """Disjoint parts of regions, and holes between regions. All arrays have shape (n,).
+
+    region: index of the region, or OUTSIDE for a hole.
+    area_km2: exact area on the sphere of mean radius, km².
+    shape: shapely geometry, (lon, lat) in degrees.
+    """
 
     region: I8
     area_km2: F8
@@ -23,8 +28,9 @@ class Pieces:
         return self.region.size
 
     def narrow(self, width_km: float) -> Pieces:
-        """Those whose mean width, twice their area over their perimeter, is less than `width_km`: a square's is half
-        its side, a long strip's its width. Pieces without area are left out.
+        """Return the pieces whose mean width is less than `width_km`, without those of area 0.
+
+        The mean width is 2 · area / perimeter: the width of a long strip, or half the side of a square.
         """
         chosen = (self.area_km2 > 0) & (2 * self.area_km2 < width_km * plane.perimeters_km(self.shape))
         return Pieces(self.region[chosen], self.area_km2[chosen], self.shape[chosen])

@@ -1,4 +1,4 @@
-"""Tables `partitions` and `regions_of_partition`: as frames to write, and what `build_partitions` wrote read back."""
+"""Tables `partitions` and `regions_of_partition`: Spark frames to write, and reading of what was published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
 BUILD_JOB, LABEL_JOB = "build_partitions", "label_attributes"
-"""Values of `job` in both tables; runs of several jobs may share a run id."""
+"""Values of the partition column `job` of both tables. Runs of different jobs may have the same run id."""
 
 _REGIONS_PER_FILE = 100_000
 _COLUMNS = (
@@ -32,7 +32,7 @@ _COLUMNS = (
 def used_partitions(
     definitions: list[PartitionDefinition], partitions: list[Partition]
 ) -> list[tuple[str, str, str, int, str]]:
-    """Rows of `partitions_frame` for partitions and what they were built from."""
+    """Return the rows of `partitions_frame` for partitions and their definitions, in the same order."""
     return [
         (p.name, p.digest, d.kind, p.n_regions, d.model_dump_json())
         for p, d in zip(partitions, definitions, strict=True)
@@ -40,19 +40,23 @@ def used_partitions(
 
 
 def partitions_frame(spark: SparkSession, rows: list[tuple[str, str, str, int, str]]) -> DataFrame:
-    """`partitions` of rows (name, hash, kind, number of regions, definition as JSON, without credentials)."""
+    """Return the table `partitions` from rows (name, hash, kind, number of regions, definition as JSON).
+
+    Credentials are removed from the definitions.
+    """
     frame = pd.DataFrame(rows, columns=[column.name for column in PARTITIONS.columns])
     frame["definition"] = frame["definition"].map(redact)
-    # From pandas, by Arrow, as the regions are: Spark does not warm up a second way in.
+    # From pandas, by Arrow, like the regions: a second way of conversion would have to start up as well.
     return spark.createDataFrame(frame, PARTITIONS.spark_schema()).coalesce(1)
 
 
 def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table]]) -> DataFrame:
-    """`regions_of_partition` of partitions given as (name, hash, `region_table`)."""
+    """Return the table `regions_of_partition` from partitions given as (name, hash, `region_table`)."""
     numbers = [pa.array(np.full(len(table), number, np.int32)) for number, (_, _, table) in enumerate(partitions)]
     tables = [table.append_column("number", n) for (_, _, table), n in zip(partitions, numbers, strict=True)]
-    # From pandas, by Arrow: an S2 level may have a million cells with images. No column becomes Python objects, and a
-    # missing number turns no others into floats. What is the same for all regions of a partition is not sent with each.
+    # An S2 level may have a million cells with images. They go to Spark by Arrow, in Arrow-backed columns: nothing is
+    # converted to Python objects, and a column of integers with nulls does not become floats. Name and hash of the
+    # partition are added in Spark by its number, so that they are not sent once per region.
     listed = pa.concat_tables(tables).combine_chunks().to_pandas(types_mapper=pd.ArrowDtype)
     frame = spark.createDataFrame(listed, f"{_COLUMNS}, number int")
     names, digests = [name for name, _, _ in partitions], [digest for _, digest, _ in partitions]
@@ -64,7 +68,7 @@ def regions_frame(spark: SparkSession, partitions: list[tuple[str, str, pa.Table
 
 @dataclass(frozen=True)
 class CommittedTables:
-    """`Tables` read by Spark from committed runs; raster catalogues lie below `rasters_root`."""
+    """`Tables` that Spark reads from committed runs. The raster catalogues are below `rasters_root`."""
 
     spark: SparkSession
     rasters_root: str
@@ -102,5 +106,5 @@ class CommittedTables:
 
 
 def _typed(columns: dict[str, pa.Array]) -> dict[str, pa.Array]:
-    """Columns without those that are all null: their type is not known, and `region_table` fills them in."""
+    """Drop columns that are entirely null: Arrow does not know their type, and `region_table` adds them again."""
     return {name: column for name, column in columns.items() if column.null_count < len(column)}

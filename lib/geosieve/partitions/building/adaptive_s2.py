@@ -1,4 +1,4 @@
-"""Adaptive S2 partitions (Weyand et al. 2016, Müller-Budack et al. 2018): cells refined where there are many images."""
+"""S2 cells of mixed levels, as in adaptive partitions (Weyand et al. 2016, Müller-Budack et al. 2018)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from geosieve.runtime.errors import InputError
 
 
 def leaves(lat: F8, lon: F8) -> I8:
-    """The leaf of each point: its index among all S2 cells of level 30."""
+    """Return the leaf of each point (degrees, shape (n,)): its position among all S2 cells of level 30."""
     return s2.positions(s2.cell_ids(lat, lon))
 
 
 def cells_of(ids: I8) -> Cells:
-    """S2 ids of mixed levels as cells, in their order. InputError if some overlap."""
+    """Convert S2 ids of mixed levels to `Cells` in the same order. InputError if cells overlap."""
     level = s2.levels(ids)
     cells = Cells(s2.positions(ids) << (2 * (DEPTH - level)), level)
     overlapping = cells.overlapping()
@@ -29,16 +29,16 @@ def cells_of(ids: I8) -> Cells:
 
 
 def ids_of(cells: Cells) -> I8:
-    """S2 ids, signed, of cells."""
+    """Return the S2 ids of cells as signed integers, shape (n,)."""
     lowest = np.int64(1) << (2 * (DEPTH - cells.level))
     return np.asarray((cells.first << 1) | lowest)
 
 
 def outlines(ids: I8) -> tuple[NDArray[np.object_], F8]:
-    """Outlines (lon, lat) and areas, km², of S2 cells from level 1 on."""
+    """Return outlines (lon, lat in degrees) and areas (km², mean radius) of S2 cells of level 1 or deeper, (n,)."""
     level = s2.levels(ids)
     corners = s2.corners(ids)
     shapes = np.empty(ids.size, dtype=object)
-    for one in np.unique(level):  # cells of one level get equally many vertices
+    for one in np.unique(level):  # `planar` gives all outlines of a call the same number of vertices
         shapes[level == one] = planar(corners[level == one])
     return shapes, areas_km2(corners)

@@ -1,4 +1,4 @@
-"""Partitions of others, read from their files: array code on the text of a file."""
+"""Read partitions that other projects published as CSV files: the cells of GeoEstimation and of OSV-5M."""
 
 from __future__ import annotations
 
@@ -23,16 +23,20 @@ from geosieve.runtime.names import did_you_mean
 
 _GEOESTIMATION = ["class_label", "hex_id", "imgs_per_cell", "latitude_mean", "longitude_mean"]
 _KEPT_AS_TEXT = "tokens must be kept as text: what takes them for numbers makes 779 of 0779, and 100000 of 1e5"
-_ROUNDING_DEG = 1e-4  # of means in published files
-_WIDER = 0.05  # of a cell: more than an edge of it can bend away from its vertices
-_EXTRA_ROWS = 2  # in front of the header; their content differs from file to file and is not needed
+_ROUNDING_DEG = 1e-4  # rounding of the mean positions in published files
+_WIDER = 0.05  # fraction of a cell's extent by which its bounds are widened: curved edges bulge by less
+_EXTRA_ROWS = 2  # rows before the header; their content differs from file to file and is not needed
 
 
 def geoestimation_cells(text: str, name: str, where: str) -> Built:
-    """S2 cells of a GeoEstimation file: `class_label,hex_id,imgs_per_cell,latitude_mean,longitude_mean`.
+    """Return the partition `name` into the S2 cells of a GeoEstimation file.
 
-    Two more rows stand in front of the header. Region indices are the class labels. InputError if columns, labels
-    (0 to n - 1, each once), tokens or positions are not as they must be, or a mean position is not in its cell.
+    text: the file, with the columns class_label, hex_id (S2 token), imgs_per_cell, latitude_mean and longitude_mean.
+        There may be up to two extra rows before the header.
+    where: the source of the text, for error messages.
+
+    Region indices are the class labels. InputError if a column is missing, the labels are not 0 to n - 1, each once, a
+    token, number or count is invalid, a cell has level 0, cells overlap, or a mean position is not in its cell.
     """
     lines = text.removeprefix("\ufeff").splitlines()
     headers = [n for n, line in enumerate(lines[: _EXTRA_ROWS + 1]) if line.startswith(_GEOESTIMATION[0])]
@@ -66,10 +70,14 @@ def geoestimation_cells(text: str, name: str, where: str) -> Built:
 
 
 def quadtree_boxes(text: str, name: str, where: str) -> Built:
-    """Boxes of a file as OSV-5M's: `cluster_id,min_lat,min_lon,max_lat,max_lon,mean_lat,mean_lon`.
+    """Return the partition `name` into the boxes of a file in the format of OSV-5M.
 
-    Region indices are the cluster ids. InputError if ids or positions are not as they must be, a mean position is not
-    in its box, or the boxes are not of one quadtree with halves at midpoints.
+    text: the file, with the columns cluster_id, min_lat, min_lon, max_lat, max_lon, mean_lat and mean_lon, in degrees.
+    where: the source of the text, for error messages.
+
+    Region indices are the cluster ids. InputError if a column is missing, the ids are not 0 to n - 1, each once, a
+    number is invalid, a mean position is not in its box, or the boxes are not disjoint cells of one quadtree that is
+    split at midpoints.
     """
     edges = ["min_lat", "min_lon", "max_lat", "max_lon"]
     rows = _in_order(_read(text, ["cluster_id", *edges, "mean_lat", "mean_lon"], {}, where), "cluster_id", where)
@@ -79,7 +87,7 @@ def quadtree_boxes(text: str, name: str, where: str) -> Built:
         raise InputError(f"box {worst} has no extent", where=where)
     if south.min() < -90 or north.max() > 90 or west.min() < -180 or east.max() > 180:
         raise InputError("a box reaches beyond the Earth; are latitude and longitude swapped?", where=where)
-    shapes = shapely.box(west, south, east, north)  # as published, to the last digit
+    shapes = shapely.box(west, south, east, north)  # the published edges, not the computed ones
     means = _Means(rows["mean_lat"].to_numpy(float), rows["mean_lon"].to_numpy(float), where)
     means.refuse_outside(_Bounds.of(shapes), "cluster_id", np.full(len(rows), "box"), lambda n: [])
     try:
@@ -92,7 +100,10 @@ def quadtree_boxes(text: str, name: str, where: str) -> Built:
 
 
 def _read(text: str, columns: list[str], types: dict[str, type], where: str) -> pd.DataFrame:
-    """The columns of a CSV: numbers, but for `types`. InputError names missing ones and the first bad row."""
+    """Return these columns of a CSV, as text if they are in `types` and as numbers otherwise.
+
+    InputError if the text is not a CSV, a column is missing, there are no rows, or a value is not a number.
+    """
     try:
         rows: pd.DataFrame = pd.read_csv(StringIO(text.removeprefix("\ufeff")), dtype=str, keep_default_na=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -117,6 +128,7 @@ def _read(text: str, columns: list[str], types: dict[str, type], where: str) -> 
 
 
 def _in_order(rows: pd.DataFrame, label: str, where: str) -> pd.DataFrame:
+    """Return the rows sorted by label. InputError if the labels are not 0 to n - 1, each once."""
     ordered = rows.sort_values(label, kind="stable").reset_index(drop=True)
     wrong = np.flatnonzero(ordered[label].to_numpy() != np.arange(len(ordered)))
     if wrong.size:
@@ -130,7 +142,10 @@ def _regions(names: Any, shapes: NDArray[np.object_], areas: F8, means: _Means) 
 
 @dataclass(frozen=True)
 class _Bounds:
-    """Where means of the latitudes and of the longitudes of points in a cell can be, degrees, shape (n,)."""
+    """Bounds, in degrees, of the mean position of points in each cell, shape (n,).
+
+    The mean position is the mean of the latitudes and the mean of the longitudes.
+    """
 
     south: F8
     west: F8
@@ -139,9 +154,10 @@ class _Bounds:
 
     @classmethod
     def of(cls, shapes: NDArray[np.object_]) -> _Bounds:
-        """Bounds of outlines, a little wider: edges are curved, and means rounded.
+        """Return the bounds of outlines, a little widened because edges are curved and mean positions are rounded.
 
-        A mean of longitudes says nothing where the cell touches ±180, which is written as either, or a pole.
+        The longitude of a cell at ±180 or at a pole is not limited: points on that meridian may have either sign, and
+        their mean longitude is then meaningless.
         """
         west, south, east, north = shapely.bounds(shapes).T
         anywhere = (west <= -180) | (east >= 180) | (south <= -90) | (north >= 90)
@@ -154,13 +170,16 @@ class _Bounds:
         )
 
     def hold(self, lat: F8 | float, lon: F8 | float) -> NDArray[np.bool_]:
-        """Whether each cell can have this mean position, or each its own."""
+        """Whether a mean position is possible in each cell, shape (n,).
+
+        lat, lon: one position for all cells, or one per cell.
+        """
         return np.asarray((lat >= self.south) & (lat <= self.north) & (lon >= self.west) & (lon <= self.east))
 
 
 @dataclass(frozen=True)
 class _Means:
-    """Mean positions, degrees, shape (n,). InputError where one is not on the Earth."""
+    """Mean positions, degrees, shape (n,). InputError if a latitude or longitude is out of range."""
 
     lat: F8
     lon: F8
@@ -173,9 +192,11 @@ class _Means:
     def refuse_outside(
         self, bounds: _Bounds, label: str, names: NDArray[np.str_], padded: Callable[[int], list[str]]
     ) -> None:
-        """InputError that names the first cell whose mean position is outside of it, with the likely cause.
+        """InputError, with the first such cell and the likely cause, if a mean position is outside of its cell.
 
-        `padded` gives the tokens that a cell's may have been before it lost zeros.
+        label: name of the column with the region index, for the message.
+        names: names of the cells, for the message.
+        padded: function that returns the tokens that a cell may have had before leading zeros were lost.
         """
         outside = np.flatnonzero(~bounds.hold(self.lat, self.lon))
         if outside.size == 0:
@@ -202,10 +223,11 @@ class _Means:
 
 
 def _padded(token: str) -> list[str]:
-    """A token with one to all of the leading zeros that it can have lost."""
+    """Return the token with 1, 2, … leading zeros added, up to the 16 digits of a token."""
     return [token.rjust(length, "0") for length in range(len(token) + 1, 17)]
 
 
 def _held_by(token: str, lat: float, lon: float) -> bool:
+    """Whether the mean position (lat, lon) is possible in the S2 cell with this token."""
     ids = s2.from_tokens(np.array([token]))
     return bool(_Bounds.of(adaptive_s2.outlines(ids)[0]).hold(lat, lon)[0])

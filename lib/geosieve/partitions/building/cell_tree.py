@@ -1,7 +1,8 @@
-"""Trees of cells with four children each, refined where there are many images: S2 and quadtrees alike.
+"""Trees in which every cell has four children, refined where there are many images. Used for S2 and for quadtrees.
 
-A cell is an interval of leaves. A leaf is the index of a cell at depth 30 along the curve that fills the tree (S2's
-Hilbert curve, a quadtree's Z): a cell of level k begins at a multiple of 4^(30 - k) and is that long.
+Leaves are the cells of level 30, numbered along a space-filling curve: the Hilbert curve of S2, or the Z curve of a
+quadtree. Every cell is an interval of leaves: a cell of level k contains 4^(30 - k) leaves, and the number of its first
+leaf is a multiple of that.
 """
 
 from __future__ import annotations
@@ -17,19 +18,19 @@ DEPTH = 30
 
 
 def sizes(level: I8) -> I8:
-    """How many leaves a cell of each level holds."""
+    """Return the number of leaves in a cell of each level: 4^(30 - level), same shape."""
     return np.asarray(np.int64(1) << (2 * (DEPTH - level)))
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Disjoint cells: first leaf and level, shape (n,). The region index is the place in these arrays."""
+    """Disjoint cells: first leaf and level, both of shape (n,). The position in these arrays is the region index."""
 
     first: I8
     level: I8
 
     def locate(self, leaf: I8) -> I8:
-        """The cell that holds each leaf, or OUTSIDE (also for leaves below 0)."""
+        """Return the index of the cell that contains each leaf, or OUTSIDE. Negative leaves are OUTSIDE."""
         if self.first.size == 0:
             return np.full(leaf.shape, OUTSIDE, dtype=np.int64)
         order = np.argsort(self.first)
@@ -39,12 +40,12 @@ class Cells:
         return np.where((leaf >= first[at]) & (leaf <= last[at]), order[at], OUTSIDE)
 
     def parents(self, coarse: Cells) -> I8:
-        """For each cell the one of `coarse` that contains it, or OUTSIDE."""
+        """Return, for each cell, the index of the cell of `coarse` that contains it, or OUTSIDE. Shape (n,)."""
         found = coarse.locate(self.first)
         return np.where((found != OUTSIDE) & (coarse.level[found] <= self.level), found, OUTSIDE)
 
     def overlapping(self) -> I8:
-        """Indices of cells that overlap the cell before them in the order of the curve."""
+        """Return the indices of cells that overlap an earlier cell on the curve. Empty if all cells are disjoint."""
         order = np.argsort(self.first, kind="stable")
         first = self.first[order]
         reached = np.maximum.accumulate(first + sizes(self.level[order]) - 1)
@@ -52,7 +53,10 @@ class Cells:
 
 
 def between(cells: Cells, leaves: int) -> Cells:
-    """The holes among `cells` in a tree of so many leaves: the fewest cells that fill them, from the first leaf on."""
+    """Return the smallest set of cells that fills the holes between `cells` in a tree with this number of leaves.
+
+    The tree has the leaves 0 to `leaves` - 1.
+    """
     order = np.argsort(cells.first)
     first, last = cells.first[order], cells.first[order] + sizes(cells.level[order])
     start, end = np.r_[0, last], np.r_[first, leaves]
@@ -61,7 +65,7 @@ def between(cells: Cells, leaves: int) -> Cells:
     levels: list[I8] = []
     while (open_ := start < end).any():
         start, end = start[open_], end[open_]
-        # The largest cell that begins at `start` and does not reach beyond `end`.
+        # Find the largest cell that begins at `start` and does not extend beyond `end`.
         fits = (start[:, np.newaxis] % ladder == 0) & (ladder <= (end - start)[:, np.newaxis])
         found.append(start)
         levels.append(fits.argmax(axis=1))
@@ -71,10 +75,10 @@ def between(cells: Cells, leaves: int) -> Cells:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Images by cell, sorted: first leaf and number, shape (n,).
+    """Number of images per cell: first leaf of the cell, ascending, and images in it, both of shape (n,).
 
-    It must be as deep as a refinement asks: no cell of it may hold more images than `maximum` and yet not be at the
-    greatest level. Leaves are always deep enough.
+    The cells may have different levels. For `refine`, a cell with more than `maximum` images must be at level `depth`
+    or deeper. A histogram of leaves can always be refined.
     """
 
     first: I8
@@ -82,16 +86,18 @@ class Histogram:
 
     @classmethod
     def of(cls, leaves: I8) -> Histogram:
-        """Images by leaf; leaves below 0 are left out."""
+        """Return the histogram of leaves, given the leaf of each image. Negative leaves are left out."""
         first, images = np.unique(leaves[leaves >= 0], return_counts=True)
         return cls(first, images.astype(np.int64))
 
 
 def refine(histogram: Histogram, start: int, depth: int, maximum: int, minimum: int) -> tuple[Cells, I8]:
-    """Split the cells of level `start` while they hold more than `maximum` images, down to level `depth`.
+    """Split cells that contain more than `maximum` images, from level `start` down to level `depth` at most.
 
-    Cells with at most `minimum` images are dropped at the start and at the end (METHODS: PlaNet, GeoEstimation), with
-    0 only empty ones. Returns the cells in the order of the curve and the images in each.
+    Cells with at most `minimum` images are dropped, once at level `start` and once at the end; 0 drops only empty ones.
+    This is the method of PlaNet (Weyand et al. 2016) and GeoEstimation (Müller-Budack et al. 2018).
+
+    Returns the cells in the order of the curve, and the number of images in each, shape (n,).
     """
     total = np.r_[0, np.cumsum(histogram.images)]
     first = np.unique(histogram.first & -sizes(np.array(start)))

@@ -1,4 +1,4 @@
-"""Built partitions as functions from points to regions, whatever they were built by."""
+"""Partitions of the kinds that are built from cells: the functions from points to regions, and their hashes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ from geosieve.runtime.identity import content_digest, nanodegrees
 S2_CELLS, QUADTREE, VORONOI = "s2_cells", "quadtree", "voronoi"
 
 IDENTITY_VERSION = 1
-"""Version of the facts that `identity` covers; it changes when they do."""
+"""Version of the list of facts that `identity` covers. Increase it when that list changes."""
 
 
 class CellAssigner(Protocol):
-    """Disjoint regions; picklable."""
+    """Function from points to disjoint regions. It must be picklable."""
 
     def assign(self, lat: F8, lon: F8) -> I8:
-        """Region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE."""
+        """Return the region index of each point (WGS-84 degrees, shape (n,)), or OUTSIDE."""
         ...
 
     def holes(self) -> tuple[NDArray[np.object_], F8]:
-        """Shapes (lon, lat) and exact areas, km², that together fill what is OUTSIDE, where a grid may miss it."""
+        """Return the holes between regions as cells: shapes (lon, lat in degrees) and exact areas (km²), both (n,).
+
+        Areas so large that no grid misses them may be left out.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class S2Cells:
+    """`CellAssigner` of S2 cells of mixed levels. Holes of level 0 are left out."""
+
     cells: Cells
 
     def assign(self, lat: F8, lon: F8) -> I8:
@@ -46,12 +51,14 @@ class S2Cells:
 
     def holes(self) -> tuple[NDArray[np.object_], F8]:
         holes = between(self.cells, 6 << 2 * DEPTH)
-        fine = holes.level > 0  # a whole face has no outline in the plane, and no grid misses it
+        fine = holes.level > 0  # a whole face has no planar outline, and no grid misses it
         return adaptive_s2.outlines(adaptive_s2.ids_of(Cells(holes.first[fine], holes.level[fine])))
 
 
 @dataclass(frozen=True)
 class QuadtreeCells:
+    """`CellAssigner` of quadtree cells in the box `root`. Its holes do not include the area outside the box."""
+
     root: Box
     cells: Cells
 
@@ -64,7 +71,10 @@ class QuadtreeCells:
 
 @dataclass(frozen=True)
 class VoronoiCells:
-    """Nearest centroid; where there is a `coarse` partition, of those in the point's cell of it."""
+    """`CellAssigner` to the nearest centroid. It has no holes.
+
+    If there is a `coarse` partition, only the centroids in the point's coarse cell are considered.
+    """
 
     nearest: NearestCentroid
     coarse: NearestCentroid | None = None
@@ -79,7 +89,7 @@ class VoronoiCells:
 
 @dataclass(frozen=True)
 class Together:
-    """Several partitions at once."""
+    """Several partitions as one function: the region index of each point in every partition."""
 
     assigners: list[CellAssigner]
 
@@ -89,7 +99,7 @@ class Together:
 
 @dataclass(frozen=True)
 class S2Family:
-    """Several partitions of S2 cells at once: the leaf of a point is found once for all."""
+    """Several partitions into S2 cells as one function, which computes the leaf of each point only once."""
 
     members: list[Cells]
 
@@ -99,7 +109,14 @@ class S2Family:
 
 
 def cell_assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> CellAssigner:
-    """The function that a published partition of one of the kinds of this module is."""
+    """Return the function from points to regions of a published partition.
+
+    kind: `s2_cells`, `quadtree` or `voronoi`.
+    definition: the published definition; `bounds` of a quadtree and `within` of Voronoi cells are used.
+    regions: the published `region_table`.
+
+    InputError if S2 cells overlap.
+    """
     if kind == VORONOI:
         vectors = unit_vectors(regions["lat"].to_numpy(), regions["lon"].to_numpy())
         within = definition.get("within")
@@ -114,9 +131,9 @@ def cell_assigner(kind: str, definition: dict[str, Any], regions: pa.Table) -> C
 
 
 def identity(kind: str, definition: dict[str, Any], regions: pa.Table) -> str:
-    """Hash of a partition of one of the kinds of this module: of its cells in the order of their indices.
+    """Return the hash of a partition, computed from its cells in the order of their region indices.
 
-    Neither names of partitions nor how the cells were found are part of it.
+    The name of the partition and the method that found the cells do not matter. Arguments as of `cell_assigner`.
     """
     if kind == VORONOI:
         within = definition.get("within")
@@ -135,16 +152,16 @@ def identity(kind: str, definition: dict[str, Any], regions: pa.Table) -> str:
 
 @dataclass(frozen=True)
 class Built:
-    """A partition that was made: what is published of it, and how to ask it."""
+    """A partition that was just built: its name and what is published."""
 
     name: str
     published: Published
 
     @classmethod
     def of(cls, name: str, kind: str, definition: dict[str, Any], regions: pa.Table) -> Built:
-        """A partition of one of the kinds of this module, with its hash."""
+        """Return a partition with its hash. Arguments as of `cell_assigner`."""
         return cls(name, Published(kind, identity(kind, definition, regions), definition, regions))
 
     def assigner(self) -> CellAssigner:
-        """The partition as a function."""
+        """Return the function from points to regions."""
         return cell_assigner(self.published.kind, self.published.definition, self.published.regions)

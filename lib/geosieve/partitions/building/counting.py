@@ -1,6 +1,6 @@
-"""What a building asks of the images, by Spark: how many are in each cell, where they are on average, a sample.
+"""Spark queries on the images from which partitions are built: counts per cell, mean positions, a sample.
 
-Every answer is the same whatever the number of tasks and the order of rows: counts and sums are of integers.
+Results do not depend on the number of tasks or the order of rows, because only integers are counted and summed.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from geosieve.geo.outlines import unit_vectors
 from geosieve.partitions.building.cell_tree import Histogram, sizes
 from geosieve.tables.arrow import chunks
 
-# Levels between two counts. A cell that is counted anew lies in one with more than `maximum` images, so that the driver
-# sees at most 4^_STEP / maximum cells an image, and of most collections far fewer.
+# Levels between two counts. Only cells with more than `maximum` images are counted again, so the driver receives at
+# most 4^_STEP / maximum cells per image, and usually far fewer.
 _STEP = 4
-_FIRST = 10  # the sphere has 6.3 million S2 cells of that level: 100 MB on the driver, if all hold images
-_UNIT = 2.0**32  # unit vectors are summed in units of 1.5 mm; 2^31 images in one region fit an int64
+_FIRST = 10  # there are 6.3 million S2 cells of this level: 100 MB on the driver if all contain images
+_UNIT = 2.0**32  # unit vectors are summed in units of 1.5 mm, so that 2^31 images in one region fit into an int64
 
 
 def cell_histogram(
     points: DataFrame, leaves: Callable[[F8, F8], I8], start: int, depth: int, maximum: int
 ) -> Histogram:
-    """Images (columns lat, lon) by cell, deep enough to be refined from level `start` to `maximum` images or `depth`.
+    """Return a histogram of the images that is deep enough for `refine` with these parameters.
 
-    One pass over the points for each few levels, for those only whose cell is still too full.
+    points: one row per image, with columns lat and lon, in degrees.
+    leaves: function that returns the leaf of each point; negative leaves are ignored.
+    start, depth: first and last level.
+    maximum: cells with more images are counted again at a deeper level.
+
+    Each pass over the points goes a few levels deeper and counts only points in cells that are still too full.
     """
     level, full = min(max(_FIRST, start), depth), None
     done: list[pd.DataFrame] = []
@@ -51,7 +56,10 @@ def cell_histogram(
 def _count(
     points: DataFrame, leaves: Callable[[F8, F8], I8], level: int, within: tuple[int, I8] | None
 ) -> pd.DataFrame:
-    """Images by first leaf of the cells of one level, only inside the cells `within` (their level, first leaves)."""
+    """Return the number of images in each cell of one level: columns cell (its first leaf) and images.
+
+    within: level and sorted first leaves of the cells to which the count is restricted; None for all.
+    """
     shared = points.sparkSession.sparkContext.broadcast(within)
 
     def count(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -71,10 +79,13 @@ def _count(
 
 
 def mean_positions(points: DataFrame, label: Callable[[F8, F8], list[I8]], n: int) -> list[pd.DataFrame]:
-    """For each of n partitions its regions with images: index `region`; images, and x, y, z that point to their mean.
+    """Return, for each of n partitions, a frame with the image count and mean direction of its regions.
 
-    `label` gives the regions of points in every partition. One pass over the points. Unit vectors are summed as
-    integers, so that the sums do not depend on an order.
+    points: one row per image, with columns lat and lon, in degrees.
+    label: function that returns the regions of points in each of the n partitions.
+
+    Each frame has one row per region with images, in the index `region`, which includes OUTSIDE. Columns: images, and
+    x, y, z, the sum of the unit vectors in units of 2^-32. There is one pass over the points.
     """
     shared = points.sparkSession.sparkContext.broadcast(label)
     columns = ["partition", "region", "images", "x", "y", "z"]
@@ -87,7 +98,7 @@ def mean_positions(points: DataFrame, label: Callable[[F8, F8], list[I8]], n: in
                 place = region - OUTSIDE
                 images = np.bincount(place)
                 has = np.flatnonzero(images)
-                # Sums of whole numbers below 2^53 are exact in float64: a chunk has fewer than 2^21 rows.
+                # Integer sums below 2^53 are exact in float64. A chunk has fewer than 2^21 rows, so they stay below.
                 sums = [np.bincount(place, column)[has] for column in vectors.T]
                 arrays = [np.full(has.size, number), has + OUTSIDE, images[has], *sums]
                 yield pa.RecordBatch.from_arrays([pa.array(a.astype(np.int64)) for a in arrays], columns)
@@ -101,7 +112,10 @@ def mean_positions(points: DataFrame, label: Callable[[F8, F8], list[I8]], n: in
 
 
 def distinct_positions(points: DataFrame, assign: Callable[[F8, F8], I8], regions: I8) -> dict[int, int]:
-    """How many different positions the images of each of a few regions have. One pass over the points."""
+    """Return the number of different positions of images in each of a few regions. One pass over the points.
+
+    Regions without images are missing in the result.
+    """
     shared = points.sparkSession.sparkContext.broadcast((assign, regions))
 
     def keep(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -117,7 +131,7 @@ def distinct_positions(points: DataFrame, assign: Callable[[F8, F8], I8], region
 
 
 def bounds(points: DataFrame) -> dict[str, Any]:
-    """South, west, north, east of the points, and how many there are."""
+    """Return the bounding box of the points and their number: south, west, north, east in degrees, and images."""
     row = points.agg(
         F.min("lat").alias("south"),
         F.min("lon").alias("west"),
@@ -129,7 +143,13 @@ def bounds(points: DataFrame) -> dict[str, Any]:
 
 
 def sample(points: DataFrame, n: int, seed: int) -> tuple[F8, F8]:
-    """Positions (lat, lon) of the n images whose ids have the least hashes (xxHash64 with the seed), in that order."""
+    """Return lat and lon, in degrees, of a random sample of n images (or all, if there are fewer).
+
+    points: one row per image, with columns lat, lon, source and image_id.
+
+    The sample consists of the images whose source and id have the smallest hashes (xxHash64 with the seed), in the
+    order of the hashes. It is therefore the same in every run.
+    """
     key = F.xxhash64(F.lit(seed), F.col("source"), F.col("image_id"))
     taken = points.select("lat", "lon", "source", "image_id", key.alias("key"))
     found = taken.orderBy("key", "source", "image_id").limit(n).select("lat", "lon").toPandas()

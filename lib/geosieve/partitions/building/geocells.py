@@ -1,8 +1,11 @@
-"""Geocells: clusters of images found by OPTICS, and the spherical Voronoi cells of their centroids.
+"""Geocells: OPTICS clusters of images, and the spherical Voronoi cells of their centroids.
 
-After the Stanford report and PIGEON (Haas et al. 2023): OPTICS with great-circle distances, its parameters chosen by
-silhouette and Davies-Bouldin; points without a cluster go to the nearest centroid; centroids are recomputed on the
-sphere. Each cell is clustered once more inside.
+The method follows the Stanford report and PIGEON (Haas et al. 2023):
+
+1. Cluster the images by OPTICS with great-circle distances.
+2. Assign the images without a cluster to the nearest centroid, and compute the centroids again, on the sphere.
+3. Choose the parameters of OPTICS by the silhouette and Davies-Bouldin scores of the result.
+4. Take the Voronoi cells of the centroids. Each cell can be clustered again inside.
 """
 
 from __future__ import annotations
@@ -22,14 +25,17 @@ from geosieve.geo.arrays import F8, I8
 from geosieve.geo.outlines import OCTANTS, clip, lat_lon, unit_vectors
 from geosieve.geo.sphere import EARTH_RADIUS_KM
 
-_SCORED = 5_000  # points of which the silhouette takes all distances
+_SCORED = 5_000  # sample size for the silhouette, which needs all pairwise distances
 _SEED = 0
-_TIES = 8  # more centroids than that are not equally near but on purpose
+_TIES = 8  # more centroids at the same distance from a point occur only in constructed data
 
 
 @dataclass(frozen=True)
 class Search:
-    """OPTICS parameters to try: every pair of min_samples and xi; clusters must be `fewest` to `most`."""
+    """OPTICS parameters to try: every pair of `min_samples` and `xi`, with neighbours up to `max_eps_km` away.
+
+    A result is accepted if it has `fewest` to `most` clusters.
+    """
 
     min_samples: tuple[int, ...]
     xi: tuple[float, ...]
@@ -40,10 +46,11 @@ class Search:
 
 @dataclass(frozen=True)
 class NearestCentroid:
-    """Spherical Voronoi cells: a point belongs to the nearest centroid, of equally near ones to the first.
+    """Spherical Voronoi cells: a point belongs to the nearest centroid, or to the first of several equally near ones.
 
-    `vectors`, shape (n, 3), are unit vectors. Inside another partition, `parents` says in which of its cells each
-    centroid lies; a point then belongs to one of the centroids of its own cell.
+    vectors: the centroids as unit vectors, shape (n, 3).
+    parents: the cell of a coarser partition that contains each centroid, shape (n,). A point then belongs to the
+        nearest of the centroids in its own coarse cell. None without a coarser partition.
     """
 
     vectors: F8
@@ -54,7 +61,11 @@ class NearestCentroid:
         return cKDTree(_apart(self.vectors, self.parents))
 
     def assign(self, points: F8, cells: I8 | None = None) -> I8:
-        """Index of the centroid of unit vectors, shape (m, 3), whose parents are `cells`."""
+        """Return the index of the nearest centroid of each point, shape (m,).
+
+        points: unit vectors, shape (m, 3).
+        cells: the coarse cell of each point, shape (m,); needed if there are `parents`.
+        """
         points = _apart(points, cells)
         distance, found = self._nearest(points, 2)
         nearest = found[:, 0]
@@ -71,12 +82,16 @@ class NearestCentroid:
 
 
 def _apart(vectors: F8, cells: I8 | None) -> F8:
-    """A fourth coordinate that keeps cells further apart than any two points of the sphere."""
+    """Add a fourth coordinate, 4 · cell: points in different cells are then further apart than any two in one cell."""
     return vectors if cells is None else np.column_stack([vectors, 4.0 * cells])
 
 
 def centroids(vectors: F8, labels: I8) -> F8:
-    """Mean directions, shape (n, 3), of unit vectors by label; labels below 0 are left out."""
+    """Return the mean direction, a unit vector, of the vectors with each label: shape (labels, 3).
+
+    vectors: unit vectors, shape (n, 3).
+    labels: 0, 1, …, shape (n,). Vectors with a negative label are ignored.
+    """
     n = int(labels.max()) + 1
     has = labels >= 0
     sums = np.column_stack([np.bincount(labels[has], column[has], n) for column in vectors.T])
@@ -84,11 +99,14 @@ def centroids(vectors: F8, labels: I8) -> F8:
 
 
 def find_cells(lat: F8, lon: F8, search: Search) -> tuple[F8, F8, list[dict[str, Any]]]:
-    """Centroids (lat, lon), in the order of their S2 ids, of the best clustering, and the table of the search.
+    """Try the parameters of `search` and return the best clustering of points (degrees, shape (n,)).
 
-    Best is the least sum of two ranks: silhouette (haversine; greatest is best) and Davies-Bouldin (chords; least is
-    best), both of the cells that result, all points included; then the first tried. No centroid if no clustering has
-    as many clusters as asked for.
+    Returns the lat and lon of its centroids, in degrees and in the order of S2 ids, and one entry per trial for the
+    report. There are no centroids if no clustering has an accepted number of clusters.
+
+    Each accepted clustering is ranked by its silhouette score (haversine distance, on a sample; high is good) and by
+    its Davies-Bouldin score (chord distance; low is good). Scores are those of the Voronoi cells with all their points.
+    The best clustering has the smallest sum of the two ranks; of equal ones the first tried is taken.
     """
     vectors, radians = unit_vectors(lat, lon), np.radians(np.column_stack([lat, lon]))
     rng = np.random.default_rng(_SEED)
@@ -101,12 +119,12 @@ def find_cells(lat: F8, lon: F8, search: Search) -> tuple[F8, F8, list[dict[str,
             max_eps=search.max_eps_km / EARTH_RADIUS_KM,
             metric="haversine",
             algorithm="ball_tree",
-            cluster_method="dbscan",  # the cheaper one: clusters are taken by xi below
+            cluster_method="dbscan",  # cheap; its clusters are not used, because they are extracted by xi below
         ).fit(radians)
         for xi in search.xi:
             with np.errstate(
                 invalid="ignore", divide="ignore"
-            ):  # it divides reachabilities, infinite and zero ones too
+            ):  # cluster_optics_xi divides reachabilities, some of which are infinite or zero
                 labels, _ = cluster_optics_xi(
                     reachability=found.reachability_,
                     predecessor=found.predecessor_,
@@ -143,16 +161,19 @@ def find_cells(lat: F8, lon: F8, search: Search) -> tuple[F8, F8, list[dict[str,
 
 
 def voronoi(vectors: F8, within: list[F8] | None = None) -> list[list[F8]]:
-    """The Voronoi cell of each centroid, shape (n, 3), as convex pieces (m, 3), each inside one octant.
+    """Return the Voronoi cell of each centroid as a list of convex pieces, each inside one octant.
 
-    `within`: pieces of a cell to which all are confined; the sphere if not given. Any number of centroids in any
-    position, also one, or all on a great circle, for which a hull has no volume.
+    vectors: the centroids as unit vectors, shape (n, 3), n ≥ 1, no two equal.
+    within: pieces of the cell to which the Voronoi cells are clipped; the whole sphere if not given.
+
+    A piece is an array of the unit vectors of its vertices, shape (m, 3). Unlike methods that use the convex hull, this
+    also works for a single centroid and for centroids on one great circle.
     """
     start = list(OCTANTS) if within is None else within
     cells = []
     for n, centroid in enumerate(vectors):
         nearer = centroid - np.delete(vectors, n, axis=0)
-        nearer /= np.linalg.norm(nearer, axis=1, keepdims=True)  # else cells of a metre are lost in `clip`'s rounding
+        nearer /= np.linalg.norm(nearer, axis=1, keepdims=True)  # otherwise `clip` rounds away cells of a metre
         pieces = (clip(piece, nearer) for piece in start)
         cells.append([piece for piece in pieces if piece is not None])
     return cells

@@ -1,4 +1,4 @@
-"""`build_partitions`: images, maps or files of others → `partitions` and `regions_of_partition`."""
+"""Job `build_partitions`: build partitions from images, maps or published files, and write their tables."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ def _leaves(_: BuildConfig) -> list[Leaf]:
 
 @publishes(_leaves)
 def build_partitions(context: Context[BuildConfig], publication: Publication) -> int:
-    """Make the partitions of one method and publish them.
+    """Build partitions with one method and publish the tables `partitions` and `regions_of_partition`.
 
-    Rows are regions. Images without a position take no part and are counted; the report's details say how many images
-    are inside and outside of each partition, and hold the table of a search.
+    Returns the number of regions, or 0 on a dry run. Images without a position are ignored and counted. The report's
+    details contain the results of the method, such as the number of images inside and outside of each partition, and
+    the trials of a parameter search.
     """
     config, report, spark = context.config, context.report, context.spark
     with report.stage("inputs"):
@@ -69,7 +70,7 @@ def build_partitions(context: Context[BuildConfig], publication: Publication) ->
 
 
 def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame | None, dict[str, Any]]:
-    """The images that have a position, those that have none, and what was found."""
+    """Return the images with a position, those without, and facts about the input. None, None, {} without images."""
     chosen = context.config.images
     if chosen is None:
         return None, None, {}
@@ -80,6 +81,7 @@ def _images(context: Context[BuildConfig]) -> tuple[DataFrame | None, DataFrame 
 
 
 def _row(built: Built) -> tuple[str, str, str, int, str]:
+    """Return the row of `partitions_frame`."""
     published = built.published
     definition = json.dumps(published.definition, sort_keys=True)
     return built.name, published.digest, published.kind, published.regions.num_rows, definition

@@ -1,4 +1,4 @@
-"""What the methods that make partitions share: their inputs, what they return, counts and warnings."""
+"""Shared parts of the methods that build partitions: inputs, results, counts and warnings."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from geosieve.partitions.building.cells import Built
 from geosieve.runtime.errors import ConfigError, InputError, IntegrityError
 from geosieve.runtime.files import Files
 
-_LEAST_KM2 = 25e-6  # 5 m each way: what smartphones reach under an open sky (gps.gov: 4.9 m)
-_NAMED = 3
+_LEAST_KM2 = 25e-6  # 5 m × 5 m: the accuracy of smartphones under an open sky (gps.gov: 4.9 m)
+_NAMED = 3  # cells that a warning lists
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a method may use. `images` has columns image_id, source, lat, lon, all on the Earth."""
+    """Inputs of a method. `images`: one row per image, with columns image_id, source, lat and lon (valid degrees)."""
 
     images: DataFrame | None
     spark: SparkSession
 
     def points(self) -> DataFrame:
-        """The images. ConfigError if none were configured."""
+        """Return the images. ConfigError if the configuration has none."""
         if self.images is None:
             raise ConfigError("images: this method needs them", hint="give images.root")
         return self.images
@@ -44,7 +44,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Made:
-    """Partitions, coarse ones first, and what the report says of their making."""
+    """Result of a method: partitions from coarse to fine, and details (`facts`) and warnings for the report."""
 
     partitions: list[Built]
     facts: dict[str, Any]
@@ -52,6 +52,7 @@ class Made:
 
 
 def read_text(spark: SparkSession, uri: str) -> str:
+    """Return the text of a file in any store. InputError if it does not exist."""
     files = Files(spark)
     if not files.exists(uri):
         raise InputError("there is no such file", where=uri)
@@ -59,6 +60,7 @@ def read_text(spark: SparkSession, uri: str) -> str:
 
 
 def refuse_empty(name: str, regions: int, images: int, img_min: int) -> None:
+    """InputError if the partition `name` has no regions, because no cell has more than `img_min` images."""
     if regions == 0:
         raise InputError(
             f"partition {name}: no cell has more than {img_min} of the {images} images",
@@ -67,10 +69,12 @@ def refuse_empty(name: str, regions: int, images: int, img_min: int) -> None:
 
 
 def nullable(parents: I8) -> pa.Array:
+    """Return parents as a column in which OUTSIDE is null."""
     return pa.array(parents, pa.int64(), mask=parents == OUTSIDE)
 
 
 def with_column(regions: pa.Table, column: str, values: Any) -> pa.Table:
+    """Return a `region_table` in which an existing column has new values."""
     at = regions.schema.get_field_index(column)
     return regions.set_column(at, regions.schema.field(at), [values])
 
@@ -78,7 +82,13 @@ def with_column(regions: pa.Table, column: str, values: Any) -> pa.Table:
 def counted_regions(
     names: NDArray[np.str_], shapes: NDArray[np.object_], areas: F8, images: I8, means: pd.DataFrame, parents: I8 | None
 ) -> pa.Table:
-    """Regions with the mean positions of their images; both passes over the images must have counted alike."""
+    """Return a `region_table` with the image counts of the regions and the mean positions of their images.
+
+    names, shapes, areas (km²), images (counts) and parents have one entry per region, shape (n,).
+    means: frame of `counting.mean_positions`.
+
+    IntegrityError if the counts in `means` differ from `images`: the images have changed between the two passes.
+    """
     means = means.drop(index=OUTSIDE, errors="ignore")
     if not (np.array_equal(means.index, np.arange(images.size)) and np.array_equal(means["images"], images)):
         raise IntegrityError(
@@ -91,7 +101,10 @@ def counted_regions(
 
 
 def too_small(points: DataFrame, partitions: list[Built], hint: str) -> list[str]:
-    """A warning for each partition with cells that no GPS can tell apart, naming those with the most images."""
+    """Return a warning for each partition that has cells smaller than the accuracy of GPS.
+
+    The warning lists the cells with the most images and ends with `hint`.
+    """
     warnings = []
     for built in partitions:
         regions = built.published.regions
@@ -112,6 +125,10 @@ def too_small(points: DataFrame, partitions: list[Built], hint: str) -> list[str
 
 
 def coverage(partitions: list[Built], means: list[pd.DataFrame]) -> dict[str, dict[str, int]]:
+    """Return, for each partition, how many images are inside and outside of its cells.
+
+    means: the frames of `counting.mean_positions`, one per partition.
+    """
     return {
         built.name: {
             "inside": int(mean["images"].drop(index=OUTSIDE, errors="ignore").sum()),

@@ -1,8 +1,8 @@
-"""Quadtrees over a box of longitude and latitude, as OSV-5M's: a box with too many images is halved both ways.
+"""Quadtrees over a box of latitude and longitude, as in OSV-5M: a box with too many images is split into four.
 
-The published cells of OSV-5M (depth 10, 1000 images) obey the midpoint and not the median: every edge lies, to 1e-13 of
-a cell, on a dyadic fraction of the box that bounds the data, empty boxes are left out, and the class ids follow the
-Z curve (south-west, south-east, north-west, north-east).
+Boxes are split at their midpoints, not at medians. The published cells of OSV-5M (depth 10, 1000 images) show this:
+every edge lies on a dyadic fraction of the bounding box of the data, to 1e-13 of a cell. Empty boxes are left out, and
+class ids follow the Z curve (south-west, south-east, north-west, north-east).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from geosieve.partitions.building.cell_tree import DEPTH, Cells
 from geosieve.runtime.errors import InputError
 
 _DIGITS = np.frombuffer(b"0123", dtype=np.uint8).astype(np.uint32)
-_TOLERANCE = 1e-6  # of a cell: published edges are sums of rounded halves
+_TOLERANCE = 1e-6  # fraction of a cell: published edges are sums of rounded halves
 
 
 def names_of(cells: Cells) -> NDArray[np.str_]:
-    """Quadkeys: q and a digit 0-3 a level (south-west, south-east, north-west, north-east)."""
+    """Return the quadkey of each cell: `q` and one digit per level, 0 to 3 for SW, SE, NW and NE. Shape (n,)."""
     deepest = int(cells.level.max(initial=0))
     digits = (cells.first[:, np.newaxis] >> (2 * (DEPTH - 1 - np.arange(deepest)))) & 3
     used = np.arange(deepest) < cells.level[:, np.newaxis]
     letters = np.column_stack([np.full(cells.first.size, ord("q"), np.uint32), np.where(used, _DIGITS[digits], 0)])
-    # numpy drops a string's trailing NULs
+    # Unused digits are NUL: numpy drops them at the end of a string.
     return np.ascontiguousarray(letters, dtype=np.uint32).view(f"U{deepest + 1}")[:, 0]
 
 
 def cells_of_names(names: NDArray[np.str_]) -> Cells:
-    """The inverse of `names_of`."""
+    """Return the cells with these quadkeys, shape (n,): the inverse of `names_of`."""
     level = np.char.str_len(names) - 1
     deepest = int(level.max(initial=0))
     padded = np.char.ljust(names.astype(str), deepest + 1, "0").astype(f"U{deepest + 1}")
@@ -42,9 +42,10 @@ def cells_of_names(names: NDArray[np.str_]) -> Cells:
 
 
 def cells_of_boxes(south: F8, west: F8, north: F8, east: F8) -> tuple[Box, Cells]:
-    """The tree to which boxes (degrees, shape (n,)) belong, rooted at their common bounds.
+    """Return the root of the quadtree that contains these boxes, and the boxes as cells in the same order.
 
-    InputError if they are not boxes of one tree, or overlap.
+    The root is the bounding box of all boxes. Arguments are the edges of the boxes, degrees, shape (n,). InputError if
+    the boxes do not belong to one quadtree that is split at midpoints, or if they overlap.
     """
     root = Box(float(south.min()), float(west.min()), float(north.max()), float(east.max()))
     depth = np.log2((root.north - root.south) / (north - south))
@@ -69,7 +70,7 @@ def cells_of_boxes(south: F8, west: F8, north: F8, east: F8) -> tuple[Box, Cells
 
 
 def outlines(root: Box, cells: Cells) -> tuple[NDArray[np.object_], F8]:
-    """Outlines (lon, lat) and areas, km², on a sphere."""
+    """Return outlines (lon, lat in degrees) and areas (km², on the sphere of mean radius) of cells, both (n,)."""
     south, west, north, east = root.bounds(cells.first, cells.level)
     north, east = np.minimum(north, root.north), np.minimum(east, root.east)
     return shapely.box(west, south, east, north), cell_area_km2(south, north, east - west)

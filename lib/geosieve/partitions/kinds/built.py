@@ -1,4 +1,4 @@
-"""A partition that `build_partitions` made and published, or read from a file of others."""
+"""A partition that an earlier run of `build_partitions` published."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ from geosieve.runtime.errors import InputError
 
 
 class Definition(PartitionDefinition):
-    """Regions and hash are those that were published; a point in none of the cells is OUTSIDE."""
+    """Use a published partition with its regions and its hash. A point in none of its cells is OUTSIDE.
+
+    `build` raises InputError if no such partition was published, or if its hash, computed again, has changed.
+    """
 
     kind: Literal["built"]
     root: str = Field(description="where the tables are that build_partitions wrote")
@@ -41,7 +44,7 @@ class Definition(PartitionDefinition):
         )
 
     def _check(self, what: str, found: Published, digest: str) -> None:
-        """InputError where the hash of what is there now is not the one that was published."""
+        """InputError if `digest`, the hash computed now, differs from the published one. `what`: for the message."""
         if digest != found.digest:
             raise InputError(
                 f"the {what} of partition {self.partition!r} are no longer those that it was published with",
@@ -53,6 +56,8 @@ class Definition(PartitionDefinition):
 
 @dataclass(frozen=True)
 class BuiltPartition:
+    """A `Partition` of published cells: their `region_table`, and the function that finds a point's cell."""
+
     name: str
     digest: str
     table: pa.Table
@@ -86,6 +91,8 @@ class BuiltPartition:
 
 @dataclass(frozen=True)
 class BuiltAssigner:
+    """`Assigner` of published cells. It needs no candidates."""
+
     cells: CellAssigner
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:

@@ -1,4 +1,4 @@
-"""Partition by the classes of a raster, merged as a table says (land cover, climate)."""
+"""Partition by the classes of a raster, such as land cover or climate. Several classes may form one region."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from geosieve.runtime.config import Config
 
 
 class RasterClass(Config):
-    """A region and the pixel values that belong to it."""
+    """A region: its name and the pixel values that belong to it."""
 
     name: str
     values: list[int]
 
 
 class Definition(PartitionDefinition):
-    """Regions in the order of `classes`, by values as stored (scale and offset are not applied).
+    """One region per entry of `classes`, in this order. ValueError if two entries share a value, or none has any.
 
-    A value in none of them is labelled UNMAPPED and counted.
+    Values are compared as stored in the file, without scale and offset. Points with a value in none of the classes are
+    labelled UNMAPPED and counted.
     """
 
     kind: Literal["classes"]
@@ -52,6 +53,8 @@ class Definition(PartitionDefinition):
 
 @dataclass(frozen=True)
 class ClassesPartition:
+    """A `Partition` by the classes of a map. It is `Doubtful`: a class may contain the value that means no data."""
+
     definition: Definition
     rasters: Mosaic
     digest: str
@@ -94,7 +97,7 @@ class ClassesPartition:
 
 @dataclass(frozen=True)
 class ClassesAssigner(MapAssigner):
-    """By the region of each known value; `known` ascends."""
+    """Region by pixel value: `region[i]` belongs to value `known[i]`; `known` is sorted. Both have shape (values,)."""
 
     known: I8
     region: I8

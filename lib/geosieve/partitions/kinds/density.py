@@ -1,4 +1,4 @@
-"""Partition by density buckets: equal widths in log10 of the pixel value (Bianco, Eigen, Gormish)."""
+"""Partition into density buckets of equal width in log10 of the pixel value (Bianco, Eigen and Gormish)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ _AS_STORED = (1.0, 0.0)
 
 
 class Definition(PartitionDefinition):
-    """Buckets from least to greatest, one a name.
+    """One bucket per name, from the lowest to the highest values.
 
-    Without `edges` they have equal widths in log10 between the least positive and the greatest value of the
-    collection (its catalogue must have statistics); `edges` gives the inner limits instead. A value at a limit belongs
-    to the upper bucket; what is less than all limits belongs to the first. Values are in the file's units (its scale
-    and offset are applied where it has them), unless `units` is `stored`.
+    edges: the inner limits of the buckets, ascending. If not given, buckets have equal widths in log10 between the
+        least positive and the greatest value of the collection. Its catalogue must then have statistics.
+    units: `physical` applies the scale and offset of each file; `stored` takes values as they are in the file.
+
+    A value equal to a limit belongs to the higher bucket. Values below all limits belong to the first bucket.
+    ConfigError from `build` if the edges cannot be derived from the statistics.
     """
 
     kind: Literal["density"]
@@ -75,6 +77,8 @@ class Definition(PartitionDefinition):
 
 @dataclass(frozen=True)
 class DensityPartition:
+    """A `Partition` into buckets of a map's values, with the inner limits `edges`."""
+
     definition: Definition
     rasters: Mosaic
     edges: tuple[float, ...]
@@ -109,7 +113,7 @@ class DensityPartition:
 
 @dataclass(frozen=True)
 class DensityAssigner(MapAssigner):
-    """By the bucket between ascending edges."""
+    """Region by pixel value: the number of `edges` (ascending) that are at most the value."""
 
     edges: tuple[float, ...]
 

@@ -1,4 +1,4 @@
-"""Partition into polygons read from a vector file (countries, geocells)."""
+"""Partition into the polygons of a vector file, such as countries or geocells."""
 
 from __future__ import annotations
 
@@ -39,12 +39,17 @@ _FORMATS = (
 )  # fmt: skip
 _SPHERE_KM2 = 4 * np.pi * EARTH_RADIUS_KM**2
 _ROUNDING = 1e-6  # degrees
-_POLAR = 60.0  # degrees of latitude
-_HALF, _MOST = 180.0, 270.0  # degrees of longitude that a shape rarely is wide, and one that ends at ±180 rarely is
+_POLAR = 60.0  # degrees: a shape that contains a pole is suspicious if all its vertices are at lower latitudes
+# Widths in degrees of longitude above which a polygon is suspicious: away from ±180, and with one end at ±180.
+_HALF, _MOST = 180.0, 270.0
 
 
 class Definition(PartitionDefinition):
-    """Regions in the order of the file. A point on a border belongs to the first region that touches it."""
+    """One region per feature, in the order of the file. Features of one name are one region if names are merged.
+
+    A point in several regions, or on a border, belongs to the first of them. `build` raises ConfigError if the file has
+    no column `name_column`, and InputError if the file, its names or its shapes cannot be used.
+    """
 
     kind: Literal["polygons"]
     uri: str = Field(
@@ -103,16 +108,16 @@ class Definition(PartitionDefinition):
         return PolygonPartition(self.name, names, outlines, self.content_digest(outline_facts(outlines)), told)
 
     def _read(self) -> tuple[Any, dict[str, Any], str | None]:
-        """WKB, the other columns and the CRS of a file that GDAL reads."""
-        pyogrio.set_gdal_config_options(gdal_options())  # it brings a GDAL of its own, which would not retry
+        """Return the WKB of the geometries, the other columns and the CRS of a file in one of `_FORMATS`."""
+        pyogrio.set_gdal_config_options(gdal_options())  # pyogrio has its own GDAL, which by default does not retry
         try:
             path = gdal_path(self.uri)
             layer = self.layer or pyogrio.list_layers(path)[0][0]
             driver = pyogrio.read_info(path, layer=layer)["driver"]
             if driver not in _FORMATS:
-                # GDAL looks into a file, whatever it is called. Some formats name other files, which would be read.
+                # GDAL detects the format from the content. Some formats refer to other files, which GDAL would read.
                 raise InputError(f"its format is {driver}; taken are {', '.join(_FORMATS)}", where=self.uri)
-            # All other formats are in UTF-8 once GDAL has read them; pyogrio would take some by the locale.
+            # GDAL converts the text of all other formats to UTF-8, but pyogrio would decode some with the locale.
             encoding = self.encoding or (None if driver == "ESRI Shapefile" else "utf-8")
             meta, _, wkb, fields = pyogrio.raw.read(path, layer=layer, encoding=encoding)
         except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
@@ -125,7 +130,7 @@ class Definition(PartitionDefinition):
                 hint="set encoding, for instance windows-1252",
             ) from error
         columns = dict(zip(meta["fields"], fields, strict=True))
-        if encoding is None and meta["encoding"] != "UTF-8":  # GDAL was told by nobody, and the bytes are as they were
+        if encoding is None and meta["encoding"] != "UTF-8":  # no encoding is declared, so GDAL converted nothing
             names = columns.get(self.name_column, ())
             for number, name in enumerate(names):
                 if isinstance(name, str) and not name.isascii():
@@ -138,17 +143,20 @@ class Definition(PartitionDefinition):
         return wkb, columns, meta["crs"]
 
     def _read_geoparquet(self, tables: Tables) -> tuple[Any, dict[str, Any], str | None]:
-        """WKB, the column of names and the CRS of a GeoParquet file; GDAL of pyogrio's wheels does not read it."""
+        """Return the WKB of the geometries, the columns and the CRS of a GeoParquet file.
+
+        Only the column of names has values. The GDAL in pyogrio's wheels does not read GeoParquet.
+        """
         try:
             with tables.local_copy(self.uri) as path:
                 schema = pq.ParquetDataset(path).schema
                 geo = json.loads((schema.metadata or {})[b"geo"])
                 main = geo["primary_column"]
                 facts = geo["columns"][main]
-                encoding, crs = facts["encoding"], facts.get("crs")  # absent is OGC:CRS84
+                encoding, crs = facts["encoding"], facts.get("crs")  # without crs, the CRS is OGC:CRS84
                 if encoding != "WKB":
                     raise InputError(f"geometries are encoded as {encoding}, not as WKB", where=self.uri)
-                # A shape that is declared to be another one than we would read. (`orientation` changes no shape here.)
+                # With other edges, the shapes would differ from those read here. `orientation` makes no difference.
                 if facts.get("edges", "planar") != "planar":
                     raise InputError(
                         f"its edges are declared {facts['edges']}: they are curves in longitude and latitude, and here "
@@ -172,7 +180,7 @@ class Definition(PartitionDefinition):
         return table[main].to_pylist(), columns, json.dumps(crs) if crs else None
 
     def _names(self, values: Any) -> tuple[str, ...]:
-        """Names as text; InputError where a feature has none, or one that was read in a wrong encoding."""
+        """Return the names as text. InputError if a name is missing or was decoded with a wrong encoding."""
         names = tuple("" if value is None or value != value else str(value) for value in values)
         nameless = [number for number, name in enumerate(names, 1) if not name.strip()]
         if nameless:
@@ -193,7 +201,10 @@ class Definition(PartitionDefinition):
     def _in_the_plane(
         self, shapes: NDArray[np.object_], features: Features
     ) -> tuple[NDArray[np.object_], tuple[str, ...]]:
-        """Shapes cut at ±180, valid, and what is doubtful about them."""
+        """Return valid shapes, cut at ±180, and warnings about suspicious ones.
+
+        InputError if a shape contains points or lines or is ambiguous, or if it crosses ±180 and `edges` is `planar`.
+        """
         plane = np.empty(len(shapes), dtype=object)
         crossing = np.zeros(len(shapes), dtype=bool)
         for number, shape in enumerate(shapes):
@@ -226,7 +237,7 @@ class Definition(PartitionDefinition):
     def _one_region_each(
         self, features: Features, shapes: NDArray[np.object_]
     ) -> tuple[tuple[str, ...], NDArray[np.object_]]:
-        """Names and shapes of regions, each name once."""
+        """Return names and shapes of the regions; each name occurs once. Features of one name are merged or refused."""
         of: dict[str, list[int]] = {}
         for number, name in enumerate(features.names):
             of.setdefault(name, []).append(number)
@@ -244,9 +255,9 @@ class Definition(PartitionDefinition):
 
 
 def outline_facts(outlines: Sequence[bytes]) -> dict[str, Any]:
-    """What identifies regions by their outlines (WKB, lon-lat) in their order: each rounded to 1e-9 degree.
+    """Return the facts that identify regions: their outlines (WKB, lon-lat) in order, rounded to 1e-9 degree.
 
-    In one form whatever library wrote them: rings begin and turn as GEOS normalises them.
+    Outlines are normalised by GEOS, so that the first vertex and the direction of rings make no difference.
     """
 
     def rounded(xy: F8) -> F8:
@@ -258,28 +269,32 @@ def outline_facts(outlines: Sequence[bytes]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Features:
-    """The features of a file by their names, to tell of which ones something is wrong."""
+    """Names of the features of a file, and checks whose messages name the features that fail.
+
+    names: one per feature, in the order of the file. Arrays in the methods have the same order and length.
+    uri: the file, for messages.
+    """
 
     names: tuple[str, ...]
     uri: str
 
     def called(self, number: int) -> str:
-        """A feature's name and its number in the file, from 1 on."""
+        """Return the name of the feature with this index and its number in the file, which starts at 1."""
         return f"{self.names[number]} (feature {number + 1})"
 
     def refuse(self, wrong: NDArray[np.bool_], what: str, hint: str = "") -> None:
-        """InputError that names the first of the features that are wrong, if there are any."""
+        """Raise InputError, with the first wrong features, if any feature is `wrong`. `what` follows their count."""
         if wrong.any():
             found = _first(self.called(int(number)) for number in np.flatnonzero(wrong))
             raise InputError(f"{wrong.sum()} {what}: {found}", where=self.uri, hint=hint)
 
     def doubt(self, doubtful: NDArray[np.bool_], what: str) -> str:
-        """A warning that names the first of the features that are doubtful; empty if none is."""
+        """Return a warning with the first doubtful features; empty if no feature is `doubtful`."""
         found = _first(self.called(int(number)) for number in np.flatnonzero(doubtful))
         return f"{doubtful.sum()} {what}: {found}" if found else ""
 
     def from_wkb(self, wkb: Any) -> NDArray[np.object_]:
-        """Geometries. InputError names the first that cannot be read."""
+        """Return the geometries. InputError, with the first feature that fails, if one cannot be read."""
         try:
             return np.asarray(shapely.from_wkb(wkb))
         except (shapely.errors.GEOSException, TypeError):
@@ -292,9 +307,9 @@ class Features:
             raise
 
     def refuse_beyond_the_earth(self, shapes: NDArray[np.object_], furthest: float) -> None:
-        """InputError if shapes reach beyond 90 degrees of latitude, or `furthest` of longitude."""
+        """InputError if a shape extends beyond ±90 degrees of latitude or ±`furthest` degrees of longitude."""
         west, south, east, north = shapely.bounds(shapes).T
-        # A little more than the Earth is rounding, also of a transformed CRS.
+        # Tolerate rounding errors, for example of the transformation from another CRS.
         beyond = (west < -furthest - _ROUNDING) | (east > furthest + _ROUNDING)
         beyond |= (south < -90 - _ROUNDING) | (north > 90 + _ROUNDING)
         self.refuse(
@@ -311,10 +326,11 @@ def _first(items: Iterable[object]) -> str:
 
 
 def _misread(name: str) -> bool:
-    """Whether a text holds U+FFFD or C1 control characters, or is UTF-8 that was read as one byte a letter."""
+    """Whether a text contains U+FFFD or C1 control characters, or is UTF-8 that was decoded one byte per letter."""
     if any(letter == "\ufffd" or "\x80" <= letter <= "\x9f" for letter in name):
         return True
-    for encoding, last in (("latin-1", "\U0010ffff"), ("windows-1252", "\u017f")):  # in 1252, É’ would be a letter
+    # A correct text in windows-1252 can be valid UTF-8 by chance: É’ would be U+0252. So accept only common letters.
+    for encoding, last in (("latin-1", "\U0010ffff"), ("windows-1252", "\u017f")):
         try:
             meant = name.encode(encoding).decode("utf-8")
         except UnicodeError:
@@ -325,7 +341,7 @@ def _misread(name: str) -> bool:
 
 
 def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_]:
-    """Shapes in WGS-84 lon-lat; formats without a CRS (GeoJSON, TopoJSON) are so by definition."""
+    """Transform shapes to WGS-84 (lon, lat) degrees. Formats without a CRS (GeoJSON, TopoJSON) are in it already."""
     if crs is None or CRS.from_user_input(crs).equals(CRS.from_epsg(4326), ignore_axis_order=True):
         return shapes
     to_wgs84 = Transformer.from_crs(CRS.from_user_input(crs), CRS.from_epsg(4326), always_xy=True)
@@ -334,11 +350,17 @@ def _lon_lat(shapes: NDArray[np.object_], crs: str | None) -> NDArray[np.object_
 
 @dataclass(frozen=True)
 class PolygonPartition:
+    """A `Partition` into polygons, which is also `Doubtful`. Where polygons overlap, the first one counts.
+
+    names, shapes: name and outline (WKB, lon-lat degrees) of each region.
+    told: warnings from reading the file.
+    """
+
     name: str
     names: tuple[str, ...]
     shapes: tuple[bytes, ...]
     digest: str
-    told: tuple[str, ...] = ()  # what was doubtful when they were read
+    told: tuple[str, ...] = ()
 
     @property
     def n_regions(self) -> int:
@@ -349,7 +371,7 @@ class PolygonPartition:
         parts, number = shapely.get_parts(shapes, return_index=True)
         west, _, east, _ = shapely.bounds(parts).T
         ends = (west <= -180 + _ROUNDING).astype(int) + (east >= 180 - _ROUNDING)
-        # What spans the world ends at both; what crosses ±180 was cut there, and its parts are narrow.
+        # A polygon that spans the world ends at both -180 and 180. One that crosses ±180 was cut, into narrow parts.
         wide = (east - west > np.where(ends == 0, _HALF, _MOST)) & (ends < 2)
         large = plane.areas_km2(shapes) > _SPHERE_KM2 / 2
         told = [
@@ -370,14 +392,14 @@ class PolygonPartition:
 
     @cached_property
     def _own(self) -> NDArray[np.object_]:
-        """Each shape without what belongs to those before it."""
+        """Each shape without its overlaps with earlier shapes, (regions,)."""
         shapes = shapely.from_wkb(np.array(self.shapes, dtype=object))
         own: NDArray[np.object_] = shapes.copy()
         earlier, later = shapely.STRtree(shapes).query(shapes, predicate="intersects")
         earlier, later = earlier[earlier < later], later[earlier < later]
         overlap = shapely.relate_pattern(shapes[earlier], shapes[later], "2********")
         earlier, later = earlier[overlap], later[overlap]
-        for number in np.unique(later):  # few: most polygons only touch
+        for number in np.unique(later):  # few, because most polygons only touch
             own[number] = shapely.difference(own[number], shapely.union_all(shapes[earlier[later == number]]))
         return own
 
@@ -398,7 +420,7 @@ class PolygonPartition:
 
 @dataclass(frozen=True)
 class PolygonAssigner:
-    """By the first of the shapes (WKB) that holds a point."""
+    """`Assigner` to the first of the shapes (WKB, lon-lat) that contains the point, its border included."""
 
     shapes: tuple[bytes, ...]
 
@@ -410,7 +432,7 @@ class PolygonAssigner:
             shape = shapely.from_wkb(self.shapes[number])
             shapely.prepare(shape)
             inside = shapely.intersects_xy(shape, lon[asked], lat[asked])
-            # A polygon that ends at +180 holds the meridian that others write as -180.
+            # -180 and +180 are the same meridian: test points on it with the other sign, too.
             edge = ~inside & (np.abs(lon[asked]) == 180.0)
             inside[edge] = shapely.intersects_xy(shape, -lon[asked][edge], lat[asked][edge])
             region[asked[inside]] = number

@@ -1,4 +1,4 @@
-"""Partition into the S2 cells of one level; the index is the cell's place in S2 id order."""
+"""Partition into all S2 cells of one level. The region index is the position of the cell in the order of S2 ids."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ from geosieve.partitions.pieces import NO_PIECES, Pieces
 from geosieve.rasters.candidates import Candidates
 from geosieve.runtime.errors import ConfigError
 
-_AT_ONCE = 500_000  # cells whose corners are in memory together
-_MOST_PIECES = 1_000_000  # a driver holds an outline of each
+_AT_ONCE = 500_000  # cells per batch: limits the memory for their corners
+_MOST_PIECES = 1_000_000  # the driver keeps an outline of each piece in memory
 
 
 class Definition(PartitionDefinition):
+    """All S2 cells of one level, 0 (6 cells) to 30."""
+
     kind: Literal["s2"]
     level: int = Field(ge=0, le=30)
 
@@ -32,6 +34,11 @@ class Definition(PartitionDefinition):
 
 @dataclass(frozen=True)
 class S2Partition:
+    """A `Partition` into 6 · 4^level cells. Its `regions` have the cells' tokens as names, and no outlines.
+
+    `pieces` raises ConfigError if more than a million cells are about as narrow as `width_km`.
+    """
+
     name: str
     level: int
     digest: str
@@ -54,7 +61,7 @@ class S2Partition:
         if self.level == 0:
             return NO_PIECES
         area = self.areas_km2()
-        # The mean width of a cell is about half its side; outlines of millions of wider ones are not made.
+        # The mean width of a cell is about half its side. Do not make outlines of cells that are clearly wider.
         few = np.flatnonzero(np.sqrt(area) < 2.5 * width_km)
         if few.size > _MOST_PIECES:
             raise ConfigError(
@@ -72,6 +79,8 @@ class S2Partition:
 
 @dataclass(frozen=True)
 class S2Assigner:
+    """`Assigner` to the S2 cells of one level. It needs no candidates."""
+
     level: int
 
     def assign(self, lat: F8, lon: F8, candidates: Candidates) -> I8:

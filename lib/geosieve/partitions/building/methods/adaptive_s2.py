@@ -1,4 +1,4 @@
-"""Method `adaptive_s2`: families of S2 cells that follow the images (PlaNet, GeoEstimation)."""
+"""Method `adaptive_s2`: partitions into S2 cells that are smaller where there are more images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from geosieve.runtime.config import Config
 
 
 class Member(Config):
-    """A partition of a family: cells are split while they hold more than img_max images."""
+    """A partition of a family. Cells with more than `img_max` images are split."""
 
     name: Name
     img_max: int = Field(ge=1)
 
 
 class AdaptiveS2(Config):
-    """METHODS: PlaNet, GeoEstimation. Class ids in the order of S2 ids; parents are cells of the member before."""
+    """Adaptive S2 partitions after PlaNet (Weyand et al. 2016) and GeoEstimation (Müller-Budack et al. 2018).
+
+    Region indices follow the order of S2 ids. The parent of a cell is the cell of the next coarser member of the family
+    that contains it.
+    """
 
     method: Literal["adaptive_s2"]
     family: list[Member] = Field(min_length=1, description="from coarse to fine")
@@ -50,6 +54,7 @@ class AdaptiveS2(Config):
         return self
 
     def make(self, inputs: Inputs) -> Made:
+        """Build all partitions of the family. ConfigError without images; InputError if a partition has no cells."""
         points = inputs.points()
         finest = self.family[-1].img_max
         start, deepest = self.start_level, self.deepest_level

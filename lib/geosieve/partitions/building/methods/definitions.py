@@ -1,4 +1,4 @@
-"""Method `definitions`: partitions by maps or polygons, published with what was fitted on the data."""
+"""Method `definitions`: publish partitions that are defined by maps or polygons."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from geosieve.runtime.errors import ConfigError
 
 
 class Definitions(PartitionsConfig):
-    """Partitions by maps or polygons, published with what was fitted on the data: edges of density, outlines."""
+    """Publish partitions by maps or polygons, with the values derived from the data: bucket edges and outlines."""
 
     method: Literal["definitions"]
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the partitions. ConfigError if the regions of one cannot be listed, as those of a whole S2 level."""
         tables = CommittedTables(inputs.spark, self.rasters.root, self.rasters.run)
         made: list[Built] = []
         partitions: list[Partition] = []

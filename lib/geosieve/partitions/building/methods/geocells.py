@@ -1,4 +1,4 @@
-"""Method `geocells`: clusters of images and the spherical Voronoi cells of their centroids (PIGEON)."""
+"""Method `geocells`: spherical Voronoi cells of the centroids of image clusters (PIGEON)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from geosieve.runtime.errors import InputError
 
 
 class SearchConfig(Config):
-    """Parameters of OPTICS to try, every pair, and how many clusters there must be."""
+    """OPTICS parameters to try (every pair of `min_samples` and `xi`), and limits of the number of clusters."""
 
     min_samples: list[int] = Field([10, 20, 40], min_length=1)
     xi: list[float] = Field([0.01, 0.02, 0.05, 0.1], min_length=1)
@@ -29,11 +29,12 @@ class SearchConfig(Config):
     most: int = Field(10_000, ge=1)
 
     def search(self) -> geocells.Search:
+        """Return the parameters for `geocells.find_cells`."""
         return geocells.Search(tuple(self.min_samples), tuple(self.xi), self.max_eps_km, self.fewest, self.most)
 
 
 class Clusters(SearchConfig):
-    """The second level: clusters inside each geocell. A cell in which none are found is one cluster."""
+    """Second level: clusters inside each geocell. A geocell without an accepted clustering becomes one cluster."""
 
     name: Name
     min_samples: list[int] = Field([5, 10], min_length=1)
@@ -43,10 +44,10 @@ class Clusters(SearchConfig):
 
 
 class Geocells(Config):
-    """OPTICS and spherical Voronoi cells (Stanford report, PIGEON), on a sample of the images.
+    """OPTICS clusters and their spherical Voronoi cells, after the Stanford report and PIGEON (Haas et al. 2023).
 
-    Of millions of images OPTICS sees those `sample` whose hashed ids are least: it compares each with all around it.
-    `n_images` counts all of them, by nearest centroid.
+    OPTICS compares each image with all images around it, which takes too long for millions of images. Clusters are
+    therefore found on a random sample of `sample` images. `n_images` counts all images by their nearest centroid.
     """
 
     method: Literal["geocells"]
@@ -57,6 +58,11 @@ class Geocells(Config):
     clusters: Clusters | None = None
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the geocells and, if configured, the clusters inside them.
+
+        ConfigError without images. InputError if no image has a position, or if no clustering has an accepted number of
+        clusters.
+        """
         points = inputs.points()
         lat, lon = counting.sample(points, self.sample, self.seed)
         refuse_empty(self.name, lat.size, lat.size, 0)
@@ -86,7 +92,11 @@ class Geocells(Config):
     def _inside(
         self, clusters: Clusters, lat: F8, lon: F8, cell_lat: F8, cell_lon: F8, pieces: list[list[F8]]
     ) -> tuple[Built, list[dict[str, Any]]]:
-        """The clusters of every geocell, and the tables of their searches with the cell's number."""
+        """Return the partition into clusters inside geocells, and the trials of all searches with their geocell.
+
+        lat, lon: the sampled images; cell_lat, cell_lon: the centroids of the geocells; both in degrees.
+        pieces: the convex pieces of each geocell.
+        """
         cell = geocells.NearestCentroid(unit_vectors(cell_lat, cell_lon)).assign(unit_vectors(lat, lon))
         found: list[tuple[F8, F8]] = []
         inner, tables = [], []
@@ -109,6 +119,13 @@ class Geocells(Config):
 def voronoi_partition(
     name: str, definition: dict[str, Any], lat: F8, lon: F8, pieces: list[list[F8]], parents: I8 | None
 ) -> Built:
+    """Return the partition `name` into Voronoi cells.
+
+    definition: the definition to publish.
+    lat, lon: the centroids, degrees, shape (n,).
+    pieces: the convex pieces of each cell, as from `geocells.voronoi`.
+    parents: the coarser cell that contains each cell, shape (n,), or None.
+    """
     areas = np.array([sum(float(areas_km2(piece[np.newaxis])[0]) for piece in cell) for cell in pieces])
     shapes = np.array([merged(cell) for cell in pieces], dtype=object)
     known = {"wkb": shapely.to_wkb(shapes), "area_km2": areas, "lat": lat, "lon": lon}
@@ -118,7 +135,7 @@ def voronoi_partition(
 
 
 def _counted(built: Built, means: pd.DataFrame) -> Built:
-    """With the number of images; a Voronoi cell's position stays its centroid, which decides what belongs to it."""
+    """Add the number of images. The position of a Voronoi cell stays its centroid, because the centroid defines it."""
     regions = built.published.regions
     images = means["images"].reindex(np.arange(regions.num_rows), fill_value=0).to_numpy(np.int64)
     return Built.of(built.name, VORONOI, built.published.definition, with_column(regions, "n_images", images))

@@ -1,4 +1,4 @@
-"""Method `geoestimation_csv`: S2 cells from cell files of GeoEstimation."""
+"""Method `geoestimation_csv`: partitions into S2 cells from the cell files of GeoEstimation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from geosieve.runtime.config import Config
 
 
 class File(Config):
-    """A partition in a file."""
+    """A file with the cells of one partition."""
 
     name: Name
     uri: str
 
 
 class GeoEstimationCsv(Config):
-    """Cell files of GeoEstimation; region indices are their class labels."""
+    """Cell files of GeoEstimation (Müller-Budack et al. 2018). Region indices are the class labels of the files."""
 
     method: Literal["geoestimation_csv"]
     family: list[File] = Field(min_length=1, description="from coarse to fine")
@@ -31,6 +31,10 @@ class GeoEstimationCsv(Config):
     )
 
     def make(self, inputs: Inputs) -> Made:
+        """Read the partitions and find the parents of their cells.
+
+        InputError if a file does not exist or is not as `cell_files.geoestimation_cells` requires.
+        """
         made: list[Built] = []
         for file in self.family:
             built = cell_files.geoestimation_cells(read_text(inputs.spark, file.uri), file.name, file.uri)
@@ -38,6 +42,7 @@ class GeoEstimationCsv(Config):
         return Made(made, {})
 
     def _with_parents(self, built: Built, coarse: Built) -> Built:
+        """Return `built` with the parents of its cells in `coarse`, by the rule `parents`."""
         regions = built.published.regions
         if self.parents == "mean":
             parents = coarse.assigner().assign(regions["lat"].to_numpy(), regions["lon"].to_numpy())

@@ -1,4 +1,4 @@
-"""Method `quadtree`: boxes of longitude and latitude that follow the images (OSV-5M)."""
+"""Method `quadtree`: boxes of latitude and longitude that are smaller where there are more images (OSV-5M)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from geosieve.runtime.config import Config
 
 
 class Bounds(Config):
-    """A box of longitude and latitude, degrees."""
+    """A box of latitude and longitude, degrees."""
 
     south: float = Field(ge=-90, le=90)
     west: float = Field(ge=-180, le=180)
@@ -24,7 +24,7 @@ class Bounds(Config):
 
 
 class Quadtree(Config):
-    """OSV-5M: boxes with more than img_max images are halved both ways, `depth` times at most."""
+    """Quadtree as in OSV-5M: a box with more than `img_max` images is split into four, down to level `depth`."""
 
     method: Literal["quadtree"]
     name: Name
@@ -34,6 +34,7 @@ class Quadtree(Config):
     bounds: Bounds | None = Field(None, description="the box to divide; that of the images if not given")
 
     def make(self, inputs: Inputs) -> Made:
+        """Build the partition. ConfigError without images; InputError if no image has a position, or no box is left."""
         points = inputs.points()
         found = counting.bounds(points)
         images = int(found.pop("images"))

@@ -1,4 +1,4 @@
-"""Method `quadtree_csv`: boxes from a cell file of OSV-5M."""
+"""Method `quadtree_csv`: a partition into the boxes of a cell file of OSV-5M."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from geosieve.runtime.config import Config
 
 
 class QuadtreeCsv(Config):
-    """A cell file as OSV-5M's; region indices are its cluster ids."""
+    """A cell file in the format of OSV-5M. Region indices are its cluster ids."""
 
     method: Literal["quadtree_csv"]
     name: Name
     uri: str
 
     def make(self, inputs: Inputs) -> Made:
+        """Read the partition. InputError if the file is missing or not as `cell_files.quadtree_boxes` requires."""
         return Made([cell_files.quadtree_boxes(read_text(inputs.spark, self.uri), self.name, self.uri)], {})
