@@ -296,7 +296,10 @@ def test_what_cannot_be_built_is_told(workspace: Partitions) -> None:
     code, report = workspace.build({**ADAPTIVE, "family": FAMILY[::-1]})
     assert code == 78 and "coarse ones come first" in report["error"]
     code, report = workspace.build({**ADAPTIVE, "start_level": 9, "deepest_level": 8})
-    assert code == 78 and "start_level 9 is below deepest_level 8" in report["error"]
+    assert code == 78 and "start_level 9 is deeper than deepest_level 8" in report["error"]
+    bounds = {"south": 60, "west": -10, "north": 40, "east": 10}
+    code, report = workspace.build({"method": "quadtree", "name": "q", "bounds": bounds})
+    assert code == 78 and "south must be less than north" in report["error"]
     code, report = workspace.build({"method": "quadtree_csv", "name": "q", "uri": "/nowhere.csv"})
     assert code == 65 and "/nowhere.csv" in report["error"]
     root = {"root": str(workspace.tables)}

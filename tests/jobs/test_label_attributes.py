@@ -9,6 +9,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import rasterio
@@ -20,6 +21,8 @@ from s2_oracle import leaf
 from workspace import Workspace
 
 from geosieve.geo.codes import NODATA, OUTSIDE
+from geosieve.labels.summary import LabelCounter
+from geosieve.runtime.errors import IntegrityError, RetryableError
 
 
 @pytest.fixture
@@ -267,3 +270,16 @@ def test_images_of_all_runs_are_labelled_once_each(workspace: Workspace) -> None
         f"SELECT count(*) FROM read_parquet('{workspace.tables}/labels/*/*.parquet', union_by_name = true)"
     ).fetchall()
     assert images == 4
+
+
+def test_labels_that_were_written_twice_are_not_counted_as_twice_as_many(spark: SparkSession) -> None:
+    """As on S3, where the rows are written again if another attempt has written beside them."""
+    counter = LabelCounter(spark, ["p"])
+    for _ in range(2):
+        counter.add(pa.table({"p": pa.array([5, 0, 5], pa.int64())}))
+    labels, images = counter.counts(6)["p"]
+    assert (labels.tolist(), images.tolist()) == ([0, 5], [2, 4])
+    with pytest.raises(RetryableError, match="6 labels of p were counted, 3 were written"):
+        counter.counts(3)
+    with pytest.raises(IntegrityError, match="6 labels of p were counted, 7 were written"):
+        counter.counts(7)

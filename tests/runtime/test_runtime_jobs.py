@@ -115,8 +115,8 @@ def test_an_interrupt_is_not_swallowed(run: Runner) -> None:
         run(_raise(KeyboardInterrupt()))
 
 
-@pytest.mark.parametrize("run_id", ["", "a/b", "a b", "../up", "ü", "a=b", "x" * 101])
-def test_a_run_id_that_is_no_folder_name_is_refused(run: Runner, run_id: str) -> None:
+@pytest.mark.parametrize("run_id", ["", "a/b", "a b", "../up", "ü", "a=b", "x" * 101, "latest", "all"])
+def test_a_run_id_that_is_no_folder_name_or_a_word_for_runs_is_refused(run: Runner, run_id: str) -> None:
     with pytest.raises(SystemExit) as caught:
         run(_raise(AssertionError()), "--run-id", run_id)
     assert caught.value.code == 78
@@ -151,6 +151,12 @@ def test_an_output_that_is_a_file_is_refused_before_the_work(
     assert code == 78
     assert "is a file, not a folder" in report["error"] and str(tmp_path / below) in report["error"]
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_an_output_of_an_unknown_scheme_is_refused_before_the_work(run: Runner) -> None:
+    code, report, _ = run(lambda context: check(context, "nosuch://bucket/tables"))
+    assert code == 78
+    assert "nosuch" in report["error"] and "nothing can be written there" in report["error"]
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(run: Runner) -> None:

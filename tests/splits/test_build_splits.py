@@ -263,6 +263,7 @@ def test_a_rerun_finds_nothing_to_do_and_a_dry_run_writes_nothing(split: Splitti
         ([{"name": "a", "share": 0.6}, {"name": "b", "share": 0.5}], {}, EXIT_BAD_CONFIG, "sum to 1.1"),
         ([{"name": "a", "share": 1.2}], {}, EXIT_BAD_CONFIG, "less than or equal to 1"),
         ([{"name": "a"}], {}, EXIT_BAD_CONFIG, "either sources or a share"),
+        ([{"name": "none", "share": 1}], {}, EXIT_BAD_CONFIG, "this name stands for the images that are in no split"),
         ([{"name": "a", "share": 0.5}, {"name": "a", "share": 0.5}], {}, EXIT_BAD_CONFIG, "stands twice"),
         ([{"name": "a", "share": 1, "apart_km": 30_000}], {}, EXIT_BAD_CONFIG, "apart_km"),
         ([{"name": "a", "share": 1}], {"groups": ["camera"]}, EXIT_BAD_CONFIG, "'author', 'sequence'"),

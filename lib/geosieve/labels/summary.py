@@ -14,7 +14,7 @@ from geosieve.geo.arrays import I8
 from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
 from geosieve.partitions.base import Partition, PartitionDefinition
 from geosieve.partitions.read import partitions_frame, regions_frame, used_partitions
-from geosieve.runtime.errors import IntegrityError
+from geosieve.runtime.errors import IntegrityError, RetryableError
 from geosieve.tables.publish import Publication
 from geosieve.tables.schemas import PARTITIONS, REGIONS
 
@@ -68,13 +68,15 @@ class LabelCounter:
     def counts(self, rows: int) -> Counts:
         """The counts of all tasks. Called on the driver, after `rows` rows were written.
 
-        IntegrityError if the number of counted labels of a partition is not `rows`.
+        RetryableError if more labels of a partition were counted than `rows`: they were written again, because another
+        attempt of the run was writing at the same time (on S3). IntegrityError if fewer were counted.
         """
         none = np.empty(0, dtype=np.int64)
         found = {name: self._found.value.get(name, (none, none)) for name in self._names}
         for name, (_, images) in found.items():
             if images.sum() != rows:
-                raise IntegrityError(
+                failure = RetryableError if images.sum() > rows else IntegrityError
+                raise failure(
                     f"{images.sum()} labels of {name} were counted, {rows} were written",
                     hint="nothing was committed; run again",
                 )

@@ -46,6 +46,7 @@ _PLACE = "row int, column int, length int, share double, lat double, lon double,
 _LEAST_REST = 1e-12  # smallest share of the sphere outside of all regions: the remainder may be only rounding
 _TOLERATED = 1e-6  # relative error of a region's area without a warning
 _SHOWN = 5  # regions named in a message
+_MOST_REGIONS = 2**28  # of a partition: the driver holds the area of each, in 2 GiB
 _MOST_TASKS = 1000  # tasks that read a map again, at most
 
 
@@ -97,7 +98,7 @@ def _leaves(config: OverlayConfig) -> list[Leaf]:
 def build_overlay(context: Context[OverlayConfig], publication: Publication) -> int:
     """Publish `overlay_atoms` and `overlay_runs`, with the partitions that they are made of.
 
-    Returns the number of atoms, or 0 for a dry run, which only shows the plan. ConfigError if a partition has 2^31
+    Returns the number of atoms, or 0 for a dry run, which only shows the plan. ConfigError if a partition has 2^28
     regions or more, or if one that is no map shall be reduced; IntegrityError if the areas do not add up (see
     `exact_areas`).
     """
@@ -111,8 +112,8 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
             report.warn(doubt)
         land = config.land.build(tables) if config.land else None
         for p in partitions:
-            if p.n_regions >= 2**31:
-                raise ConfigError(f"partition {p.name} has {p.n_regions} regions; an overlay takes fewer than 2^31")
+            if p.n_regions >= _MOST_REGIONS:  # the driver holds the area of each
+                raise ConfigError(f"partition {p.name} has {p.n_regions} regions; an overlay takes fewer than 2^28")
             if config.reduce.get(p.name, 1) > 1 and p.areas_km2() is not None:
                 raise ConfigError(f"reduce: {p.name} is no map: its borders are known exactly", hint="leave it out")
     digest = overlay_digest(grid, partitions, land, config.reduce)

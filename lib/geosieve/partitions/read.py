@@ -78,20 +78,19 @@ class CommittedTables:
         return read_catalog(self.spark, self.rasters_root, collection, self.rasters_run)
 
     def published(self, root: str, partition: str, run: str) -> Published:
-        rows = {}  # by run id, in the order of the commits
         listed = {r.run_id: r for r in committed_runs(self.spark, root, REGIONS, job=BUILD_JOB)}
         runs = [r for r in committed_runs(self.spark, root, PARTITIONS, job=BUILD_JOB) if r.run_id in listed]
-        if runs:
-            found = read_runs(self.spark, root, PARTITIONS, runs).collect()
-            of = {(row["run_id"], row["partition"]): row for row in found}
-            rows = {r.run_id: of[r.run_id, partition] for r in runs if (r.run_id, partition) in of}
-            names = {name for _, name in of}
-            known = ", ".join(sorted({f"{name} (run {run_id})" for run_id, name in of}))
+        found = read_runs(self.spark, root, PARTITIONS, runs).collect() if runs else []
+        built = {(row["run_id"], row["partition"]): row for row in found}
+        # By run id, in the order of the commits.
+        rows = {r.run_id: built[r.run_id, partition] for r in runs if (r.run_id, partition) in built}
         if not rows or (run != "latest" and run not in rows):
+            known = ", ".join(sorted(f"{name} (run {run_id})" for run_id, name in built)) or "none"
+            other = did_you_mean(partition, {name for _, name in built}) or f"run {BUILD_JOB} first"
             raise InputError(
-                f"no partition {partition!r} was built in run {run!r}; built: {known if runs else 'none'}",
+                f"no partition {partition!r} was built in run {run!r}; built: {known}",
                 where=f"{root}/{PARTITIONS.name}",
-                hint=(runs and did_you_mean(partition, names - {partition})) or f"run {BUILD_JOB} first",
+                hint=did_you_mean(run, rows) if rows else other,
             )
         row = rows[run] if run in rows else list(rows.values())[-1]
         frame = read_runs(self.spark, root, REGIONS, [listed[row["run_id"]]]).where(F.col("partition") == partition)

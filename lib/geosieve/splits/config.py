@@ -14,6 +14,8 @@ from geosieve.runtime.config import Config, RunId
 
 LEFT_OUT = "left_out"
 """Value of the column `split` for images that are in no split."""
+NO_SPLIT = "none"
+"""Key of the report's counts for images that were drawn for no split."""
 
 _HALF_EARTH_KM = 20_015  # no two points of the Earth are farther apart
 
@@ -71,7 +73,7 @@ class Split(Config):
             raise ValueError(f"split {self.name}: give either sources or a share")
         if self.cap is not None and self.balance is not None:
             raise ValueError(f"split {self.name}: a cap and a balance contradict each other")
-        if self.name == LEFT_OUT:
+        if self.name in (LEFT_OUT, NO_SPLIT):
             raise ValueError(f"split {self.name}: this name stands for the images that are in no split")
         return self
 

@@ -9,6 +9,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.splits.classes import Classes, label_column
+from geosieve.splits.config import NO_SPLIT
 from geosieve.tables.schemas import SPLIT_RECEIPT
 
 KEPT = "kept"
@@ -45,5 +46,5 @@ def summarize(outcomes: pd.DataFrame) -> dict[str, dict[str, int]]:
     totals = outcomes[outcomes["partition"].isna()].sort_values(["drawn", "outcome"])
     found: dict[str, dict[str, Any]] = {}
     for drawn, outcome, images in totals[["drawn", "outcome", "images"]].itertuples(index=False, name=None):
-        found.setdefault(drawn or "none", {})[outcome] = int(images)
+        found.setdefault(drawn or NO_SPLIT, {})[outcome] = int(images)
     return found

@@ -42,7 +42,7 @@ class Definition(PartitionDefinition):
         values = [value for c in classes for value in c.values]
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice or not values:
-            raise ValueError(f"values {twice} stand in more than one class" if twice else "no class has a value")
+            raise ValueError(f"values {twice} stand in more than one class, or twice in one" if twice else "no class has a value")
         return classes
 
     def build(self, tables: Tables) -> ClassesPartition:

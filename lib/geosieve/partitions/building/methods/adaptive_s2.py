@@ -50,7 +50,7 @@ class AdaptiveS2(Config):
     @model_validator(mode="after")
     def _start_above_the_end(self) -> AdaptiveS2:
         if self.start_level > self.deepest_level:
-            raise ValueError(f"start_level {self.start_level} is below deepest_level {self.deepest_level}")
+            raise ValueError(f"start_level {self.start_level} is deeper than deepest_level {self.deepest_level}")
         return self
 
     def make(self, inputs: Inputs) -> Made:

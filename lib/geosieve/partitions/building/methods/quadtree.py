@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from geosieve.geo.morton import Box
 from geosieve.partitions.building import counting, quadtree
@@ -21,6 +21,12 @@ class Bounds(Config):
     west: float = Field(ge=-180, le=180)
     north: float = Field(ge=-90, le=90)
     east: float = Field(ge=-180, le=180)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bounds:
+        if self.south >= self.north or self.west >= self.east:
+            raise ValueError("bounds: south must be less than north, and west less than east")
+        return self
 
 
 class Quadtree(Config):
