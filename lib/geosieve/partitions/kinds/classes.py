@@ -41,8 +41,10 @@ class Definition(PartitionDefinition):
     def _disjoint(cls, classes: list[RasterClass]) -> list[RasterClass]:
         values = [value for c in classes for value in c.values]
         twice = sorted({value for value in values if values.count(value) > 1})
-        if twice or not values:
-            raise ValueError(f"values {twice} stand in more than one class, or twice in one" if twice else "no class has a value")
+        if twice:
+            raise ValueError(f"values {twice} stand in more than one class, or twice in one")
+        if not values:
+            raise ValueError("no class has a value")
         return classes
 
     def build(self, tables: Tables) -> ClassesPartition:
