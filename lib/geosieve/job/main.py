@@ -192,7 +192,5 @@ def _run_id(text: str) -> str:
     if not text or len(text) > 100 or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in text):
         raise argparse.ArgumentTypeError("a run id holds only letters, digits, '-', '_' and '.'")
     if text in ("latest", "all"):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is a word that chooses runs where they are read"
-        )
+        raise argparse.ArgumentTypeError(f"{text!r} is a word that chooses runs where they are read")
     return text
