@@ -331,7 +331,7 @@ def test_neither_the_order_of_rows_nor_tasks_change_anything(workspace: Evaluati
             head = "id,lat,lon,third"
             code, _ = workspace.evaluate(csv(truth, head), csv(answers), run_id=run, **options)
         finally:
-            spark.conf.set("spark.sql.shuffle.partitions", "4")
+            spark.conf.unset("spark.sql.shuffle.partitions")
             spark.conf.unset("spark.sql.files.maxPartitionBytes")
         assert code == 0
         found.append(workspace.figures(run))

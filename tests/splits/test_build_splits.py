@@ -237,7 +237,7 @@ def test_neither_order_nor_tasks_decide(
         code, report = splitting(splits, run_id=f"order{number}", images=images, draw={"s2_level": 5})
         assert code == EXIT_DONE, report["error"]
         found.append(splitting.rows(f"order{number}"))
-    spark.conf.set("spark.sql.shuffle.partitions", 4)
+    spark.conf.unset("spark.sql.shuffle.partitions")
     pd.testing.assert_frame_equal(found[0], found[1])
 
 
