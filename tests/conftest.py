@@ -12,18 +12,29 @@ from tuned_spark import TUNED
 
 from geosieve.runtime.session import spark_session
 
-# The longest files first, so that processes that share the files end at about the same time.
-_LONGEST = (
-    *("test_killed_processes", "test_s3_store", "test_demos", "test_evaluate", "test_build_splits"),
-    *("test_build_partitions", "test_ingest_lists", "test_label_attributes"),
+# Clusters, servers, demos, and files of many Spark jobs, about the longest first.
+_SLOW = (
+    *("test_killed_processes", "test_s3_store", "test_demos", "test_build_splits", "test_evaluate"),
+    *(
+        "test_build_partitions",
+        "test_ingest_lists",
+        "test_label_attributes",
+        "test_publish_kills",
+        "test_driver_memory",
+    ),
+    *("test_publish_races", "test_build_overlay", "test_dry_runs", "test_how_to", "test_s3_rasters", "test_s3_config"),
+    *("test_spark_submit", "test_publish_interleavings", "test_ingest_photos", "test_publish_shards", "test_full_disk"),
 )
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files."""
-    places = {name: place for place, name in enumerate(_LONGEST)}
+    """Put slow files first, so that processes that share the files end at about the same time, and mark them."""
+    places = {name: place for place, name in enumerate(_SLOW)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+    for item in items:
+        if item.path.stem in places:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

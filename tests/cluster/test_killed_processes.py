@@ -23,8 +23,6 @@ from fabricated_world import (
 )
 from job_client import Died, JobServer
 
-pytestmark = pytest.mark.slow
-
 CLUSTER = "local-cluster[2,1,1024]"
 IMAGES = 1_000
 

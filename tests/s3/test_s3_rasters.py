@@ -18,8 +18,6 @@ from fabricated_rasters import write_raster
 from rasterio.transform import from_origin
 from s3_server import Request, S3Server
 
-pytestmark = pytest.mark.slow
-
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1"}
 VALUES = np.arange(100, dtype=np.uint8).reshape(10, 10)
 ORIGIN = from_origin(0, 10, 1, 1)

@@ -28,8 +28,6 @@ from fabricated_world import (
 from job_client import JobServer, Outcome
 from s3_server import Request, S3Server
 
-pytestmark = pytest.mark.slow
-
 KEY_ID, SECRET = "AKIDFORGEOSIEVETESTS", "s3cr3tOfTheTestsThatNobodyMayPrint"
 BUCKET = "world"
 FILES, TABLES = f"s3a://{BUCKET}/files", f"s3a://{BUCKET}/tables"
