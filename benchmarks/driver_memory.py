@@ -125,7 +125,8 @@ def evaluated(spark: SparkSession, systems: int) -> Step:
     def step(n: int) -> Any:
         ids = spark.range(n).withColumn("image_id", F.col("id").cast("string"))
         truth = ids.selectExpr("image_id", "id % 170 - 85D AS lat", "id % 350 - 175D AS lon", "'x' AS stratum_s")
-        answers = truth.select("image_id", "lat", "lon", F.lit(None).cast("double").alias("area_km2"))
+        nothing = {"area_km2": F.lit(None).cast("double"), "error_class": F.lit(None).cast("string")}
+        answers = truth.select("image_id", "lat", "lon").withColumns(nothing)
         scorer = Scorer({"s": ("x",)}, (False,) * systems, False, False)
         return collect_scores(truth, {f"s{k}": answers for k in range(systems)}, scorer, {})
 

@@ -15,6 +15,7 @@ from geosieve.ensemble.conformal import ConformalSets, check_claims, mass_at, qu
 from geosieve.ensemble.members import Ensemble, Predictions, Probabilities, mask_prior, with_weights
 from geosieve.ensemble.ranking import rank
 from geosieve.overlay.atoms import Overlay
+from geosieve.runtime.errors import InputError
 
 REGIONS = [24, 4, 6]
 
@@ -105,6 +106,14 @@ def test_a_calibrated_ensemble_is_reliable_and_an_overconfident_one_is_not() -> 
     )
     assert calibrated == pytest.approx(levels, abs=6 * np.sqrt(0.25 / 4000))
     assert (overconfident[:-1] < calibrated[:-1] - 0.05).all()
+
+
+def test_weights_of_unknown_members_are_refused() -> None:
+    ensemble, _ = world(11, 10)
+    with pytest.raises(InputError, match=r"no member 'modell0'.*did you mean 'model0'"):
+        with_weights(ensemble, {"modell0": 0.5}, {})
+    with pytest.raises(InputError, match=r"no member 'xyz'.*its members: "):
+        with_weights(ensemble, {}, {"xyz": 0.5})
 
 
 def _reliability(ensemble: Ensemble, predictions: Predictions, truth: np.ndarray, levels: np.ndarray) -> np.ndarray:

@@ -103,6 +103,19 @@ def test_a_prediction_that_cannot_be_used_is_a_reject_and_a_miss(workspace: Eval
     assert recalls(workspace.figures(), "osv5m") == [0, 0, 0, 0.0, 0.25]  # (0, 0) is an answer, 786 km off
 
 
+def test_refused_predictions_are_counted_by_stratum(workspace: Evaluation) -> None:
+    """a has a good row, b and d a refused one, c none."""
+    images = [["a.jpg", 0, 1, "x"], ["b.jpg", 0, 2, "x"], ["c.jpg", 0, 3, "x"], ["d.jpg", 0, 4, "y"]]
+    truth = csv(images, "id,lat,lon,s")
+    answers = csv([["a.jpg", 0, 1], ["b.jpg", "", 2], ["d.jpg", "61N", 4]])
+    code, report = workspace.evaluate(truth, answers, most_refused=0.7, truth_strata={"scene": "s"})
+    assert code == 0, report["error"]
+    assert (report["rows_in"], report["rows_out"], sum(report["rejected"].values())) == (7, 5, 2)
+    assert report["details"]["refused"] == {"s0": {"missing_position": 1, "not_a_number": 1}}
+    counts = workspace.figures().groupby("stratum_value")[["missing", "refused"]].agg(["min", "max"])
+    assert counts.loc["x"].tolist() == [2, 2, 1, 1] and counts.loc["y"].tolist() == [1, 1, 1, 1]
+
+
 def test_truth_that_cannot_be_used_leaves_the_image_out(workspace: Evaluation) -> None:
     truth = TRUTH.replace("60,10", "160,10")
     code, report = workspace.evaluate(truth, ANSWERS)

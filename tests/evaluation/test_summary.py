@@ -15,7 +15,7 @@ _ALL = {"stratum": "all", "stratum_value": "all", "balanced_by": None, "compared
 
 
 def figure(system: str, metric: str, value: float, low: float, high: float, **more: Any) -> dict[str, Any]:
-    row = {**_ALL, "protocol": "pigeon", "threshold_km": None, "n": 1000, **more}
+    row = {**_ALL, "protocol": "pigeon", "threshold_km": None, "n": 1000, "missing": 50, "refused": 8, **more}
     return {**row, "system": system, "metric": metric, "value": value, "low": low, "high": high}
 
 
@@ -46,7 +46,9 @@ def test_a_systems_name_is_not_taken_for_a_mark(figures: pd.DataFrame) -> None:
 
 
 def test_images_without_an_answer_stand_in_their_row(figures: pd.DataFrame) -> None:
-    assert "<td>a</td><td>1,000</td><td>50</td>" in html(figures, [])
+    page = html(figures, [])
+    assert "<th>images</th><th>no prediction</th><th>refused</th>" in page
+    assert "<td>a</td><td>1,000</td><td>42</td><td>8</td>" in page
 
 
 def test_the_table_of_contents_leads_to_every_section_and_one_table_is_open(figures: pd.DataFrame) -> None:

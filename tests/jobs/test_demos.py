@@ -105,8 +105,9 @@ def test_a_map_is_drawn(labels: Any) -> None:
 
 
 def newest(leaves: str) -> Any:
-    newest_leaf = max(TABLES.glob(f"{leaves}/run_id=demo-*"), key=lambda path: path.stat().st_mtime)
-    return pq.read_table(newest_leaf, partitioning=None).to_pandas()
+    """The rows of the latest run of the demo."""
+    leaf = max(TABLES.glob(f"{leaves}/run_id=demo-*"), key=lambda path: path.stat().st_mtime)
+    return pq.read_table(leaf, partitioning=None).to_pandas()
 
 
 @pytest.fixture(scope="module")

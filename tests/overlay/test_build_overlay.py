@@ -226,7 +226,7 @@ def test_engines_read_the_atoms(workspace: Overlays) -> None:
         ({"partitions": [CELLS], "reduce": {"classes": 2}}, 78, "names ['classes'] are no partitions"),
         ({"partitions": [CELLS], "reduce": {"cells": 2}}, 78, "reduce: cells is no map"),
         ({"partitions": [{**CELLS, "level": 13}]}, 78, "fewer than 2^28"),
-        ({"partitions": [{**CELLS, "name": "area_km2"}]}, 78, "has a column 'area_km2' of its own"),
+        ({"partitions": [{**CELLS, "name": "area_km2"}]}, 78, "already has a column 'area_km2'"),
         ({"partitions": [CELLS, CELLS]}, 78, "a name stands twice"),
         ({"partitions": [CELLS], "land": {**CELLS, "level": 1}}, 78, "give it a name of its own"),
     ],

@@ -215,6 +215,8 @@ def test_a_partition_may_not_take_the_name_of_a_column() -> None:
     for name in ("lat", "run_id"):
         with pytest.raises(ValueError, match=name):
             labels_table([name])
+    with pytest.raises(ValueError, match="twice"):
+        labels_table(["twice", "once", "twice"])
 
 
 def test_declarations_use_only_the_types_of_the_contract() -> None:

@@ -317,7 +317,14 @@ def prior(name: str, partition: str, weights: ArrayLike) -> EnsembleMember:
 
 
 def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures: Mapping[str, float]) -> Ensemble:
-    """The ensemble with new weights and temperatures by member name. Others keep theirs; unknown names are ignored."""
+    """The ensemble with new weights and temperatures by member name; others keep theirs.
+
+    InputError if a name is not that of a member.
+    """
+    names = [member.name for member in ensemble.members]
+    for name in (*weights, *temperatures):
+        if name not in names:
+            raise InputError(f"the ensemble has no member {name!r}", hint=advice(name, names, "its members"))
     changed = tuple(
         replace(
             p,

@@ -22,19 +22,25 @@ class EvaluateConfig(JobConfig):
 
     truth: Annotated[ListTruth | TableTruth, Field(discriminator="format")]
     systems: list[System] = Field(min_length=1)
-    baseline: str | None = Field(None, description="the system that the others are compared to; the first if not set")
+    baseline: str | None = Field(
+        None, description="the system that all others are compared to; by default the first one"
+    )
     protocols: list[ProtocolName] = Field(list(_EVERY), min_length=1)
-    places: bool = Field(True, description="country, region, area and city by reverse_geocoder")
-    continent: bool = Field(True, description="a stratum of the truth's continents")
-    balance: str | None = Field(None, description="a stratum: figures also with the same weight for each of its values")
-    unmatched: Literal["error", "reject"] = Field("error", description="predictions for images without truth")
+    places: bool = Field(True, description="compare country, region, area and city, which reverse_geocoder looks up")
+    continent: bool = Field(True, description="add the continent of the true position as a stratum")
+    balance: str | None = Field(
+        None, description="name of a stratum; adds figures in which each of its values has the same weight"
+    )
+    unmatched: Literal["error", "reject"] = Field(
+        "error", description="what to do with predictions for images that the truth does not have"
+    )
     most_refused: float = Field(
         0.01,
         ge=0,
         le=1,
-        description="the greatest share of a list's rows that may be refused; exclude_ids is not counted",
+        description="largest share of a list's rows that may be refused; rows that exclude_ids leaves out do not count",
     )
-    samples: int = Field(1000, ge=100, le=10_000, description="bootstrap samples")
+    samples: int = Field(1000, ge=100, le=10_000, description="number of bootstrap samples")
     seed: int = Field(0, ge=0, lt=2**63)
     confidence: float = Field(0.95, gt=0.5, lt=1)
 

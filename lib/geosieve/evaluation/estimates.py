@@ -243,7 +243,17 @@ class _Group:
                 values, drawn = np.append(values, factor * median), np.vstack([drawn, factor * of_samples])
                 n = np.append(n, point[:, answered if answers_only else 0].sum())
         missing = point[:, 0].sum() - point[:, answered].sum()
-        return _Found(names, values, drawn, n, missing)
+        return _Found(names, values, drawn, n, missing, self._refused(name, number, balanced))
+
+    def _refused(self, name: Name, number: int, balanced: bool) -> int:
+        """Number of images with value `number` of the stratum whose prediction was refused; 0 for a pair of systems."""
+        refused = None if isinstance(name, tuple) else self._scored.systems[name].refused
+        if refused is None:
+            return 0
+        counted = (refused.codes >= 0) & (self._stratum.codes == number)
+        if balanced:
+            counted &= self._balancing.codes < self._balancing.n_buckets
+        return int(counted.sum())
 
     def _medians(
         self, ranking: _Ranking, balanced: bool, number: int, point: F8, samples: NDArray[np.float32]
@@ -290,6 +300,7 @@ class _Group:
                 "high": _finite(high),
                 "n": found.n.astype(np.int64),
                 "missing": int(found.missing),
+                "refused": found.refused,
             }
         )
 
@@ -300,7 +311,7 @@ class _Found:
 
     `names`: (metric, protocol, threshold_km, area_km2) of each figure. `values`: (f,). `samples`: the values in the
     bootstrap samples, (f, samples). `n`: number of images behind each figure, (f,). `missing`: number of images without
-    a prediction.
+    a prediction. `refused`: number of those whose prediction was refused.
     """
 
     names: list[tuple[str, str, float | None, float | None]]
@@ -308,11 +319,12 @@ class _Found:
     samples: F8
     n: F8
     missing: float
+    refused: int
 
     def minus(self, other: _Found) -> _Found:
         """The differences `self` − `other`, sample by sample, of the figures that both have.
 
-        `n` is the smaller of the two numbers, `missing` the sum of both.
+        `n` is the smaller of the two numbers, `missing` and `refused` are sums of both.
         """
         place = {name: k for k, name in enumerate(other.names)}
         mine = [k for k, name in enumerate(self.names) if name in place]
@@ -320,7 +332,8 @@ class _Found:
         theirs = [place[name] for name in names]
         with np.errstate(invalid="ignore"):  # the difference of two infinite medians is NaN
             values, samples = self.values[mine] - other.values[theirs], self.samples[mine] - other.samples[theirs]
-        return _Found(names, values, samples, np.minimum(self.n[mine], other.n[theirs]), self.missing + other.missing)
+        n = np.minimum(self.n[mine], other.n[theirs])
+        return _Found(names, values, samples, n, self.missing + other.missing, self.refused + other.refused)
 
     def replaced(self, by: _Found) -> _Found:
         """A copy in which the figures of `by` replace those of the same names.
@@ -331,7 +344,7 @@ class _Found:
         at = [place[name] for name in by.names]
         values, samples, n = self.values.copy(), self.samples.copy(), self.n.copy()
         values[at], samples[at], n[at] = by.values, by.samples, by.n
-        return _Found(self.names, values, samples, n, self.missing)
+        return _Found(self.names, values, samples, n, self.missing, self.refused)
 
 
 def _answered(figures: Sequence[Figure]) -> int:

@@ -72,8 +72,8 @@ class ListInput(Config):
     uri: str = Field(min_length=1)
     columns: PositionColumns
     delimiter: str = Field(",", min_length=1, max_length=1)
-    encoding: str = Field("UTF-8", description="of CSV: the character set by a name that Java knows")
-    strip_extension: bool = Field(False, description="compare ids without .jpg, .png, …")
+    encoding: str = Field("UTF-8", description="character set of CSV files, by a name that Java knows")
+    strip_extension: bool = Field(False, description="remove .jpg, .png … from ids before they are compared")
     exclude_ids: str | None = Field(None, description="regular expression of ids whose rows are left out")
 
     @field_validator("exclude_ids")
@@ -135,7 +135,9 @@ def read_list(spark: SparkSession, source: ListInput, key: str) -> DataFrame:
         "row": F.monotonically_increasing_id(),  # increases within a file
     }
     # NA is also the country code of Namibia.
-    texts = {name: F.when(~is_word_for_nothing(F.col(name)) | (F.col(name) == "NA"), F.col(name)) for name in divided}
+    texts = {
+        name: F.expr(f"CASE WHEN NOT {is_word_for_nothing(name)} OR {name} = 'NA' THEN {name} END") for name in divided
+    }
     return parsed.withColumns({**settled, **texts}).drop("error", "lat_text", "lon_text", MALFORMED)
 
 

@@ -12,7 +12,7 @@ from pyspark.sql import DataFrame
 
 from geosieve.evaluation.config import EvaluateConfig
 from geosieve.evaluation.estimates import ALL, estimate
-from geosieve.evaluation.matching import GivenList, check, count_refused, kept, open_lists, settle
+from geosieve.evaluation.matching import GivenList, check, kept, open_lists, settle
 from geosieve.evaluation.scored import Scored
 from geosieve.evaluation.scoring import Scorer, collect_scores, stratum_values
 from geosieve.evaluation.summary import html, markdown
@@ -63,7 +63,6 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
             rejected = publication.write(REJECTS, reduce(DataFrame.unionByName, rejects))
             by_class = _count_rejects(publication.written(REJECTS))
             report.rejected = {f"{key}: {error}": rows for (key, error), rows in by_class.items()}
-            refused = {given.name: count_refused(given.rows, truth.rows) for given in systems}
         with report.stage("estimate"):
             figures = estimate(scored, config.plan())
     report.rows_out = len(scored) + sum(used.values())
@@ -74,7 +73,7 @@ def evaluate(context: Context[EvaluateConfig], publication: Publication) -> int:
             where=publication.uris[-1],
             hint="nothing was committed; please report this",
         )
-    report.details |= _details(config, scored, figures) | {"refused": refused}
+    report.details |= _details(config, scored, figures)
     with report.stage("write"):
         rows = spark.createDataFrame(_nullable(figures), EVALUATIONS.spark_schema()).coalesce(1)
         written = publication.write(EVALUATIONS, rows)
@@ -96,7 +95,7 @@ def _score(config: EvaluateConfig, truth: GivenList, systems: list[GivenList]) -
     regions = region_names(truth.labels, strata) if truth.labels is not None else {}
     areas = tuple(system.columns.area_km2 is not None for system in config.systems)
     scorer = Scorer(strata, areas, config.places, config.continent)
-    return collect_scores(truth.good, {given.name: given.good for given in systems}, scorer, regions)
+    return collect_scores(truth.good, {given.name: given.rows for given in systems}, scorer, regions)
 
 
 def _nullable(figures: pd.DataFrame) -> pd.DataFrame:
@@ -114,7 +113,19 @@ def _details(config: EvaluateConfig, scored: Scored, figures: pd.DataFrame) -> d
         at = "" if row["threshold_km"] is None else f" {row['threshold_km']:g} km"
         found[row["system"]][f"{row['protocol']} {row['metric']}{at}"] = [row["value"], row["low"], row["high"]]
     missing = {system: int(answers.missing.sum()) for system, answers in scored.systems.items()}
-    return {"images": len(scored), "missing": missing, "left_out_of_balanced": unbalanced, "figures": found}
+    refused = {system: _counts(answers.refused) for system, answers in scored.systems.items()}
+    return {
+        "images": len(scored),
+        "missing": missing,
+        "refused": refused,
+        "left_out_of_balanced": unbalanced,
+        "figures": found,
+    }
+
+
+def _counts(classes: pd.Categorical | None) -> dict[str, int]:
+    """Number of images by error class, in alphabetical order."""
+    return {} if classes is None else {str(name): int(count) for name, count in classes.value_counts().items()}
 
 
 def _notes(config: EvaluateConfig, details: dict[str, Any], rejected: dict[tuple[str, str], int]) -> list[str]:

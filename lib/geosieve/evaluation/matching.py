@@ -73,7 +73,7 @@ def _with_area(rows: DataFrame, has_area: bool) -> DataFrame:
     """
     text = F.col("area_km2") if has_area else F.lit(None).cast("string")
     area = F.expr("try_cast(area_km2 AS double)")
-    said = F.col("area_km2").isNotNull() & ~row_checks.is_word_for_nothing(F.col("area_km2"))
+    said = F.col("area_km2").isNotNull() & ~F.expr(row_checks.is_word_for_nothing("area_km2"))
     bad = (area < 0) | (area.isNull() & said)
     # In the truth, (0, 0) stands for an unknown position. As a prediction it is a valid answer.
     error = F.when(F.col("error_class") != "null_island", F.col("error_class"))
@@ -196,11 +196,3 @@ def settle(given: GivenList, images: DataFrame, used: int, unmatched: Literal["e
 def _example(images: DataFrame) -> str:
     row = images.orderBy("image_id").first()
     return str(row["image_id"]) if row is not None else ""
-
-
-def count_refused(predictions: DataFrame, images: DataFrame) -> dict[str, int]:
-    """Number of images with usable truth whose prediction was refused, by error class."""
-    refused = predictions.where("error_class IS NOT NULL AND image_id IS NOT NULL")
-    usable = images.where("error_class IS NULL").select("image_id")
-    found = refused.join(usable, "image_id").groupBy("error_class").count().collect()
-    return {row["error_class"]: row["count"] for row in sorted(found)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from geosieve.geo.arrays import F8
@@ -22,12 +23,15 @@ class Answers:
     `area_km2`: area of the ranked regions up to the one that contains the truth, (n,); NaN if none contains it. None if
     the system reports no areas.
     `hits`: whether the place names agree at each level, (n, 4), as in `places.hits`. None if places are not evaluated.
+    `refused`: error class of each image's prediction, (n,), where it was refused, so that the image has none; else
+    NaN. None if no prediction was refused.
     """
 
     angle: F8
     geodesic_km: F8
     area_km2: F8 | None
     hits: NDArray[np.bool_] | None
+    refused: pd.Categorical | None = None
 
     @property
     def missing(self) -> NDArray[np.bool_]:

@@ -53,19 +53,20 @@ class Scorer:
         fields += ["continent int"] if self.continent else []
         for k in range(len(self.areas)):
             fields += [f"angle_{k} double", f"geodesic_{k} double", f"area_{k} double", f"hits_{k} int"]
+            fields.append(f"refused_{k} string")
         return ", ".join(fields)
 
     def score(self, rows: pa.Table) -> pa.Table:
         """Compute the columns of `schema`, one row per image.
 
-        Input columns: key, lat, lon, the strata, and lat_k, lon_k, area_k for system k. Positions are in degrees, areas
-        in km²; both are null where there is none.
+        Input columns: key, lat, lon, the strata, and lat_k, lon_k, area_k, refused_k for system k. Positions are in
+        degrees, areas in km²; both are null where there is none. refused_k is the error class of a refused prediction.
 
-        In the output, angle_k is in radians and geodesic_k in km. Strata are indices of their values. In `named` and
-        hits_k, bit l stands for level l of `places.LEVELS`.
+        In the output, angle_k is in radians and geodesic_k in km; refused_k is unchanged. Strata are indices of their
+        values. In `named` and hits_k, bit l stands for level l of `places.LEVELS`.
         """
         lat, lon = _floats(rows["lat"]), _floats(rows["lon"])
-        found: dict[str, NDArray[np.generic]] = {"key": rows["key"].to_numpy()}
+        found: dict[str, NDArray[np.generic] | pa.Array] = {"key": rows["key"].to_numpy()}
         truth = places.gazetteer().nearest(lat, lon) if self.towns or self.continent else None
         found["named"] = _bits(places.gazetteer().named[truth]) if self.towns else np.zeros(len(lat), np.int32)
         for name, values in self.strata.items():
@@ -86,7 +87,7 @@ class Scorer:
         lon: NDArray[np.float64],
         truth: NDArray[np.int64] | None,
         has_area: bool,
-    ) -> dict[str, NDArray[np.generic]]:
+    ) -> dict[str, NDArray[np.generic] | pa.Array]:
         answer_lat, answer_lon = _floats(rows[f"lat_{k}"]), _floats(rows[f"lon_{k}"])
         there = ~np.isnan(answer_lat)
         angle, geodesic = np.full((2, lat.size), np.nan)
@@ -97,7 +98,8 @@ class Scorer:
             answered = places.gazetteer().nearest(*points[2:])
             hits[there] = _bits(places.hits(truth[there], answered))
         area = _floats(rows[f"area_{k}"]) if has_area else np.full(lat.size, np.nan)
-        return {f"angle_{k}": angle, f"geodesic_{k}": geodesic, f"area_{k}": area, f"hits_{k}": hits}
+        found = {"angle": angle, "geodesic": geodesic, "area": area, "hits": hits, "refused": rows[f"refused_{k}"]}
+        return {f"{name}_{k}": values for name, values in found.items()}
 
 
 def stratum_values(rows: DataFrame, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -140,15 +142,17 @@ def collect_scores(
 ) -> Scored:
     """Score all images of `truth`, and return them sorted by key.
 
-    `truth`: columns image_id, lat, lon and the strata. `systems`: for each system, columns image_id, lat, lon and
-    area_km2 (null where there is none). `regions`: for strata that are partitions, the region name of each value.
+    `truth`: columns image_id, lat, lon and the strata. `systems`: for each system, columns image_id, lat, lon, area_km2
+    (null where there is none) and error_class (null unless the row is refused); ids are unique. `regions`: for strata
+    that are partitions, the region name of each value.
     """
     strata = [stratum_column(name) for name in scorer.strata]
     joined = truth.select("image_id", "lat", "lon", *strata)
     for k, answers in enumerate(systems.values()):
-        renamed = (F.col(ours).alias(f"{short}_{k}") for ours, short in _SHORT.items())
+        values = (f"if(error_class IS NULL, {ours}, NULL) AS {short}_{k}" for ours, short in _SHORT.items())
         # Both sides are already partitioned by id, and a hash table is cheaper than sorting texts.
-        joined = joined.join(answers.select("image_id", *renamed).hint("shuffle_hash"), "image_id", "left")
+        columns = answers.selectExpr("image_id", *values, f"error_class AS refused_{k}")
+        joined = joined.join(columns.hint("shuffle_hash"), "image_id", "left")
     keyed = joined.withColumn("key", F.xxhash64("image_id")).drop("image_id")
 
     def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -176,6 +180,7 @@ def _scored(rows: pd.DataFrame, systems: list[str], scorer: Scorer, regions: Map
             rows[f"geodesic_{k}"].to_numpy(),
             rows[f"area_{k}"].to_numpy() if scorer.areas[k] else None,
             _levels(rows[f"hits_{k}"]) if scorer.towns else None,
+            pd.Categorical(rows[f"refused_{k}"]),
         )
         for k, name in enumerate(systems)
     }

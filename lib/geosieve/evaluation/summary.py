@@ -180,12 +180,12 @@ def _table(
     for _, group in figures.groupby(keys, sort=False, dropna=False):
         records = group.to_dict("records")
         cells = {(row["metric"], None if pd.isna(row["threshold_km"]) else row["threshold_km"]): row for row in records}
-        counts = {row["metric"]: row["n"] for row in records}
-        images = max(row["n"] for row in records)
-        # n of mean_km is the number of images with a prediction.
-        missing = f"{images - counts['mean_km']:,}" if "mean_km" in counts else "–"
-        rows.append([*names(records[0]), f"{images:,}", missing, *(_cell(cells.get((c[1], c[2]))) for c in present)])
-    return Table([*heads, "images", "without answer", *(c[0] for c in present)], rows, len(heads))
+        first, images = records[0], max(row["n"] for row in records)
+        # Of a difference they would be sums over both systems, whose own rows have them.
+        own = pd.isna(first["compared_to"])
+        without = [f"{first['missing'] - first['refused']:,}", f"{first['refused']:,}"] if own else ["–", "–"]
+        rows.append([*names(first), f"{images:,}", *without, *(_cell(cells.get((c[1], c[2]))) for c in present)])
+    return Table([*heads, "images", "no prediction", "refused", *(c[0] for c in present)], rows, len(heads))
 
 
 def _cell(row: Row | None) -> str:

@@ -27,7 +27,7 @@ class TableTruth(Config):
     format: Literal["tables"]
     root: str
     run: RunId = Field("latest", description="a run id, `latest`, or for images alone `all`")
-    sources: list[str] = Field([], description="only these sources; all if empty")
+    sources: list[str] = Field([], description="names of the sources to read; all if empty")
     strata: list[str] = []
 
 

@@ -45,6 +45,7 @@ from geosieve.images.sources import Columns
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.runtime.names import nearest
+from geosieve.runtime.sql import sql_name
 
 T = TypeVar("T")
 
@@ -466,7 +467,7 @@ def _refuse_replaced(frame: DataFrame, encoding: str, key: str) -> None:
 def _refuse_broken_texts(frame: DataFrame) -> None:
     """InputError if a text of a Parquet file is not UTF-8. The format requires UTF-8, but readers do not check it."""
     texts = [field.name for field in frame.schema if isinstance(field.dataType, StringType)]
-    alien = [_is_alien(F.col(_quoted(name)), "UTF-8") for name in texts]
+    alien = [_is_alien(F.col(sql_name(name)), "UTF-8") for name in texts]
     if not alien:
         return
     columns = F.array_compact(F.array(*(F.when(bad, F.lit(name)) for bad, name in zip(alien, texts, strict=True))))
@@ -477,11 +478,6 @@ def _refuse_broken_texts(frame: DataFrame) -> None:
             where=first["uri"],
             hint="write the file again with its texts decoded by their encoding",
         )
-
-
-def _quoted(name: str) -> str:
-    """A column name quoted for Spark SQL."""
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _refuse_long_fields(read: Callable[[], T], files: Sequence[FileInfo]) -> T:
@@ -595,7 +591,7 @@ def _has_fraction(kind: DataType) -> bool:
 
 def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Column:
     """A Parquet column as text that `row_checks` can parse."""
-    name = _quoted(theirs)
+    name = sql_name(theirs)
     column = F.col(name)
     if is_nanoseconds:
         column = F.expr(f"timestamp_micros({name} div 1000)")

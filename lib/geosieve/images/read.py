@@ -32,7 +32,7 @@ class ImagesInput(Config):
     """Committed runs of `images`."""
 
     root: str
-    sources: list[str] = Field([], description="only these sources; all if empty")
+    sources: list[str] = Field([], description="names of the sources to read; all if empty")
     run: RunId = Field("latest", description="a run id, `latest` (of each source) or `all` (the latest row of each id)")
 
 

@@ -25,12 +25,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pyspark.sql import Column, DataFrame, Row, Window
+from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
 
 from geosieve.images.coordinate_lists import INPUT_URI, MALFORMED, TEXT_COLUMNS
 from geosieve.images.nothing import NO_DATE, NOTHING, WORDS_FOR_NOTHING
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.sql import sql_text
 from geosieve.tables.schemas import IMAGES
 
 STAGE = "check_rows"
@@ -62,12 +63,16 @@ _DECIMAL_COMMA = r"^[+-]?[0-9]+,[0-9]+$"
 # A fraction is allowed: pandas writes an integer column with gaps as 1430000000000.0.
 _EPOCH_S, _EPOCH_MS = r"^[0-9]{9,10}(\.[0-9]*)?$", r"^[0-9]{12,13}(\.[0-9]*)?$"
 _EPOCH_US, _EPOCH_NS = r"^[0-9]{15,16}(\.[0-9]*)?$", r"^[0-9]{18,19}(\.[0-9]*)?$"
+_WHOLE = r"^[0-9]{1,9}(\.0*)?$"
 _ISO = r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([ T].*)?$"
 # The first photograph was taken in 1826. Besides, Spark's Parquet writer fails on years before 1582.
 _YEARS = (1826, 2099)
 
 _NO_DEGREES = "not degrees; metres of a projection, or degrees times 10,000,000 (E7)?"
 
+_POSITION = ("lat", "lon")
+_QUERY = r"\?[^\s,;\"]*"
+_QUOTE = "'"
 _SHOWN = 60  # characters of a bad value in a message
 _LONGEST_MESSAGE = 500
 
@@ -82,9 +87,9 @@ def check_rows(rows: DataFrame, eastward: bool = False) -> DataFrame:
     return _typed(_without_words(parse_positions(rows, eastward)))
 
 
-def is_word_for_nothing(text: Column) -> Column:
-    """Whether a text without surrounding blanks is one of WORDS_FOR_NOTHING; false for null."""
-    return F.coalesce(F.lower(text).isin(*WORDS_FOR_NOTHING), F.lit(False))
+def is_word_for_nothing(column: str) -> str:
+    """SQL: whether a text column without surrounding blanks has one of WORDS_FOR_NOTHING; false for null."""
+    return f"coalesce(lower({column}) IN ({', '.join(map(sql_text, WORDS_FOR_NOTHING))}), false)"
 
 
 def parse_positions(rows: DataFrame, eastward: bool = False) -> DataFrame:
@@ -95,14 +100,13 @@ def parse_positions(rows: DataFrame, eastward: bool = False) -> DataFrame:
     longitudes of good rows are converted from [0, 360] to [-180, 180].
     """
     texts = [name for name in rows.columns if name not in (MALFORMED, INPUT_URI)]
-    tidy = rows.select(*(_tidy(F.col(name)).alias(name) for name in texts), MALFORMED, INPUT_URI)
-    parsed = tidy.withColumns({"lat_text": F.col("lat"), "lon_text": F.col("lon")}).withColumns(
-        {"lat": _number("lat"), "lon": _number("lon")}
-    )
-    checked = parsed.withColumn("error", _error(eastward))
+    tidy = rows.selectExpr(*(f"{_tidy(name)} AS {name}" for name in texts), MALFORMED, INPUT_URI)
+    others = [name for name in tidy.columns if name not in ("lat", "lon")]
+    numbers = [f"CASE WHEN {_matches(name, _NUMBER)} THEN cast({name} AS double) END AS {name}" for name in _POSITION]
+    parsed = tidy.selectExpr(*others, *(f"{name} AS {name}_text" for name in _POSITION), *numbers)
+    checked = parsed.selectExpr("*", f"{_error(eastward)} AS error")
     if eastward:
-        wrapped = F.when(F.col("lon") > 180, F.col("lon") - 360).otherwise(F.col("lon"))
-        checked = checked.withColumn("lon", F.when(F.col("error").isNull(), wrapped).otherwise(F.col("lon")))
+        checked = checked.withColumn("lon", F.expr("if(error IS NULL AND lon > 180, lon - 360, lon)"))
     return checked
 
 
@@ -183,126 +187,115 @@ def refuse_repeats(checked: DataFrame, repeated: DataFrame) -> DataFrame:
     return good.join(repeated, "image_id", "left_anti").unionByName(settled).unionByName(refused)
 
 
-def _tidy(text: Column) -> Column:
-    """A text without surrounding blanks; null if nothing is left."""
-    return F.nullif(F.btrim(text, F.lit(" \t\r\n\u00a0")), F.lit(""))
+def _tidy(column: str) -> str:
+    """SQL: a text without surrounding blanks; null if nothing is left."""
+    blanks = sql_text(" \t\r\n\u00a0")
+    return f"nullif(btrim({column}, {blanks}), '')"
 
 
-def _number(name: str) -> Column:
-    """A text column as a double; null if it is no decimal number."""
-    return F.when(F.col(name).rlike(_NUMBER), F.col(name).cast("double"))
+def _matches(column: str, pattern: str) -> str:
+    """SQL: whether a text contains a match of a regular expression; null for null."""
+    return f"{column} RLIKE {sql_text(pattern)}"
 
 
-def _error(eastward: bool) -> Column:
-    """struct(error_class, message) of the first check that a row fails; null if it passes all checks."""
-    lat, lon, lat_text, lon_text = (F.col(name) for name in ("lat", "lon", "lat_text", "lon_text"))
-    absent = [text.isNull() | is_word_for_nothing(text) for text in (lat_text, lon_text)]
-    commas = [text.rlike(_DECIMAL_COMMA) for text in (lat_text, lon_text)]
+def _error(eastward: bool) -> str:
+    """SQL: struct(error_class, message) of the first check that a row fails; null if it passes all checks."""
+    absent = " OR ".join(f"{text} IS NULL OR {is_word_for_nothing(text)}" for text in ("lat_text", "lon_text"))
+    commas = " OR ".join(_matches(text, _DECIMAL_COMMA) for text in ("lat_text", "lon_text"))
+    # Query strings are cut out, because they may be signatures.
+    malformed = f"regexp_replace({MALFORMED}, {sql_text(_QUERY)}, '?…')"
+    far = _position(f"{_NO_DEGREES}: ")
+    swapped = _quote("latitudes lie in [-90, 90]; are latitude and longitude swapped? latitude ", "lat_text")
     checks = [
-        (
-            F.col(MALFORMED).isNotNull(),
-            "malformed_row",
-            # Query strings are cut out, because they may be signatures.
-            _quote("the row has not the header's fields: ", F.regexp_replace(MALFORMED, r"\?[^\s,;\"]*", "?…"), 300),
-        ),
-        (F.col("image_id").isNull(), "missing_id", F.lit("the row has no id")),
-        (absent[0] | absent[1], "missing_position", _position("no position: ")),
-        (commas[0] | commas[1], "decimal_comma", _position("write the number with a decimal point: ")),
-        (lat.isNull() | lon.isNull(), "not_a_number", _position("not a decimal number of degrees: ")),
-        (
-            F.abs(lat) > 90,
-            "lat_out_of_range",
-            F.when(F.abs(lat) > _FAR, _position(f"{_NO_DEGREES}: ")).otherwise(
-                _quote("latitudes lie in [-90, 90]; are latitude and longitude swapped? latitude ", lat_text)
-            ),
-        ),
-        (F.abs(lon) > _FAR, "lon_out_of_range", _position(f"{_NO_DEGREES}: ")),
-        *_longitude_checks(lon, lon_text, eastward),
-        ((lat == 0) & (lon == 0), "null_island", F.lit("position (0, 0) stands for an unknown one")),
+        (f"{MALFORMED} IS NOT NULL", "malformed_row", _quote("field count differs from the header: ", malformed, 300)),
+        ("image_id IS NULL", "missing_id", "'the row has no id'"),
+        (absent, "missing_position", _position("no position: ")),
+        (commas, "decimal_comma", _position("write the number with a decimal point: ")),
+        ("lat IS NULL OR lon IS NULL", "not_a_number", _position("not a decimal number of degrees: ")),
+        (f"abs(lat) > {_FAR}", "lat_out_of_range", far),
+        ("abs(lat) > 90", "lat_out_of_range", swapped),
+        (f"abs(lon) > {_FAR}", "lon_out_of_range", far),
+        *((fails, "lon_out_of_range", message) for fails, message in _longitude_checks(eastward)),
+        ("lat = 0 AND lon = 0", "null_island", "'position (0, 0) stands for an unknown one'"),
     ]
-    return F.coalesce(*(F.when(fails, _fault(error_class, message)) for fails, error_class, message in checks))
+    cases = " ".join(
+        f"WHEN {fails} THEN named_struct('error_class', '{error_class}', "
+        f"'message', substring({message}, 1, {_LONGEST_MESSAGE}))"
+        for fails, error_class, message in checks
+    )
+    return f"CASE {cases} END"
 
 
-def _longitude_checks(lon: Column, text: Column, eastward: bool) -> list[tuple[Column, str, Column]]:
-    """Checks of the range of longitudes: (condition of failure, error class, message)."""
-    error_class = "lon_out_of_range"
+def _longitude_checks(eastward: bool) -> list[tuple[str, str]]:
+    """Checks of the range of longitudes, in SQL: (condition of failure, message)."""
     if eastward:
-        return [((lon < 0) | (lon > 360), error_class, _quote("longitudes: 0..360, but there is longitude ", text))]
+        return [("lon < 0 OR lon > 360", _quote("longitudes: 0..360, but there is longitude ", "lon_text"))]
     hint = "longitudes lie in [-180, 180]; of 0..360 degrees (source.longitudes) subtract 360 above 180: longitude "
     return [
-        ((lon > 180) & (lon <= 360), error_class, _quote(hint, text)),
-        (F.abs(lon) > 180, error_class, _quote("longitudes lie in [-180, 180]: longitude ", text)),
+        ("lon > 180 AND lon <= 360", _quote(hint, "lon_text")),
+        ("abs(lon) > 180", _quote("longitudes lie in [-180, 180]: longitude ", "lon_text")),
     ]
 
 
-def _fault(error_class: str, message: Column) -> Column:
-    return F.struct(F.lit(error_class).alias("error_class"), F.substring(message, 1, _LONGEST_MESSAGE).alias("message"))
+def _quote(before: str, value: str, shown: int = _SHOWN) -> str:
+    """SQL: a text, followed by the first characters of a value in quotes."""
+    return f"concat({sql_text(before + _QUOTE)}, coalesce(substring({value}, 1, {shown}), ''), {sql_text(_QUOTE)})"
 
 
-def _quote(before: str, value: Column, shown: int = _SHOWN) -> Column:
-    """A text, followed by the first characters of a value in quotes."""
-    return F.concat(F.lit(before), F.lit("'"), F.coalesce(F.substring(value, 1, shown), F.lit("")), F.lit("'"))
-
-
-def _position(before: str) -> Column:
-    """A text, followed by the row's latitude and longitude as they were written."""
-    return F.concat(_quote(before + "latitude ", F.col("lat_text")), _quote(", longitude ", F.col("lon_text")))
+def _position(before: str) -> str:
+    """SQL: a text, followed by the row's latitude and longitude as they were written."""
+    return f"concat({_quote(before + 'latitude ', 'lat_text')}, {_quote(', longitude ', 'lon_text')})"
 
 
 def _without_words(rows: DataFrame) -> DataFrame:
     """Replace placeholder words by null in all optional columns, and list these columns in NOTHING."""
-    words = {name: is_word_for_nothing(F.col(name)) for name in OPTIONAL}
-    words["captured_at"] |= F.coalesce(F.col("captured_at").rlike(NO_DATE), F.lit(False))
-    nothing = F.array_compact(F.array(*(F.when(word, F.lit(name)) for name, word in words.items())))
-    cleaned = {name: F.when(~word, F.col(name)) for name, word in words.items()}
-    return rows.withColumns({**cleaned, NOTHING: nothing})
+    words = {name: is_word_for_nothing(name) for name in OPTIONAL}
+    words["captured_at"] += f" OR coalesce({_matches('captured_at', NO_DATE)}, false)"
+    nothing = ", ".join(f"CASE WHEN {word} THEN '{name}' END" for name, word in words.items())
+    cleaned = (f"CASE WHEN NOT ({word}) THEN {name} END AS {name}" for name, word in words.items())
+    others = (name for name in rows.columns if name not in words)
+    return rows.selectExpr(*others, *cleaned, f"array_compact(array({nothing})) AS {NOTHING}")
 
 
 def _typed(rows: DataFrame) -> DataFrame:
     """Parse times and sizes, add warnings, and select the columns that `check_rows` returns."""
-    captured_at, width, height = _time(F.col("captured_at")), _pixels(F.col("width")), _pixels(F.col("height"))
-    doubts = F.array(
-        _doubt(captured_at, "bad_time", "captured_at"),
-        _doubt(width, "bad_size", "width"),
-        _doubt(height, "bad_size", "height"),
-    )
-    columns = {
-        "captured_at": captured_at,
-        "width": width,
-        "height": height,
-        "orientation": F.lit(None).cast("int"),
-        "content_sha256": F.lit(None).cast("string"),
-        "warnings": F.array_compact(doubts),
-        "error_class": F.col("error.error_class"),
-        "message": F.col("error.message"),
+    parsed = {"captured_at": _time("captured_at"), "width": _pixels("width"), "height": _pixels("height")}
+    doubts = (_doubt(name, code) for name, code in zip(parsed, ("bad_time", "bad_size", "bad_size"), strict=True))
+    made = {
+        **{name: f"{name}_parsed" for name in parsed},
+        "orientation": "cast(NULL AS int)",
+        "content_sha256": "cast(NULL AS string)",
+        "warnings": f"array_compact(array({', '.join(doubts)}))",
+        "error_class": "error.error_class",
+        "message": "error.message",
     }
-    return rows.withColumns(columns).select(
-        *(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI, NOTHING
-    )
+    columns = [*(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI, NOTHING]
+    with_parsed = rows.selectExpr("*", *(f"{sql} AS {name}_parsed" for name, sql in parsed.items()))
+    return with_parsed.selectExpr(*(f"{made.get(name, name)} AS {name}" for name in columns))
 
 
-def _time(text: Column) -> Column:
-    """A text as a timestamp: an epoch or an ISO 8601 date; null if unreadable or outside of `_YEARS`."""
-    whole = F.substring_index(text, ".", 1).cast("bigint")
-    time = (
-        F.when(text.rlike(_EPOCH_S), F.timestamp_seconds(text.cast("double")))
-        .when(text.rlike(_EPOCH_MS), F.timestamp_seconds(text.cast("double") / 1000))
-        .when(text.rlike(_EPOCH_US), F.timestamp_micros(whole))
-        .when(text.rlike(_EPOCH_NS), F.timestamp_micros(F.floor(whole.cast("decimal(19,0)") / 1000).cast("bigint")))
-        .when(text.rlike(_ISO), F.try_to_timestamp(text))
-    )
-    return F.when(F.year(time).between(*_YEARS), time)
+def _time(column: str) -> str:
+    """SQL: a text as a timestamp: an epoch or an ISO 8601 date; null if unreadable or outside of `_YEARS`."""
+    whole = f"cast(substring_index({column}, '.', 1) AS bigint)"
+    forms = {
+        _EPOCH_S: f"timestamp_seconds(cast({column} AS double))",
+        _EPOCH_MS: f"timestamp_seconds(cast({column} AS double) / 1000)",
+        _EPOCH_US: f"timestamp_micros({whole})",
+        _EPOCH_NS: f"timestamp_micros(cast(floor(cast({whole} AS decimal(19,0)) / 1000) AS bigint))",
+        _ISO: f"try_to_timestamp({column})",
+    }
+    cases = " ".join(f"WHEN {_matches(column, pattern)} THEN {sql}" for pattern, sql in forms.items())
+    first, last = _YEARS
+    return f"CASE WHEN year(CASE {cases} END) BETWEEN {first} AND {last} THEN CASE {cases} END END"
 
 
-def _pixels(text: Column) -> Column:
-    """A text as a positive integer; null if it is none."""
-    pixels = F.when(text.rlike(r"^[0-9]{1,9}(\.0*)?$"), text.cast("double").cast("int"))
-    return F.when(pixels > 0, pixels)
+def _pixels(column: str) -> str:
+    """SQL: a text as a positive integer; null if it is none."""
+    return f"CASE WHEN {_matches(column, _WHOLE)} THEN nullif(cast(cast({column} AS double) AS int), 0) END"
 
 
-def _doubt(parsed: Column, code: str, name: str) -> Column:
-    """struct(code, message), a warning if column `name` has a text that could not be parsed; else null."""
-    message = _quote(f"{name} is not usable: ", F.col(name))
-    return F.when(
-        F.col(name).isNotNull() & parsed.isNull(), F.struct(F.lit(code).alias("code"), message.alias("message"))
-    )
+def _doubt(column: str, code: str) -> str:
+    """SQL: struct(code, message), a warning if a text could not be parsed; else null."""
+    message = _quote(f"{column} is not usable: ", column)
+    fails = f"{column} IS NOT NULL AND {column}_parsed IS NULL"
+    return f"CASE WHEN {fails} THEN named_struct('code', '{code}', 'message', {message}) END"

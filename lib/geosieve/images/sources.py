@@ -22,7 +22,7 @@ ColumnName = Annotated[str, BeforeValidator(_as_name)]
 class Columns(Config):
     """Names of a list's columns, by our names. They must match exactly, including upper and lower case."""
 
-    image_id: ColumnName | None = Field(description="null: the row's number in its file is the id")
+    image_id: ColumnName | None = Field(description="column of the id; null: the row number within the file is the id")
     lat: ColumnName
     lon: ColumnName
     uri: ColumnName | None = None
@@ -50,7 +50,7 @@ class ListSource(Source):
 
     columns: Columns
     longitudes: Literal["-180..180", "0..360"] = Field(
-        "-180..180", description="0..360: longitudes are counted eastward only; those above 180 lie in the west"
+        "-180..180", description="0..360: longitudes run eastward from 0 to 360; those above 180 become negative"
     )
 
 
@@ -59,8 +59,10 @@ class CsvSource(ListSource):
 
     format: Literal["csv"]
     delimiter: str = Field(default=",", min_length=1, max_length=1)
-    header: bool = Field(True, description="false: there is no header line, and columns are named by numbers from 1")
-    encoding: str = Field("UTF-8", description="the character set by a name that Java knows, e.g. windows-1252, UTF-16")
+    header: bool = Field(
+        True, description="false: the file has no header line; columns are named by their number, from 1"
+    )
+    encoding: str = Field("UTF-8", description="character set, by a name that Java knows, e.g. windows-1252, UTF-16")
 
 
 class ParquetSource(ListSource):

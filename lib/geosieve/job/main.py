@@ -24,6 +24,7 @@ from geosieve.runtime.report import JobReport
 from geosieve.runtime.session import spark_session
 from geosieve.runtime.streams import standard_error
 from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.read import ALL, LATEST
 
 C = TypeVar("C", bound=Config)
 
@@ -191,6 +192,6 @@ def _run_id(text: str) -> str:
     # The run id becomes part of a folder name, which every SQL engine must read without escaping.
     if not text or len(text) > 100 or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in text):
         raise argparse.ArgumentTypeError("a run id holds only letters, digits, '-', '_' and '.'")
-    if text in ("latest", "all"):
+    if text in (LATEST, ALL):
         raise argparse.ArgumentTypeError(f"{text!r} is a word that chooses runs where they are read")
     return text

@@ -19,7 +19,7 @@ VERSION = 1
 class JobConfig(Config):
     """Base class for the configuration of every job that writes tables."""
 
-    version: int = Field(VERSION, ge=1, description="of its format, as a saved configuration says")
+    version: int = Field(VERSION, ge=1, description="version of the configuration format")
     output: str = Field(min_length=1, description="root folder of the tables, on any store")
 
     @field_validator("version")

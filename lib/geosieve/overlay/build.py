@@ -56,10 +56,11 @@ class OverlayConfig(PartitionsConfig, JobConfig):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="name of the overlay")
     resolution_arcsec: float = Field(120, gt=0, description="height and width of a pixel; divides 180 degrees")
     reduce: dict[str, int] = Field(
-        {}, description="by partition: how many times finer than the grid its map is; a pixel takes the majority"
+        {},
+        description="by partition: how many times finer than the grid to sample its map; a pixel takes the majority",
     )
     land: SerializeAsAny[PartitionDefinition] | None = Field(
-        None, description="a partition that has regions on land only, for the atoms' share of land"
+        None, description="a partition whose regions cover land only; it gives each atom's share of land"
     )
 
     @model_validator(mode="before")

@@ -173,7 +173,7 @@ class PartitionDefinition(Config):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="lower case, as a column name in SQL")
     kind: str
-    title: str = Field("", description="one line for people")
+    title: str = Field("", description="one line that describes the partition to readers")
 
     def build(self, tables: Tables) -> Partition:
         """Build the partition. `tables` gives access to the results of other jobs.

@@ -54,7 +54,9 @@ class PartitionsConfig(Config):
     """The partitions of a job, each given by the name of a definition or by the definition itself."""
 
     rasters: RastersInput
-    definitions: str | None = Field(None, description="folder of definitions besides those that come with geosieve")
+    definitions: str | None = Field(
+        None, description="folder of further partition definitions; those inside the package are always known"
+    )
     partitions: list[SerializeAsAny[PartitionDefinition]] = Field(min_length=1)
 
     @model_validator(mode="before")

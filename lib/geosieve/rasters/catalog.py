@@ -71,16 +71,18 @@ class RasterSource(Config):
 
     collection: str = Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$", description="name of the map")
     uri: str = Field(description="a file, a folder or a glob, on any store")
-    extensions: list[str] = Field([".tif", ".tiff", ".img", ".nc"], description="files of a folder to take")
+    extensions: list[str] = Field(
+        [".tif", ".tiff", ".img", ".nc"], description="extensions of the files to take from a folder"
+    )
     band: int = Field(1, ge=1)
-    crs: str | None = Field(None, description="CRS of files that do not name theirs, e.g. EPSG:4326")
-    nodata: float | None = Field(None, description="value that means no data, instead of what files declare")
+    crs: str | None = Field(None, description="CRS of files that do not declare one, e.g. EPSG:4326")
+    nodata: float | None = Field(None, description="value that means no data; overrides what the files declare")
     priorities: list[Priority] = []
-    statistics: bool = Field(False, description="note minimum and maximum (fitted density buckets need them)")
+    statistics: bool = Field(False, description="compute minimum and maximum (fitted density buckets need them)")
     vrt_sources: list[str] = Field([], description="folders of the files that VRTs may name; VRTs are refused if empty")
     checksum: Literal["full", "sampled"] = Field(
         "full",
-        description="of every pixel, or of 16 blocks that are evenly spaced: a change anywhere else goes unnoticed",
+        description="checksum every pixel, or only 16 evenly spaced blocks: changes outside of them go unnoticed",
     )
 
     @field_validator("crs")

@@ -39,15 +39,19 @@ class Cap(Config):
     """Limits the share of regions of a partition in a split. Shares refer to the size of the split after the cap."""
 
     partition: str
-    shares: dict[str, Share] = Field(min_length=1, description="region's name: its greatest share")
+    shares: dict[str, Share] = Field(min_length=1, description="largest share of the split, by region name")
 
 
 class Balance(Config):
     """The same number of images in every region of a partition."""
 
     partition: str
-    regions: list[str] = Field([], description="only these, other images are left out; all regions if empty")
-    images: int | None = Field(None, ge=1, description="images of each region; those of the smallest if not given")
+    regions: list[str] = Field(
+        [], description="names of the regions to keep; images of others are left out; all if empty"
+    )
+    images: int | None = Field(
+        None, ge=1, description="number of images per region; by default that of the smallest region"
+    )
 
 
 class Split(Config):
@@ -61,9 +65,11 @@ class Split(Config):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     sources: list[str] = []
     share: Share | None = None
-    known_group: bool = Field(False, description="leave out images of which no author, sequence … is known")
-    apart_km: Km | None = Field(None, description="leave out images this near to one of the splits before")
-    spacing_km: Km | None = Field(None, description="of images this near to each other leave out all but one")
+    known_group: bool = Field(False, description="leave out images that have no value in any column of groups")
+    apart_km: Km | None = Field(
+        None, description="leave out images within this distance of an image of an earlier split"
+    )
+    spacing_km: Km | None = Field(None, description="of images within this distance of each other, keep only one")
     cap: Cap | None = None
     balance: Balance | None = None
 
@@ -97,15 +103,22 @@ class SplitConfig(JobConfig):
     balance, or no groups are given although images are drawn by group or a split requires a known group.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="the partition value split_set=…")
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="name of the set of splits; the tables' partition column split_set"
+    )
     seed: int = Field(ge=0, lt=1 << 31)
     images: ImagesInput
     labels: LabelsInput | None = None
     groups: list[Literal["author", "sequence", "content_sha256"]] = Field(
-        ["author", "sequence"], description="images that share one of these, or are linked by others, never part"
+        ["author", "sequence"],
+        description="images that share a value in one of these columns, directly or through others, stay together",
     )
-    draw: Literal["group", "image"] | Cells = Field("group", description="what is drawn as a whole")
-    splits: list[Split] = Field(min_length=1, description="in order of precedence: what must not leak comes first")
+    draw: Literal["group", "image"] | Cells = Field(
+        "group", description="the unit of the draw: whole groups, single images, or cells"
+    )
+    splits: list[Split] = Field(
+        min_length=1, description="in order of precedence: list first the splits that must not leak"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Literal
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
@@ -18,6 +17,9 @@ from geosieve.runtime.names import did_you_mean
 from geosieve.tables.parquet import read_files
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
+
+LATEST, ALL = "latest", "all"
+"""Words that select runs; no run may have one of them as its id. Configurations use them, too."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,17 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
     return sorted(runs, key=lambda run: (run.committed_at, run.run_id))
 
 
-def select_runs(runs: list[Run], which: str | Literal["latest", "all"], where: str) -> list[Run]:
+def select_runs(runs: list[Run], which: str, where: str) -> list[Run]:
     """Select from `runs`, which must be in the order of their commits.
 
-    `which` is `latest` (the latest run for each combination of partition values), `all`, or a run id. InputError if no
+    `which` is LATEST (the latest run for each combination of partition values), ALL, or a run id. InputError if no
     run is selected; `where` is the place that the error names.
     """
-    if which == "latest":
+    if which == LATEST:
         # For example, a later run of a source replaces the earlier runs of that source, not those of other sources.
         chosen = list({tuple(v for k, v in run.values.items() if k != "run_id"): run for run in runs}.values())
     else:
-        chosen = [run for run in runs if which in ("all", run.run_id)]
+        chosen = [run for run in runs if which in (ALL, run.run_id)]
     if not chosen:
         known = ", ".join(run.run_id for run in runs) or "none"
         near = did_you_mean(which, (run.run_id for run in runs))

@@ -92,11 +92,12 @@ class Table:
         return next((column for column in self.columns if column.type == "geometry"), None)
 
     def with_columns(self, columns: list[Column]) -> Table:
-        """This table with more stored columns, e.g. one per partition. ValueError if the table has one of the names."""
+        """This table with more stored columns, e.g. one per partition. ValueError if a name would occur twice."""
         taken = {column.name for column in (*self.columns, *self.partition_columns)}
         for column in columns:
             if column.name in taken:
-                raise ValueError(f"table {self.name} has a column {column.name!r} of its own")
+                raise ValueError(f"table {self.name} already has a column {column.name!r}")
+            taken.add(column.name)
         return replace(self, columns=(*self.columns, *columns))
 
     def spark_schema(self) -> StructType:

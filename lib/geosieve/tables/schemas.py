@@ -255,6 +255,7 @@ EVALUATIONS = Table(
             "bigint",
             "number of images without a prediction, which count as misses; of a difference: the sum over both systems",
         ),
+        Column("refused", "bigint", "number of those images whose prediction was refused"),
     ),
 )
 

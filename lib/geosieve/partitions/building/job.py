@@ -31,7 +31,7 @@ Method = Annotated[
 class BuildConfig(JobConfig):
     """Configuration of `build_partitions`."""
 
-    images: ImagesInput | None = Field(None, description="for methods that follow the images")
+    images: ImagesInput | None = Field(None, description="the images to build from, for methods that depend on images")
     build: Method
 
 

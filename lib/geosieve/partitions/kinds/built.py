@@ -27,8 +27,8 @@ class Definition(PartitionDefinition):
     """
 
     kind: Literal["built"]
-    root: str = Field(description="where the tables are that build_partitions wrote")
-    partition: str = Field(description="its name there")
+    root: str = Field(description="root folder of the tables that build_partitions wrote")
+    partition: str = Field(description="name of the partition in those tables")
     run: RunId = Field("latest", description="a run id or `latest`")
 
     def build(self, tables: Tables) -> Partition:

@@ -55,14 +55,14 @@ class Definition(PartitionDefinition):
     uri: str = Field(
         description="GeoParquet, GeoJSON, TopoJSON, GeoPackage, Shapefile, FlatGeobuf, GML, KML or a file geodatabase"
     )
-    layer: str | None = Field(None, description="layer of the file; the first if not given")
+    layer: str | None = Field(None, description="layer to read from the file; by default the first one")
     name_column: str
     encoding: str | None = Field(
         None,
-        description="of names, where the file does not say it: a Shapefile without .cpg; for instance windows-1252",
+        description="character set of the names if the file declares none (Shapefile without .cpg), e.g. windows-1252",
     )
     repeated_names: Literal["refuse", "merge"] = Field(
-        "refuse", description="merge: features of one name are one region; its place is that of the first"
+        "refuse", description="merge: features with the same name form one region, at the place of the first of them"
     )
     edges: Literal["planar", "shortest"] = Field(
         "planar",

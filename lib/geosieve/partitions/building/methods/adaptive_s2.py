@@ -31,13 +31,15 @@ class AdaptiveS2(Config):
 
     method: Literal["adaptive_s2"]
     family: list[Member] = Field(min_length=1, description="from coarse to fine")
-    img_min: int = Field(50, ge=0, description="cells with as many images or fewer are dropped, at start and end")
+    img_min: int = Field(
+        50, ge=0, description="cells with this many images or fewer are dropped, before and after splitting"
+    )
     start_level: int = Field(2, ge=1, le=30)
     deepest_level: int = Field(
         30,
         ge=1,
         le=30,
-        description="cells are not split further, however full; 20 (80 m²) is as deep as a GPS can tell",
+        description="cells of this level are not split, however many images they have; GPS resolves level 20 (80 m²)",
     )
 
     @field_validator("family")

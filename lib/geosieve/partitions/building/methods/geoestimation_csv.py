@@ -27,7 +27,7 @@ class GeoEstimationCsv(Config):
     family: list[File] = Field(min_length=1, description="from coarse to fine")
     parents: Literal["containment", "mean"] = Field(
         "containment",
-        description="mean: the coarser cell that holds the cell's mean position, as their checkpoints use",
+        description="mean: a cell's parent is the coarser cell at its mean position, as in their checkpoints",
     )
 
     def make(self, inputs: Inputs) -> Made:

@@ -36,8 +36,10 @@ class Quadtree(Config):
     name: Name
     depth: int = Field(10, ge=0, le=30)
     img_max: int = Field(1000, ge=1)
-    img_min: int = Field(0, ge=0, description="boxes with as many images or fewer are dropped, at start and end")
-    bounds: Bounds | None = Field(None, description="the box to divide; that of the images if not given")
+    img_min: int = Field(
+        0, ge=0, description="boxes with this many images or fewer are dropped, before and after splitting"
+    )
+    bounds: Bounds | None = Field(None, description="the box to divide; by default the bounding box of the images")
 
     def make(self, inputs: Inputs) -> Made:
         """Build the partition. ConfigError without images; InputError if no image has a position, or no box is left."""
