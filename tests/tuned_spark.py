@@ -1,9 +1,13 @@
-"""Options of Spark for many small jobs: compiling a plan, by Spark or by the JVM, takes longer than running it."""
+"""Options of Spark for many small jobs: compiling a plan, by Spark or by the JVM, takes longer than running it.
+
+Demos and jobs under spark-submit are tested without them, with the code that Spark generates for users.
+"""
 
 from __future__ import annotations
 
 TUNED = [
     *("--conf", "spark.sql.shuffle.partitions=2"),
     *("--conf", "spark.sql.codegen.wholeStage=false"),
+    *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
     *("--conf", "spark.driver.extraJavaOptions=-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"),
 ]
