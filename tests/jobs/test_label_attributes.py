@@ -211,7 +211,7 @@ def test_a_finished_run_is_not_repeated(workspace: Workspace) -> None:
     [
         (["no_such_partition"], "there is no partition 'no_such_partition'"),
         ([{"name": "x", "kind": "polygon"}], "did you mean 'polygons'"),
-        ([{"name": "lat", "kind": "s2", "level": 3}], "a column 'lat' of its own"),
+        ([{"name": "lat", "kind": "s2", "level": 3}], "already has a column 'lat'"),
         ([{"name": "a", "kind": "s2", "level": 3}, {"name": "a", "kind": "s2", "level": 4}], "stands twice"),
         ([], "at least 1"),
     ],
