@@ -11,6 +11,7 @@ and predictions for images that are not in the truth.
 from __future__ import annotations
 
 import re
+from operator import itemgetter
 from typing import Annotated, Literal
 
 import numpy as np
@@ -171,10 +172,15 @@ def refuse_means(rows: DataFrame, key: str) -> None:
     lat, lon = F.col("lat"), F.col("lon")
     powers = [F.sum(of).alias(name) for name, of in {"a": lat, "b": lon, "aa": lat * lat, "bb": lon * lon}.items()]
     totals = good.groupBy("input_uri").agg(F.count("*").alias("n"), *powers).collect()
-    for order, which in ((F.desc("row"), "last"), (F.asc("row"), "first")):
+    file = Window.partitionBy("input_uri")
+    places = {
+        "last": F.row_number().over(file.orderBy(F.desc("row"))),
+        "first": F.row_number().over(file.orderBy("row")),
+    }
+    outer = good.withColumns(places).where(f"first <= {_ENDS} OR last <= {_ENDS}").collect()
+    for which in places:
         ends: dict[str, list[Row]] = {}
-        placed = good.withColumn("k", F.row_number().over(Window.partitionBy("input_uri").orderBy(order)))
-        for row in placed.where(F.col("k") <= _ENDS).orderBy("k").collect():
+        for row in sorted((row for row in outer if row[which] <= _ENDS), key=itemgetter(which)):
             ends.setdefault(row["input_uri"], []).append(row)
         for total in totals:
             found = _aggregate_among(ends[total["input_uri"]], total)

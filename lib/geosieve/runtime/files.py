@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -41,6 +41,25 @@ class FileInfo:
     def name(self) -> str:
         """The last part of the URI."""
         return self.uri.rpartition("/")[2]
+
+
+@lru_cache(maxsize=1)
+def _status_writer(jvm: Any) -> Any:
+    """Jackson's JSON writer of a FileStatus array. It reads fields: for a local file, getOwner runs `ls`."""
+    jackson, lang = jvm.com.fasterxml.jackson, jvm.java.lang
+    status = jvm.org.apache.hadoop.fs.FileStatus().getClass()
+    visible, accessor = (
+        getattr(jackson.annotation, "JsonAutoDetect$Visibility"),
+        jackson.annotation.PropertyAccessor,
+    )
+    mapper = jackson.databind.ObjectMapper()
+    mapper.setVisibility(accessor.ALL, visible.NONE)
+    mapper.setVisibility(accessor.FIELD, visible.ANY)
+    # Only the fields of FileStatus, without those that a store's subclass adds.
+    mapper.configure(jackson.databind.MapperFeature.USE_STATIC_TYPING, True)
+    ignored = getattr(jackson.annotation, "JsonIgnoreProperties$Value").forIgnoredProperties(set(_UNUSED))
+    mapper.configOverride(status).setIgnorals(ignored)
+    return mapper.writerFor(lang.reflect.Array.newInstance(status, 0).getClass())
 
 
 class Files:
@@ -92,26 +111,8 @@ class Files:
             return []
         return [
             _info(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"])
-            for entry in json.loads(self._writer.writeValueAsString(statuses))
+            for entry in json.loads(_status_writer(self._jvm).writeValueAsString(statuses))
         ]
-
-    @cached_property
-    def _writer(self) -> Any:
-        """Jackson's JSON writer of a FileStatus array. It reads fields: for a local file, getOwner runs `ls`."""
-        jackson, lang = self._jvm.com.fasterxml.jackson, self._jvm.java.lang
-        status = self._jvm.org.apache.hadoop.fs.FileStatus().getClass()
-        visible, accessor = (
-            getattr(jackson.annotation, "JsonAutoDetect$Visibility"),
-            jackson.annotation.PropertyAccessor,
-        )
-        mapper = jackson.databind.ObjectMapper()
-        mapper.setVisibility(accessor.ALL, visible.NONE)
-        mapper.setVisibility(accessor.FIELD, visible.ANY)
-        # Only the fields of FileStatus, without those that a store's subclass adds.
-        mapper.configure(jackson.databind.MapperFeature.USE_STATIC_TYPING, True)
-        ignored = getattr(jackson.annotation, "JsonIgnoreProperties$Value").forIgnoredProperties(set(_UNUSED))
-        mapper.configOverride(status).setIgnorals(ignored)
-        return mapper.writerFor(lang.reflect.Array.newInstance(status, 0).getClass())
 
     def walk(self, uri: str) -> Sequence[FileInfo]:
         """Return every file below a folder, at any depth, sorted by URI.

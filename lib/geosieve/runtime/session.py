@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from pyspark.sql import SparkSession
 
@@ -43,7 +44,13 @@ _STATIC = {
     "spark.ui.showConsoleProgress": "false",  # geosieve.runtime.progress shows it, on terminals only
 }
 
-_JAVA_NAMES = ("functions", "PythonUtils", "SparkSession", "SparkSession$", "org.apache.hadoop.fs.Path")
+_checked: WeakSet[SparkSession] = WeakSet()
+"""Sessions that need not be checked again."""
+
+_JAVA_NAMES = (
+    *("functions", "PythonUtils", "SparkSession", "SparkSession$", "java.lang.Class"),
+    *("org.apache.hadoop.fs.Path", "org.apache.commons.io.IOUtils"),
+)
 """Names of Java classes that PySpark and this package look up for almost every column and file."""
 
 
@@ -78,17 +85,24 @@ def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
 
 
 def _prepared(spark: SparkSession) -> SparkSession:
+    if spark not in _checked:
+        _check(spark)
+        _checked.add(spark)
+    for key, value in SETTINGS.items():
+        spark.conf.set(key, value)
+    return spark
+
+
+def _check(spark: SparkSession) -> None:
+    """Check versions and jars, and register Sedona's types and functions in the session."""
     if not spark.version.startswith("3.5."):
         raise ConfigError(f"Spark {spark.version} is not supported", hint="use Spark 3.5 with Scala 2.12")
     java.check(spark)
     jars.check(spark)
     _look_up_names(spark)
-    for key, value in SETTINGS.items():
-        spark.conf.set(key, value)
     from sedona.spark import SedonaContext
 
-    SedonaContext.create(spark)  # registers Sedona's types and functions in this session
-    return spark
+    SedonaContext.create(spark)
 
 
 def _look_up_names(spark: SparkSession) -> None:
