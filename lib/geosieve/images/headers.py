@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
+import pillow_heif
 from PIL import ExifTags, Image
 
 from geosieve.images import xmp
@@ -18,12 +19,14 @@ from geosieve.images.exif import DATE_TIME_ORIGINAL, LAT, LON, Tags, capture_tim
 MAX_PIXELS = 200_000_000
 """More are refused as `too_large`. The largest sensors of telephones have 199.8 million."""
 
-EXTENSIONS = ("jpg", "jpeg", "jpe", "mpo", "png", "tif", "tiff", "webp", "gif", "bmp")
+EXTENSIONS = ("jpg", "jpeg", "jpe", "mpo", "png", "tif", "tiff", "webp", "gif", "bmp", "heic", "heif", "avif")
 """File name extensions that are read as images."""
 
 Image.init()  # registers the formats that Pillow would else load on demand, and then not with `formats`
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP")  # an MPO is opened as a JPEG
+pillow_heif.register_heif_opener()
+_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "HEIF", "AVIF")  # an MPO is opened as a JPEG
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF", b"GIF8", b"BM")
+_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")  # of HEIC and AVIF
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
 _IMAGE_WIDTH, _IMAGE_LENGTH, _XMP = 256, 257, 700
 # Pillow tells of damaged EXIF by Python warnings with these words.
@@ -74,16 +77,22 @@ def read_header(content: bytes) -> ImageHeader | Refusal:
     """
     if not content:
         return Refusal("empty_file", "the file has 0 bytes")
-    with warnings.catch_warnings(record=True) as noted, _pixel_limit():
+    with warnings.catch_warnings(record=True) as noted, pixel_limit():
         warnings.simplefilter("always")
-        image = _attempt(lambda: Image.open(io.BytesIO(content), formats=_FORMATS))
-        if isinstance(image, Exception):
-            return _refusal(content, image)
+        image = open_image(content)
+        if isinstance(image, Refusal):
+            return image
         size, tags = _attempt(lambda: _size(image)), _read_tags(image)
     if isinstance(size, Exception) or min(size) <= 0:
         return Refusal("unreadable_header", f"its size cannot be read: {str(size)[:200]}")
     damage = [str(w.message) for w in noted if any(word in str(w.message).lower() for word in _DAMAGE)]
     return _header(size, tags, (*tags.faults, *damage))
+
+
+def open_image(content: bytes) -> Image.Image | Refusal:
+    """An image whose header is read and whose pixels are not. Call it within `pixel_limit`."""
+    image = _attempt(lambda: Image.open(io.BytesIO(content), formats=_FORMATS))
+    return _refusal(content, image) if isinstance(image, Exception) else image
 
 
 def _header(size: tuple[int, int], tags: _Tags, faults: tuple[str, ...]) -> ImageHeader:
@@ -146,7 +155,7 @@ def _size(image: Image.Image) -> tuple[int, int]:
 def _refusal(content: bytes, error: Exception) -> Refusal:
     if isinstance(error, Image.DecompressionBombError):
         return Refusal("too_large", f"the header says more than {MAX_PIXELS:,} pixels")
-    if content.startswith(_MAGIC):
+    if content.startswith(_MAGIC) or (content[4:8] == b"ftyp" and content[8:12] in _BRANDS):
         return Refusal("unreadable_header", f"truncated or damaged: {_name(error)}")
     return Refusal("not_an_image", "the content is of no image format that is read here")
 
@@ -165,7 +174,7 @@ def _attempt(step: Callable[[], T]) -> T | Exception:
 
 
 @contextmanager
-def _pixel_limit() -> Iterator[None]:
+def pixel_limit() -> Iterator[None]:
     """Pillow's own limit set to MAX_PIXELS, for this file only; it raises at twice what it is told."""
     before = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
