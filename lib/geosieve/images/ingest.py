@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,11 @@ from pyspark import StorageLevel
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from geosieve.images import photos, row_checks
+from geosieve.images import archived, photos, row_checks
 from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet, with_row_numbers
+from geosieve.images.members import ArchiveLimits
 from geosieve.images.nothing import NOTHING
+from geosieve.images.photo_rows import STAGE
 from geosieve.images.row_checks import OPTIONAL
 from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource, Source
 from geosieve.job.main import Context
@@ -46,16 +48,18 @@ def ingest_images(ctx: Context[IngestConfig], publication: Publication) -> int:
     InputError, with nothing committed, if the source as a whole cannot be used: see `coordinate_lists`; also if
     latitude and longitude are swapped, or if every row is refused.
     """
-    with ctx.report.stage("open"):
-        opened = _open(ctx)
-    if ctx.dry_run:
-        ctx.show_plan(
-            opened.found,
-            {"images": _images(opened.checked), "rejects": row_checks.rejects(opened.checked, opened.stage)},
-        )
-        return 0
-    # The parsing of a source costs more than reading back what came of it.
-    with photos.small_batches(ctx.spark), _on_disk(opened.checked) as checked:
+    with ExitStack() as kept:
+        with ctx.report.stage("open"):
+            opened = _open(ctx, kept)
+        if ctx.dry_run:
+            ctx.show_plan(
+                opened.found,
+                {"images": _images(opened.checked), "rejects": row_checks.rejects(opened.checked, opened.stage)},
+            )
+            return 0
+        kept.enter_context(photos.small_batches(ctx.spark))
+        # The parsing of a source costs more than reading back what came of it.
+        checked = kept.enter_context(_on_disk(opened.checked))
         return _publish(ctx, opened, checked, publication)
 
 
@@ -94,13 +98,27 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
     return report.rows_in
 
 
-def _open(ctx: Context[IngestConfig]) -> _Opened:
+def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStack) -> _Opened:
+    folder = photos.photo_folder(ctx.spark, source.uri)
+    listing = photos.list_photos(ctx.spark, folder)
+    found: dict[str, Any] = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
+    rows = photos.read_photos(ctx.spark, listing)
+    if not listing.archives:
+        return _Opened(lambda: listing.files, rows, STAGE, found)
+    found["archives"] = len(listing.archives)
+    if ctx.dry_run:
+        return _Opened(lambda: listing.files, rows, STAGE, found)
+    limits = ArchiveLimits(source.limits.members, source.limits.ratio)
+    references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, limits)))
+    found["sidecars"] = references.where(f"error_class = '{archived.SIDECAR}'").count()
+    inside = kept.enter_context(_on_disk(archived.read_archived(references, folder, limits)))
+    return _Opened(lambda: listing.files + inside.count(), rows.unionByName(inside), STAGE, found)
+
+
+def _open(ctx: Context[IngestConfig], kept: ExitStack) -> _Opened:
     spark, source = ctx.spark, ctx.config.source
     if isinstance(source, PhotoSource):
-        folder = photos.photo_folder(spark, source.uri)
-        listing = photos.list_photos(spark, folder)
-        found = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
-        return _Opened(lambda: listing.files, photos.read_photos(spark, listing), photos.STAGE, found)
+        return _open_photos(ctx, source, kept)
     files = find_files(spark, source.uri)
     if isinstance(source, CsvSource):
         raw = open_csv(spark, source.columns, source.delimiter, files, header=source.header, encoding=source.encoding)

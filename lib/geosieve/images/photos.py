@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
-from geosieve.images.headers import EXTENSIONS, Refusal, read_header
+from geosieve.images.archives import is_archive
+from geosieve.images.headers import EXTENSIONS
 from geosieve.images.nothing import NOTHING
+from geosieve.images.photo_rows import ARROW_SCHEMA, MAX_BYTES, MESSAGES, SCHEMA, Row, is_image, refusal_of, row_of
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
-from geosieve.tables.schemas import IMAGES
-
-STAGE = "read_headers"
-
-MAX_BYTES = 128 << 20
-"""Larger files are refused as `too_large`: workers hold whole files, _FILES_PER_BATCH at once."""
 
 _FOLDERS_AT_ONCE = 8  # requests to the store in flight while a folder is listed
 
@@ -36,23 +28,10 @@ _BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 _BAD_NAME = "bad_name"
 _MESSAGES = {
-    "empty_file": "the file has 0 bytes",
-    "not_an_image": f"its name ends in none of {', '.join(EXTENSIONS)}",
-    "too_large": f"the file has more than {MAX_BYTES:,} bytes",
+    **MESSAGES,
     _BAD_NAME: "Spark does not read local files with a colon in their names; rename it",
     "hidden_name": "Spark does not read files or folders named _…; rename it",
 }
-"""Why a file is refused before it is read, by error class."""
-
-_SCHEMA = StructType(
-    [
-        *IMAGES.spark_schema().fields,
-        StructField("error_class", StringType()),
-        StructField("message", StringType()),
-        StructField("input_uri", StringType()),
-        StructField(NOTHING, ArrayType(StringType())),
-    ]
-)
 
 
 def photo_folder(spark: SparkSession, uri: str) -> str:
@@ -69,12 +48,14 @@ class Listing:
     """The files of a folder that become rows: their number, total bytes, and the (URI, error class) of refused files.
 
     Files that will be read are only counted, so that the driver's memory does not grow with the number of photos.
+    `archives`: URIs of the archives beside them; their members become rows.
     """
 
     folder: str
     files: int
     bytes: int
     refused: list[tuple[str, str]]
+    archives: list[str]
 
 
 def list_photos(spark: SparkSession, folder: str) -> Listing:
@@ -82,13 +63,16 @@ def list_photos(spark: SparkSession, folder: str) -> Listing:
 
     Left out are names that start with `.`, and, of those that start with `_`, all that are no images by their names.
     """
-    files, size, refused = 0, 0, []
+    files, size, refused, archives = 0, 0, [], []
     for entry in _walk(spark, folder):
+        if is_archive(entry.name):
+            archives.append(entry.uri)
+            continue
         files, size = files + 1, size + entry.size
         why = _unreadable(folder, entry)
         if why is not None:
             refused.append((entry.uri, why))
-    return Listing(folder, files, size, refused)
+    return Listing(folder, files, size, refused, archives)
 
 
 def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
@@ -103,7 +87,7 @@ def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
                     continue
                 if entry.is_folder:
                     pending.append(entry.uri)
-                elif _is_image(entry.name) or not _hidden(folder, entry.uri):
+                elif is_image(entry.name) or not _hidden(folder, entry.uri):
                     yield entry
 
 
@@ -126,15 +110,14 @@ def read_photos(spark: SparkSession, listing: Listing) -> DataFrame:
         .where(F.col("length").between(1, MAX_BYTES))  # the source skips the others before it reads them
         .select("path", "content")
     )
-    schema = to_arrow_schema(_SCHEMA)
 
     def parse(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
         for batch in batches:
-            files = zip(batch.column("path"), batch.column("content"), strict=True)
-            rows = [_parse(folder, path.as_py(), content.as_py()) for path, content in files]
-            yield pa.RecordBatch.from_pylist(rows, schema=schema)
+            files = zip(batch.column("path").to_pylist(), batch.column("content"), strict=True)
+            rows = [_row(path[len(folder) + 1 :], path, content.as_py()) for path, content in files]
+            yield pa.RecordBatch.from_pylist(rows, schema=ARROW_SCHEMA)
 
-    return contents.mapInArrow(parse, _SCHEMA).unionByName(_refused_rows(spark, listing))
+    return contents.mapInArrow(parse, SCHEMA).unionByName(_refused_rows(spark, listing))
 
 
 def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
@@ -151,7 +134,7 @@ def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
         NOTHING: F.array(),
     }
     nothing = F.lit(None)
-    return rows.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in _SCHEMA))
+    return rows.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in SCHEMA))
 
 
 @contextmanager
@@ -165,10 +148,6 @@ def small_batches(spark: SparkSession) -> Iterator[None]:
         spark.conf.set(_BATCH_SETTING, str(before))
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(tuple(f".{extension}" for extension in EXTENSIONS))
-
-
 def _hidden(folder: str, uri: str) -> bool:
     """Whether Spark's reader leaves a file out because of a name on its path below the folder."""
     return any(part.startswith("_") and "=" not in part for part in uri[len(folder) + 1 :].split("/"))
@@ -176,34 +155,13 @@ def _hidden(folder: str, uri: str) -> bool:
 
 def _unreadable(folder: str, file: FileInfo) -> str | None:
     """The error class of a file that is refused before it is read; None for those that are read."""
-    if file.size == 0:
-        return "empty_file"
-    if not _is_image(file.name):
-        return "not_an_image"
-    if file.size > MAX_BYTES:
-        return "too_large"
+    refusal = refusal_of(file.name, file.size)
+    if refusal is not None:
+        return refusal
     if ":" in file.uri[len(folder) :] and file.uri.startswith("file:"):
         return _BAD_NAME
     return "hidden_name" if _hidden(folder, file.uri) else None
 
 
-def _row(folder: str, path: str, **values: Any) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(_SCHEMA.names)
-    return {
-        **row,
-        "image_id": path[len(folder) + 1 :],
-        "uri": path,
-        "input_uri": path,
-        "warnings": [],
-        NOTHING: [],
-        **values,
-    }
-
-
-def _parse(folder: str, path: str, content: bytes) -> dict[str, Any]:
-    header = read_header(content)
-    if isinstance(header, Refusal):
-        return _row(folder, path, error_class=header.error_class, message=header.message)
-    values = {field.name: getattr(header, field.name) for field in fields(header)}
-    values["warnings"] = [{"code": code, "message": message} for code, message in header.warnings]
-    return _row(folder, path, content_sha256=hashlib.sha256(content).hexdigest(), **values)
+def _row(image_id: str, uri: str, content: bytes) -> Row:
+    return row_of(image_id, uri, content, offset=0, length=len(content), compression="none")

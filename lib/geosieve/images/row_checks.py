@@ -71,6 +71,11 @@ _YEARS = (1826, 2099)
 _NO_DEGREES = "not degrees; metres of a projection, or degrees times 10,000,000 (E7)?"
 
 _POSITION = ("lat", "lon")
+_OF_FILES = {
+    **{"member": "string", "offset": "bigint", "length": "bigint", "compression": "string"},
+    **{"orientation": "int", "content_sha256": "string"},
+}
+"""Columns of `images` that only bytes have, and lists do not; with their types."""
 _QUERY = r"\?[^\s,;\"]*"
 _QUOTE = "'"
 _SHOWN = 60  # characters of a bad value in a message
@@ -263,8 +268,7 @@ def _typed(rows: DataFrame) -> DataFrame:
     doubts = (_doubt(name, code) for name, code in zip(parsed, ("bad_time", "bad_size", "bad_size"), strict=True))
     made = {
         **{name: f"{name}_parsed" for name in parsed},
-        "orientation": "cast(NULL AS int)",
-        "content_sha256": "cast(NULL AS string)",
+        **{name: f"cast(NULL AS {kind})" for name, kind in _OF_FILES.items()},
         "warnings": f"array_compact(array({', '.join(doubts)}))",
         "error_class": "error.error_class",
         "message": "error.message",

@@ -71,10 +71,21 @@ class ParquetSource(ListSource):
     format: Literal["parquet"]
 
 
+class Limits(Config):
+    """What is still believed of an archive."""
+
+    members: int = Field(default=1_000_000, ge=1, le=10_000_000, description="largest number of members of one archive")
+    ratio: int = Field(default=200, ge=1, description="how many times larger than stored a member or archive may be")
+
+
 class PhotoSource(Source):
-    """A folder of image files, searched recursively. Positions and times come from EXIF."""
+    """A folder of image files and of archives (zip, tar, compressed tar) of them, searched recursively.
+
+    Positions and times come from EXIF. Archives are read where they lie, and nothing is extracted.
+    """
 
     format: Literal["photos"]
+    limits: Limits = Limits()
 
 
 class IngestConfig(JobConfig):

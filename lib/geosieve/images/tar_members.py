@@ -67,13 +67,13 @@ def _entries(read_at: ReadAt, size: int) -> Iterator[_Entry | RefusedMember]:
     while True:
         header = read_at(at, _BLOCK)
         if len(header) < _BLOCK:
-            if at < size or not size:
+            if header or not at:
                 yield RefusedMember(None, "truncated_archive", "the tar is cut off; whole members were used")
             return  # many tars lack the two empty blocks at the end
         if not header.strip(b"\0"):
             return
         length, kind, data = _number(header[124:136]), header[156:157], at + _BLOCK
-        if length is None or not _is_intact(header):
+        if length is None or not is_header(header):
             yield RefusedMember(None, "broken_archive", f"a damaged header at byte {at:,}; nothing behind it was read")
             return
         if kind in _EXTENDED:
@@ -131,8 +131,8 @@ def _number(field: bytes) -> int | None:
         return None
 
 
-def _is_intact(header: bytes) -> bool:
-    """Whether the checksum is right: the sum of all bytes, with blanks in its own place."""
+def is_header(header: bytes) -> bool:
+    """Whether 512 bytes are a header: its checksum is the sum of all bytes, with blanks in its own place."""
     told = _number(header[148:156])
     return told == sum(header[:148]) + 8 * 32 + sum(header[156:])
 

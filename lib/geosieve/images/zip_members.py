@@ -48,6 +48,9 @@ def zip_members(read_at: ReadAt, size: int, limits: ArchiveLimits) -> Iterator[M
     If there is no directory, because the file is cut off, the members that are whole are found by their own headers.
     """
     directory = _directory(read_at, size)
+    if directory is None and read_at(0, 4) != _LOCAL:
+        yield RefusedMember(None, "broken_archive", "the content is of no zip")
+        return
     if directory is None:
         yield from _checked(_by_local_headers(read_at, size), limits)
         yield RefusedMember(None, "truncated_archive", "a zip without a central directory; whole members were used")
@@ -204,23 +207,20 @@ def _checked(
     overlapping = _overlapping(found, end)
     for number, member in enumerate(found):
         if number in overlapping:
-            yield RefusedMember(member.name, "overlapping_members", "its bytes are also those of another member")
+            yield RefusedMember(member.name, "overlapping_members", "its bytes reach into those of another member")
         else:
             yield member
 
 
 def _overlapping(members: list[Member], end: int | None) -> set[int]:
-    """Numbers of members whose bytes overlap those of the member behind them, or pass the end of all members."""
+    """Numbers of members whose bytes reach into the next member, or pass the end of all members.
+
+    Of bytes that several members share, the last one may keep them: a member that claims too much costs itself only.
+    """
     order = sorted(range(len(members)), key=lambda k: (members[k].offset, members[k].length))
-    found = set()
-    limit, last = 0, -1
-    for k in order:
-        member = members[k]
-        stop = member.offset + _LOCAL_SIZE + len(member.name) + member.length
-        if member.offset < limit:
-            found |= {k, last}
-        if end is not None and stop > end:
-            found.add(k)
-        if stop > limit:
-            limit, last = stop, k
-    return found
+    limits = [*(members[k].offset for k in order[1:]), end]
+    return {
+        k
+        for k, limit in zip(order, limits[: len(order)], strict=True)
+        if limit is not None and members[k].offset + _LOCAL_SIZE + len(members[k].name) + members[k].length > limit
+    }

@@ -11,7 +11,22 @@ IMAGES = Table(
     "One row per image. Written by `ingest_images`. An id occurs once per run.",
     (
         Column("image_id", "string", "the source's id of the image"),
-        Column("uri", "string", "where the image is, if known", nullable=True),
+        Column("uri", "string", "the image's file, or the archive that contains it, if known", nullable=True),
+        Column("member", "string", "path of the image inside the archive; null for a file of its own", nullable=True),
+        Column(
+            "offset",
+            "bigint",
+            "where its stored bytes begin in the file, in bytes; null in a compressed tar, which cannot be entered",
+            nullable=True,
+        ),
+        Column("length", "bigint", "number of its stored bytes", nullable=True),
+        Column(
+            "compression",
+            "string",
+            "`none`, `deflate` (of a zip's member), or `tar.gz`, `tar.bz2`, `tar.xz`, `tar.zst` of the whole archive, "
+            "which must be read from its start",
+            nullable=True,
+        ),
         Column("lat", "double", "WGS-84 latitude, degrees", nullable=True),
         Column("lon", "double", "WGS-84 longitude, degrees, in [-180, 180]", nullable=True),
         Column(

@@ -1,0 +1,158 @@
+"""Photographs inside archives as rows. First each archive is listed, by one task; then its members are read by many.
+
+Only references go through Spark, not the archives' bytes: a task reads the ranges that its references name. So one
+large archive is shared by all cores. A compressed tar is read by one task, because it can only be read from its start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, fields
+from itertools import chain, islice
+
+import pandas as pd
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.pandas.types import to_arrow_schema
+from pyspark.sql.types import LongType, StringType, StructField, StructType
+
+from geosieve.images.archives import is_archive, list_members, opened, read_member, stream_members
+from geosieve.images.members import ArchiveLimits, Member, RefusedMember
+from geosieve.images.photo_rows import ARROW_SCHEMA, MAX_BYTES, MESSAGES, SCHEMA, Row, refusal_of, refused_row, row_of
+
+SIDECAR = "sidecar"
+"""Error class of members that describe images and are none. They are counted, and are no rows."""
+_SIDECARS = (".json", ".txt", ".cls", ".csv", ".xml", ".xmp", ".md", ".html")
+
+_BYTES_PER_TASK = 96 << 20
+_ROWS_AT_ONCE = 1_024
+
+_TEXTS, _NUMBERS = ("uri", "name", "compression", "error_class", "message"), ("offset", "length", "size", "data", "crc")
+_REFERENCE = StructType(
+    [*(StructField(name, StringType()) for name in _TEXTS), *(StructField(name, LongType()) for name in _NUMBERS)]
+)
+STREAMED = "coalesce(compression LIKE 'tar.%', false)"
+"""Condition in SQL: a reference stands for a whole compressed tar."""
+
+
+def list_archives(spark: SparkSession, uris: list[str], limits: ArchiveLimits) -> DataFrame:
+    """References to the members of archives: one row per member, good or refused, and per fault of an archive.
+
+    A compressed tar is one row. Left out are `__MACOSX` and names that start with `.`, as in folders.
+    """
+    schema = to_arrow_schema(_REFERENCE)
+
+    def listed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for archive in _rows(batches):
+            uri = archive["uri"]
+            found = (member for member in list_members(uri, limits) if not _is_hidden(member.name))
+            yield from _batches((_reference(uri, member) for member in found), schema)
+
+    archives = spark.createDataFrame(pd.DataFrame({"uri": uris}, dtype="object"), "uri string")
+    return archives.repartition(max(1, len(uris))).mapInArrow(listed, _REFERENCE)
+
+
+def read_archived(references: DataFrame, folder: str, limits: ArchiveLimits) -> DataFrame:
+    """The columns of SCHEMA, one row per member of archives below `folder`, good or refused; sidecars are no rows.
+
+    `references`: as from `list_archives`. They are read several times, so they should be persisted.
+    """
+    sizes = references.agg(F.sum(F.expr(f"if({STREAMED}, 0, length)")), F.expr(f"count_if({STREAMED})")).collect()[0]
+    context = references.sparkSession.sparkContext
+    tasks = max(2 * context.defaultParallelism, -(-(sizes[0] or 0) // _BYTES_PER_TASK))
+    good = references.where(f"error_class IS NULL AND NOT {STREAMED}")
+    # By range, so that a task reads an archive from one place onwards.
+    placed = good.repartitionByRange(tasks, "uri", "offset").sortWithinPartitions("uri", "offset")
+    streams = references.where(STREAMED).repartition(max(1, sizes[1]))
+    refused = references.where(f"error_class != '{SIDECAR}'")
+
+    def members(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from _batches(_member_rows(folder, _rows(batches)))
+
+    def streamed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for row in _rows(batches):
+            yield from _batches(_stream_rows(folder, row["uri"], row["compression"], limits))
+
+    def refusals(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from _batches(
+            _refused(folder, row["uri"], RefusedMember(row["name"], row["error_class"], row["message"]))
+            for row in _rows(batches)
+        )
+
+    found = placed.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
+    return found.unionByName(streams.mapInArrow(streamed, SCHEMA)) if sizes[1] else found
+
+
+def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
+    return chain.from_iterable(batch.to_pylist() for batch in batches)
+
+
+def _batches(rows: Iterator[Row], schema: pa.Schema = ARROW_SCHEMA) -> Iterator[pa.RecordBatch]:
+    while some := list(islice(rows, _ROWS_AT_ONCE)):
+        yield pa.RecordBatch.from_pylist(some, schema=schema)
+
+
+def _member_rows(folder: str, references: Iterable[Row]) -> Iterator[Row]:
+    """Rows of members of zips and plain tars, in the order of `references`."""
+    names = [field.name for field in fields(Member)]
+    with ExitStack() as stack:
+        uri, read_at = "", None
+        for reference in references:
+            if reference["uri"] != uri or read_at is None:
+                stack.close()
+                uri = reference["uri"]
+                read_at, _, _ = stack.enter_context(opened(uri))
+            member = Member(**{name: reference[name] for name in names})
+            found = read_member(read_at, member)
+            yield _refused(folder, uri, found) if isinstance(found, RefusedMember) else _row(folder, uri, *found)
+
+
+def _stream_rows(folder: str, uri: str, kind: str, limits: ArchiveLimits) -> Iterator[Row]:
+    """Rows of the members of a compressed tar, read from its start."""
+    for found in stream_members(uri, kind, limits, MAX_BYTES):
+        member, content = (found, None) if isinstance(found, RefusedMember) else found
+        if _is_hidden(member.name):
+            continue
+        refused = member if isinstance(member, RefusedMember) else _refusal(member)
+        if refused is None and isinstance(member, Member) and content is not None:
+            yield _row(folder, uri, Member(member.name, 0, member.length, member.size, kind), content)
+        elif refused is not None and refused.error_class != SIDECAR:
+            yield _refused(folder, uri, refused)
+
+
+def _row(folder: str, uri: str, member: Member, content: bytes) -> Row:
+    place = {"member": member.name, "offset": member.data, "length": member.length, "compression": member.compression}
+    return row_of(_id(folder, uri, member.name), uri, content, **place)
+
+
+def _refused(folder: str, uri: str, member: RefusedMember) -> Row:
+    return {
+        **refused_row(_id(folder, uri, member.name), uri, member.error_class, member.message),
+        "member": member.name,
+    }
+
+
+def _id(folder: str, uri: str, name: str | None) -> str:
+    """The archive's path below the folder, and the member's path in the archive."""
+    return uri[len(folder) + 1 :] + (f"/{name}" if name else "")
+
+
+def _reference(uri: str, member: Member | RefusedMember) -> Row:
+    refused = _refusal(member) if isinstance(member, Member) and member.name else None
+    return {"uri": uri, **asdict(refused or member)}
+
+
+def _refusal(member: Member) -> RefusedMember | None:
+    """Why a member is refused by its name and size, before it is read; None for those that are read."""
+    if member.name.lower().endswith(_SIDECARS):
+        return RefusedMember(member.name, SIDECAR, "")
+    if is_archive(member.name):
+        return RefusedMember(member.name, "nested_archive", "an archive inside an archive is not entered")
+    error_class = refusal_of(member.name, max(member.size, member.length))
+    return None if error_class is None else RefusedMember(member.name, error_class, MESSAGES[error_class])
+
+
+def _is_hidden(name: str | None) -> bool:
+    return name is not None and (name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("."))

@@ -1,0 +1,186 @@
+"""Reading archives in workers: which members an archive has, and their bytes, read where they lie.
+
+A zip and a plain tar can be entered anywhere: their members are listed without reading them, and any task can then read
+any of them. A compressed tar can only be read from its start, by one task.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from geosieve.images.members import ArchiveLimits, Member, ReadAt, RefusedMember
+from geosieve.images.tar_members import is_header, tar_members
+from geosieve.images.zip_members import data_offset, zip_members
+from geosieve.runtime.store import open_input
+
+SUFFIXES = (".zip", *(f".{name}" for name in ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")), ".tar.zst")
+"""Names of archives end in these."""
+
+_FIRST = 512
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_PACKED = {b"\x1f\x8b": "tar.gz", b"BZh": "tar.bz2", b"\xfd7zXZ\0": "tar.xz", b"\x28\xb5\x2f\xfd": "tar.zst"}
+_UNPACK: dict[str, Callable[[Any], Any]] = {
+    "tar.gz": lambda file: gzip.GzipFile(fileobj=file),
+    "tar.bz2": bz2.BZ2File,
+    "tar.xz": lzma.LZMAFile,
+    "tar.zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+}
+_DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
+_ENDLESS = 1 << 62
+_SKIPPED_AT_ONCE = 1 << 20
+_AHEAD, _AHEAD_REMOTE = 1 << 16, 1 << 14  # bytes read besides a header; the next one is often among them
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file is an archive by its name."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def kind_of(first: bytes, name: str) -> str | None:
+    """What a file is by its first 512 bytes, whatever its name: zip, tar, tar.gz, tar.bz2, tar.xz, tar.zst or None."""
+    if first.startswith(_ZIP):
+        return "zip"
+    packed = next((kind for magic, kind in _PACKED.items() if first.startswith(magic)), None)
+    if packed is not None:
+        return packed
+    if len(first) == _FIRST and is_header(first):
+        return "tar"
+    # Bytes before a zip, such as those of a program that extracts it, do not make it another file.
+    return "zip" if name.lower().endswith(".zip") else None
+
+
+@contextmanager
+def opened(uri: str) -> Iterator[tuple[ReadAt, int, Any]]:
+    """A file on any store as (reader at an offset, size in bytes, file). Errors are those of `open_input`."""
+    with open_input(uri) as file:
+
+        def read_at(offset: int, length: int) -> bytes:
+            file.seek(offset)
+            content: bytes = file.read(length)
+            return content
+
+        yield read_at, int(file.size()), file
+
+
+def list_members(uri: str, limits: ArchiveLimits) -> Iterator[Member | RefusedMember]:
+    """The members of an archive. A compressed tar has one Member without a name, whose `compression` is its kind.
+
+    Raises the errors of `open_input`.
+    """
+    with opened(uri) as (read_at, size, _):
+        kind = kind_of(read_at(0, _FIRST), uri)
+        if size == 0:
+            yield RefusedMember(None, "empty_file", "the file has 0 bytes")
+        elif kind is None:
+            yield RefusedMember(None, "broken_archive", "the content is of no archive that is read here")
+        elif kind == "zip":
+            yield from zip_members(read_at, size, limits)
+        elif kind == "tar":
+            yield from tar_members(_ahead(read_at, uri), size, limits)
+        else:
+            yield Member("", 0, size, size, kind)
+
+
+def _ahead(read_at: ReadAt, uri: str) -> ReadAt:
+    """Reads at least `_AHEAD` bytes at a time, and answers from them while it can."""
+    least = _AHEAD_REMOTE if "://" in uri and not uri.startswith("file:") else _AHEAD
+    start, held = 0, b""
+
+    def read(offset: int, length: int) -> bytes:
+        nonlocal start, held
+        if not (start <= offset and offset + length <= start + len(held)):
+            start, held = offset, read_at(offset, max(length, least))
+        return held[offset - start : offset - start + length]
+
+    return read
+
+
+def read_member(read_at: ReadAt, member: Member) -> tuple[Member, bytes] | RefusedMember:
+    """A member of a zip or a plain tar with its place `data`, and its decompressed bytes.
+
+    Refused as broken_member if its own header is missing, if its bytes end early or do not decompress, or if its
+    checksum differs.
+    """
+    data = member.data if member.data is not None else data_offset(read_at, member)
+    if data is None:
+        return RefusedMember(member.name, "broken_member", "the archive's directory leads to no member")
+    content = read_at(data, member.length)
+    if len(content) < member.length:
+        return RefusedMember(member.name, "broken_member", "its bytes are cut off")
+    if member.compression != "none":
+        try:
+            # One byte more than is told shows a member that is larger than its archive says.
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.size + 1)
+        except zlib.error as error:
+            return RefusedMember(member.name, "broken_member", f"its bytes do not decompress: {error}")
+    if len(content) != member.size:
+        return RefusedMember(member.name, "broken_member", f"it is not of the {member.size:,} bytes it should be")
+    if member.crc is not None and zlib.crc32(content) != member.crc:
+        return RefusedMember(member.name, "broken_member", "its checksum (CRC-32) differs")
+    return replace(member, data=data), content
+
+
+def stream_members(
+    uri: str, kind: str, limits: ArchiveLimits, largest: int
+) -> Iterator[tuple[Member, bytes | None] | RefusedMember]:
+    """The members of a compressed tar with their bytes, in one pass from its start.
+
+    `kind`: as `kind_of` says. Bytes of members of more than `largest` are skipped, and given as None.
+    """
+    with opened(uri) as (_, size, file):
+        stream = _Forward(_UNPACK[kind](file), limits.ratio * size + _SKIPPED_AT_ONCE)
+        try:
+            for member in tar_members(stream.read_at, _ENDLESS, limits):
+                if isinstance(member, RefusedMember):
+                    yield member
+                    continue
+                assert member.data is not None  # a tar's members are found with it
+                content = None if member.length > largest else stream.read_at(member.data, member.length)
+                if content is not None and len(content) < member.length:
+                    yield RefusedMember(member.name, "truncated_archive", "its bytes are cut off")
+                    return
+                yield member, content
+        except _TooMuch:
+            yield RefusedMember(None, "ratio_bomb", f"it expands to more than {limits.ratio} times its size")
+        except _DAMAGE as error:
+            cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
+            name = "truncated_archive" if cut else "broken_archive"
+            yield RefusedMember(None, name, f"it does not decompress further: {str(error)[:150]}")
+
+
+class _TooMuch(Exception):
+    """A stream has given more bytes than an honest archive of its size holds."""
+
+
+class _Forward:
+    """A stream that is read at ascending offsets."""
+
+    def __init__(self, stream: Any, most: int) -> None:
+        self._stream, self._at, self._most = stream, 0, most
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        while self._at < offset:
+            if not self._read(min(offset - self._at, _SKIPPED_AT_ONCE)):
+                return b""
+        return self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        parts: list[bytes] = []
+        while length:
+            part: bytes = self._stream.read(length)
+            if not part:
+                break
+            parts.append(part)
+            length, self._at = length - len(part), self._at + len(part)
+            if self._at > self._most:
+                raise _TooMuch
+        return b"".join(parts)
