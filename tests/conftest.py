@@ -23,7 +23,14 @@ _SLOW = (
         "test_driver_memory",
     ),
     *("test_publish_races", "test_build_overlay", "test_dry_runs", "test_how_to", "test_s3_rasters", "test_s3_config"),
-    *("test_spark_submit", "test_publish_interleavings", "test_ingest_photos", "test_publish_shards", "test_full_disk"),
+    *(
+        "test_spark_submit",
+        "test_ingest_archives",
+        "test_publish_interleavings",
+        "test_ingest_photos",
+        "test_publish_shards",
+        "test_full_disk",
+    ),
 )
 
 
