@@ -30,10 +30,10 @@ Rows = slice
 RECALL_VS_AREA, REVERSE_GEOCODER = "recall_vs_area", "reverse_geocoder"
 """Names of the protocols that do not measure great-circle distance (GCD)."""
 
-CURVE_KM = tuple(np.round(10 ** (np.arange(44) / 10), 3).tolist())
-"""Distances of the points of a recall curve: 1 to 19,953 km, ten per decade."""
-CURVE_KM2 = tuple(np.geomspace(cap_area_km2(1.0), EARTH_AREA_KM2, 83).tolist())
-"""Areas of the points of a Recall-vs-Area curve: from a cap of 1 km radius to the whole Earth, ten per decade."""
+CURVE_KM = tuple(np.round(10 ** (np.arange(26) / 6), 3).tolist())
+"""Distances of the points of a recall curve: 1 to 14,678 km, six per decade."""
+CURVE_KM2 = tuple(np.geomspace(cap_area_km2(1.0), EARTH_AREA_KM2, 50).tolist())
+"""Areas of the points of a Recall-vs-Area curve: from a cap of 1 km radius to the whole Earth, six per decade."""
 
 
 @dataclass(frozen=True)
