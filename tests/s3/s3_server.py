@@ -28,12 +28,19 @@ class Request:
     query: str
     copy_source: str
     agent: str
+    range: str
     refused: int | None
 
     @property
     def by_gdal(self) -> bool:
         """Whether GDAL asked, and not the JVM."""
         return self.agent.startswith("GDAL")
+
+    @property
+    def bytes(self) -> int:
+        """Number of bytes of the range that was asked for; 0 if it was no range."""
+        first, dash, last = self.range.removeprefix("bytes=").partition("-")
+        return int(last) - int(first) + 1 if dash else 0
 
 
 @dataclass
@@ -81,6 +88,7 @@ class S3Server:
             environ.get("QUERY_STRING", ""),
             environ.get("HTTP_X_AMZ_COPY_SOURCE", ""),
             environ.get("HTTP_USER_AGENT", ""),
+            environ.get("HTTP_RANGE", ""),
             None,
         )
         status = self._refusal(request)

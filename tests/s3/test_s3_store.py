@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import logging
+import random
+import tarfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from fabricated_images import GPS, image
 from fabricated_world import (
     COLLECTIONS,
     PARTITIONS,
@@ -169,6 +173,43 @@ def test_geoparquet_is_read_through_the_store_of_the_tables(store: Store, on_s3:
     assert outcome.report["details"]["partitions"]["country"] == of_geojson
     asked = [r for r in store.server.requests[mark:] if r.path.endswith("a}.parquet")]
     assert asked and all("Hadoop" in r.agent for r in asked)
+
+
+def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> None:
+    """A zip and a tar of 200 photographs of some 30 kB, one after the other."""
+    noise = random.Random(0)
+    photos = {f"d/{number}.jpg": image(gps=GPS) + noise.randbytes(30_000) for number in range(200)}
+    zipped, tarred = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(zipped, "w") as archive:
+        for name, content in photos.items():
+            archive.writestr(name, content)
+    with tarfile.open(fileobj=tarred, mode="w") as tar:
+        for name, content in photos.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    for name, file in (("a.zip", zipped), ("b.tar", tarred)):
+        store.client.put_object(Bucket=BUCKET, Key=f"archives/{name}", Body=file.getvalue())
+    source = {"name": "scans", "uri": f"s3a://{BUCKET}/archives", "format": "photos"}
+    mark = len(store.server.requests)
+    outcome = store.driver.run("ingest_images", {"source": source, "output": TABLES}, "archives")
+    assert outcome.exit_code == 0, outcome.report["error"]
+    assert (outcome.report["rows_out"], outcome.report["rejected"]) == (2 * len(photos), {})
+    leaf = "tables/images/source=scans/run_id=archives"
+    files = [_rows_of(store, f"{leaf}/{entry['name']}") for entry in store.manifest(leaf)["files"]]
+    for row in (row for file in files for row in file):
+        stored = {"a.zip": zipped, "b.tar": tarred}[row["uri"].rpartition("/")[2]].getvalue()
+        assert stored[row["offset"] :][: row["length"]] == photos[row["member"]]
+    for name, file in (("a.zip", zipped), ("b.tar", tarred)):
+        asked = [r for r in store.server.requests[mark:] if r.path.endswith(name) and r.method == "GET"]
+        assert sum(r.bytes for r in asked) <= 1.2 * len(file.getvalue())
+        if name == "a.zip":  # one request a member, and the directory's
+            assert len(asked) <= len(photos) + 5
+
+
+def _rows_of(store: Store, key: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(store.read(key))).read().to_pylist()
+    return rows
 
 
 def test_pixels_are_read_by_ranges_and_nothing_is_listed_for_it(on_s3: tuple[Outcome, list[Request]]) -> None:

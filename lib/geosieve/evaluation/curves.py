@@ -43,7 +43,7 @@ def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool =
     with rc_context(_SETTINGS):
         figure = Figure(figsize=(7.5, 4.2))
         # Fixed margins: to fit them to the labels would take as long as all the rest.
-        axes = figure.subplots(gridspec_kw={"left": 0.09, "right": 0.97, "bottom": 0.13, "top": 0.92})
+        axes = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.97, "bottom": 0.13, "top": 0.92})
         for number, curve in enumerate(curves.values()):
             colour = COLOURS[number % len(COLOURS)]
             if curve.low is not None and curve.high is not None:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from geosieve.images.members import ArchiveLimits, Member, ReadAt, RefusedMember
 from geosieve.images.tar_members import is_header, tar_members
-from geosieve.images.zip_members import data_offset, zip_members
+from geosieve.images.zip_members import LOCAL_HEADER, data_offset, zip_members
 from geosieve.runtime.store import open_input
 
 SUFFIXES = (".zip", *(f".{name}" for name in ("tar", "tar.gz", "tgz", "tar.bz2", "tbz2", "tar.xz", "txz")), ".tar.zst")
@@ -37,7 +37,8 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _ENDLESS = 1 << 62
 _SKIPPED_AT_ONCE = 1 << 20
-_AHEAD, _AHEAD_REMOTE = 1 << 16, 1 << 14  # bytes read besides a header; the next one is often among them
+_EXTRA = 64  # bytes of extra fields that a zip's member is expected to have in its header; zip tools write 0 to 36
+_AHEAD, _AHEAD_REMOTE = 1 << 16, 1 << 12  # bytes read for a tar's header; extended headers are among them
 
 
 def is_archive(name: str) -> bool:
@@ -110,10 +111,10 @@ def read_member(read_at: ReadAt, member: Member) -> tuple[Member, bytes] | Refus
     Refused as broken_member if its own header is missing, if its bytes end early or do not decompress, or if its
     checksum differs.
     """
-    data = member.data if member.data is not None else data_offset(read_at, member)
-    if data is None:
+    found = _stored(read_at, member)
+    if found is None:
         return RefusedMember(member.name, "broken_member", "the archive's directory leads to no member")
-    content = read_at(data, member.length)
+    data, content = found
     if len(content) < member.length:
         return RefusedMember(member.name, "broken_member", "its bytes are cut off")
     if member.compression != "none":
@@ -127,6 +128,21 @@ def read_member(read_at: ReadAt, member: Member) -> tuple[Member, bytes] | Refus
     if member.crc is not None and zlib.crc32(content) != member.crc:
         return RefusedMember(member.name, "broken_member", "its checksum (CRC-32) differs")
     return replace(member, data=data), content
+
+
+def _stored(read_at: ReadAt, member: Member) -> tuple[int, bytes] | None:
+    """Where a member's stored bytes begin, and the bytes; None if it has no header. Mostly this takes one request."""
+    if member.data is not None:
+        return member.data, read_at(member.data, member.length)
+    header = LOCAL_HEADER + len(member.name.encode()) + _EXTRA
+    content = read_at(member.offset, header + member.length)
+    data = data_offset(lambda offset, length: content[offset - member.offset :][:length], member)
+    if data is None:
+        return None
+    start = data - member.offset
+    if start <= header:
+        return data, content[start : start + member.length]
+    return data, read_at(data, member.length)
 
 
 def stream_members(

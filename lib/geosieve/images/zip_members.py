@@ -29,7 +29,10 @@ _METHODS = {0: "none", 8: "deflate"}
 _ENCRYPTED, _STREAMED, _UTF8 = 1, 8, 0x800  # flags
 _UNIX, _FILE_TYPE, _REGULAR = 3, 0o170000, (0, 0o100000)
 _IN_ZIP64 = 0xFFFFFFFF
-_LOCAL_SIZE, _ENTRY_SIZE = 30, 46
+_ENTRY_SIZE = 46
+
+LOCAL_HEADER = 30
+"""Bytes of the header before each member, without its name and extra fields."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +63,11 @@ def zip_members(read_at: ReadAt, size: int, limits: ArchiveLimits) -> Iterator[M
 
 def data_offset(read_at: ReadAt, member: Member) -> int | None:
     """Where a member's stored bytes begin, from its own header; None if there is no such header at `member.offset`."""
-    header = read_at(member.offset, _LOCAL_SIZE)
-    if len(header) < _LOCAL_SIZE or not header.startswith(_LOCAL):
+    header = read_at(member.offset, LOCAL_HEADER)
+    if len(header) < LOCAL_HEADER or not header.startswith(_LOCAL):
         return None
     name, extra = struct.unpack_from("<HH", header, 26)
-    return member.offset + _LOCAL_SIZE + int(name) + int(extra)
+    return member.offset + LOCAL_HEADER + int(name) + int(extra)
 
 
 def _directory(read_at: ReadAt, size: int) -> _Directory | None:
@@ -162,14 +165,14 @@ def _by_local_headers(read_at: ReadAt, size: int) -> Iterator[Member | RefusedMe
     """The whole members from the start of the file, as far as their headers give their lengths."""
     at = 0
     while True:
-        header = read_at(at, _LOCAL_SIZE)
-        if len(header) < _LOCAL_SIZE or not header.startswith(_LOCAL):
+        header = read_at(at, LOCAL_HEADER)
+        if len(header) < LOCAL_HEADER or not header.startswith(_LOCAL):
             return
         flags, method = struct.unpack_from("<HH", header, 6)
         crc, length, whole, name_length, extra_length = struct.unpack_from("<IIIHH", header, 14)
-        rest = read_at(at + _LOCAL_SIZE, name_length + extra_length)
+        rest = read_at(at + LOCAL_HEADER, name_length + extra_length)
         whole, length = _in_zip64(rest[name_length:], whole, length)
-        data = at + _LOCAL_SIZE + name_length + extra_length
+        data = at + LOCAL_HEADER + name_length + extra_length
         if flags & _STREAMED or data + length > size:
             return  # the length comes after the data, or the member is cut off
         name = text_of(rest[:name_length], "cp437")
@@ -222,5 +225,5 @@ def _overlapping(members: list[Member], end: int | None) -> set[int]:
     return {
         k
         for k, limit in zip(order, limits[: len(order)], strict=True)
-        if limit is not None and members[k].offset + _LOCAL_SIZE + len(members[k].name) + members[k].length > limit
+        if limit is not None and members[k].offset + LOCAL_HEADER + len(members[k].name) + members[k].length > limit
     }
