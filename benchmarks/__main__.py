@@ -22,6 +22,7 @@ NAMES = (
     "overlay_rank",
     "reached_memory",
     "list_photos",
+    "decode_photos",
     "driver_memory",
 )
 
