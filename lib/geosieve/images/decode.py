@@ -88,7 +88,7 @@ def _decode(content: bytes, image: Image.Image, side: int | None) -> RGB | Refus
         return Refusal("too_large", f"a progressive JPEG of more than {MAX_SCANS} scans")
     profile, stored = image.info.get("icc_profile"), image
     size = resized(*image.size, side)
-    jpeg = _jpeg(content, image.size, size) if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") else None
+    jpeg = _jpeg(content, image, size) if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") else None
     if jpeg is not None:
         image = jpeg
     else:
@@ -105,16 +105,17 @@ def _decode(content: bytes, image: Image.Image, side: int | None) -> RGB | Refus
     return np.array(image if turn is None else image.transpose(turn))
 
 
-def _jpeg(content: bytes, stored: tuple[int, int], size: tuple[int, int]) -> Image.Image | None:
-    """A JPEG as RGB at a reduced scale, for a wanted `size`; None if its stream is doubtful. Its profile is ignored."""
-    scales = (n for n in _SCALES if all(-(-s // n) >= _LARGER * w for s, w in zip(stored, size, strict=True)))
+def _jpeg(content: bytes, image: Image.Image, size: tuple[int, int]) -> Image.Image | None:
+    """A JPEG of mode RGB or L at a reduced scale, for a wanted `size`; None if its stream is doubtful."""
+    scales = (n for n in _SCALES if all(-(-s // n) >= _LARGER * w for s, w in zip(image.size, size, strict=True)))
     scale = next(scales, 1)
-    width, height = (-(-side // scale) for side in stored)
+    width, height = (-(-side // scale) for side in image.size)
+    colours = "GRAY" if image.mode == "L" else "RGB"
     try:
-        pixels = simplejpeg.decode_jpeg(content, "RGB", min_width=width, min_height=height)
+        pixels = simplejpeg.decode_jpeg(content, colours, min_width=width, min_height=height)
     except ValueError:  # also what Pillow decodes without complaint, e.g. superfluous bytes
         return None
-    return Image.fromarray(pixels)
+    return Image.fromarray(pixels[..., 0] if image.mode == "L" else pixels)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
