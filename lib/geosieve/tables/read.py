@@ -56,8 +56,11 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
     """The committed runs of `table` below the folder `root`, in the order of their commits.
 
     `values` selects runs by partition columns, e.g. `source="a"`; without it, all runs are returned. The list may be
-    empty.
+    empty. ValueError if the table has no such partition column.
     """
+    unknown = values.keys() - {column.name for column in table.partition_columns}
+    if unknown:
+        raise ValueError(f"table {table.name} has no partition column {', '.join(sorted(unknown))}")
     files = Files(spark)
     leaves = [(f"{root.rstrip('/')}/{table.name}", dict[str, str]())]
     for column in table.partition_columns:
