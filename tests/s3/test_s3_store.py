@@ -192,10 +192,10 @@ def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> 
         store.client.put_object(Bucket=BUCKET, Key=f"archives/{name}", Body=file.getvalue())
     source = {"name": "scans", "uri": f"s3a://{BUCKET}/archives", "format": "photos"}
     mark = len(store.server.requests)
-    outcome = store.driver.run("ingest_images", {"source": source, "output": TABLES}, "archives")
+    outcome = store.driver.run("ingest_images", {"source": source, "output": f"s3a://{BUCKET}/archived"}, "archives")
     assert outcome.exit_code == 0, outcome.report["error"]
     assert (outcome.report["rows_out"], outcome.report["rejected"]) == (2 * len(photos), {})
-    leaf = "tables/images/source=scans/run_id=archives"
+    leaf = "archived/images/source=scans/run_id=archives"
     files = [_rows_of(store, f"{leaf}/{entry['name']}") for entry in store.manifest(leaf)["files"]]
     for row in (row for file in files for row in file):
         stored = {"a.zip": zipped, "b.tar": tarred}[row["uri"].rpartition("/")[2]].getvalue()
