@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from fabricated_archives import tar_of, zip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,24 +56,6 @@ def good(content: bytes, members: List) -> dict[str, bytes]:
 def refused(content: bytes, members: List, limits: ArchiveLimits = LIMITS) -> list[tuple[str | None, str]]:
     found = found_in(content, members, limits)
     return [(one.name, one.error_class) for one in found if isinstance(one, RefusedMember)]
-
-
-def zip_of(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression, **options) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tar_of(files: dict[str, bytes], kind: int = tarfile.PAX_FORMAT) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=kind) as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def tar_with(**values: Any) -> bytes:

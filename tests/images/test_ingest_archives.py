@@ -5,43 +5,20 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import io
 import lzma
 import random
 import struct
-import tarfile
 import zipfile
 import zlib
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from fabricated_archives import tar_of, zip_of
 from fabricated_images import GPS, image, png_of_size
 from ingesting import Ingest
 
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
-
-
-def zip_of(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w", compression) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return stream.getvalue()
-
-
-def tar_of(files: dict[str, bytes], links: tuple[str, ...] = ()) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as archive:
-        for name in links:
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
-            archive.addfile(entry)
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            archive.addfile(entry, io.BytesIO(content))
-    return stream.getvalue()
 
 
 def zstd(content: bytes) -> bytes:

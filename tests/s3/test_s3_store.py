@@ -6,9 +6,7 @@ import io
 import json
 import logging
 import random
-import tarfile
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shapely
+from fabricated_archives import tar_of, zip_of
 from fabricated_images import GPS, image
 from fabricated_world import (
     COLLECTIONS,
@@ -179,17 +178,9 @@ def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> 
     """A zip and a tar of 200 photographs of some 30 kB, one after the other."""
     noise = random.Random(0)
     photos = {f"d/{number}.jpg": image(gps=GPS) + noise.randbytes(30_000) for number in range(200)}
-    zipped, tarred = io.BytesIO(), io.BytesIO()
-    with zipfile.ZipFile(zipped, "w") as archive:
-        for name, content in photos.items():
-            archive.writestr(name, content)
-    with tarfile.open(fileobj=tarred, mode="w") as tar:
-        for name, content in photos.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            tar.addfile(entry, io.BytesIO(content))
-    for name, file in (("a.zip", zipped), ("b.tar", tarred)):
-        store.client.put_object(Bucket=BUCKET, Key=f"archives/{name}", Body=file.getvalue())
+    archives = {"a.zip": zip_of(photos), "b.tar": tar_of(photos)}
+    for name, content in archives.items():
+        store.client.put_object(Bucket=BUCKET, Key=f"archives/{name}", Body=content)
     source = {"name": "scans", "uri": f"s3a://{BUCKET}/archives", "format": "photos"}
     mark = len(store.server.requests)
     outcome = store.driver.run("ingest_images", {"source": source, "output": f"s3a://{BUCKET}/archived"}, "archives")
@@ -198,11 +189,11 @@ def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> 
     leaf = "archived/images/source=scans/run_id=archives"
     files = [_rows_of(store, f"{leaf}/{entry['name']}") for entry in store.manifest(leaf)["files"]]
     for row in (row for file in files for row in file):
-        stored = {"a.zip": zipped, "b.tar": tarred}[row["uri"].rpartition("/")[2]].getvalue()
+        stored = archives[row["uri"].rpartition("/")[2]]
         assert stored[row["offset"] :][: row["length"]] == photos[row["member"]]
-    for name, file in (("a.zip", zipped), ("b.tar", tarred)):
+    for name, content in archives.items():
         asked = [r for r in store.server.requests[mark:] if r.path.endswith(name) and r.method == "GET"]
-        assert sum(r.bytes for r in asked) <= 1.2 * len(file.getvalue())
+        assert sum(r.bytes for r in asked) <= 1.2 * len(content)
         if name == "a.zip":  # one request a member, and the directory's
             assert len(asked) <= len(photos) + 5
 

@@ -13,7 +13,6 @@ from pyspark.sql import functions as F
 
 from geosieve.images import archived, photos, row_checks
 from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet, with_row_numbers
-from geosieve.images.members import ArchiveLimits
 from geosieve.images.nothing import NOTHING
 from geosieve.images.photo_rows import STAGE
 from geosieve.images.row_checks import OPTIONAL
@@ -108,10 +107,9 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStac
     found["archives"] = len(listing.archives)
     if ctx.dry_run:
         return _Opened(lambda: listing.files, rows, STAGE, found)
-    limits = ArchiveLimits(source.limits.members, source.limits.ratio)
-    references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, limits)))
+    references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
     found["sidecars"] = references.where(f"error_class = '{archived.SIDECAR}'").count()
-    inside = kept.enter_context(_on_disk(archived.read_archived(references, folder, limits)))
+    inside = kept.enter_context(_on_disk(archived.read_archived(references, folder, source.limits)))
     return _Opened(lambda: listing.files + inside.count(), rows.unionByName(inside), STAGE, found)
 
 

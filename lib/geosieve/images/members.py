@@ -10,6 +10,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pydantic import Field
+
+from geosieve.runtime.config import Config
+
 ReadAt = Callable[[int, int], bytes]
 """A function (offset, length) that returns bytes of a file; fewer if the file ends."""
 
@@ -45,17 +49,15 @@ class RefusedMember:
     message: str
 
 
-@dataclass(frozen=True)
-class ArchiveLimits:
+class ArchiveLimits(Config):
     """What is still believed of an archive.
 
-    `members`: largest number of members; a worker holds them all, at some 400 bytes each. `ratio`: how many times
-    larger than stored a member may be; the deflate format allows 1,032, images are at most a few times larger. Members
-    of less than a megabyte may have any ratio.
+    A worker holds all members of an archive, at some 400 bytes each. The deflate format allows a ratio of 1,032; images
+    are at most a few times larger than stored. Members of less than a megabyte may have any ratio.
     """
 
-    members: int = 1_000_000
-    ratio: int = 200
+    members: int = Field(default=1_000_000, ge=1, le=10_000_000, description="largest number of members of one archive")
+    ratio: int = Field(default=200, ge=1, description="how many times larger than stored a member or archive may be")
 
 
 _DRIVE = re.compile(r"^[A-Za-z]:")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from geosieve.images.members import ArchiveLimits
 from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config
 
@@ -71,13 +72,6 @@ class ParquetSource(ListSource):
     format: Literal["parquet"]
 
 
-class Limits(Config):
-    """What is still believed of an archive."""
-
-    members: int = Field(default=1_000_000, ge=1, le=10_000_000, description="largest number of members of one archive")
-    ratio: int = Field(default=200, ge=1, description="how many times larger than stored a member or archive may be")
-
-
 class PhotoSource(Source):
     """A folder of image files and of archives (zip, tar, compressed tar) of them, searched recursively.
 
@@ -85,7 +79,7 @@ class PhotoSource(Source):
     """
 
     format: Literal["photos"]
-    limits: Limits = Limits()
+    limits: ArchiveLimits = ArchiveLimits()
 
 
 class IngestConfig(JobConfig):
