@@ -12,7 +12,7 @@ the quotients: it stores one density for all of its regions.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -119,17 +119,21 @@ class Ensemble:
 
         return {p.name: without(p.name) for p in self.members if p.fixed is None}
 
+    def refuse_unknown(self, names: Iterable[str]) -> None:
+        """InputError if a name is not that of a member."""
+        known = [p.name for p in self.members]
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            hint = advice(unknown[0], known, "its members")
+            raise InputError(f"the ensemble has no member {', '.join(unknown)}", hint=hint)
+
     def factors(self, predictions: Predictions, images: int = 1, floor: float = 0.0) -> Factors:
         """Log densities of regions by member, to be taken in slices of images. Memory does not grow with the images.
 
         `images`: number of images, used only if `predictions` is empty. `floor`: smaller probabilities are raised to
         it. InputError if names, hashes or shapes of `predictions` do not fit; their values are not read yet.
         """
-        unknown = sorted(predictions.keys() - {p.name for p in self.members})
-        if unknown:
-            known = [p.name for p in self.members]
-            hint = advice(unknown[0], known, "its members")
-            raise InputError(f"the ensemble has no member {', '.join(unknown)}", hint=hint)
+        self.refuse_unknown(predictions)
         sizes = {of.values.shape[0] for of in predictions.values()}
         if len(sizes) > 1:
             raise InputError(f"members have different numbers of images: {sorted(sizes)}")
@@ -321,10 +325,7 @@ def with_weights(ensemble: Ensemble, weights: Mapping[str, float], temperatures:
 
     InputError if a name is not that of a member.
     """
-    names = [member.name for member in ensemble.members]
-    for name in (*weights, *temperatures):
-        if name not in names:
-            raise InputError(f"the ensemble has no member {name!r}", hint=advice(name, names, "its members"))
+    ensemble.refuse_unknown((*weights, *temperatures))
     changed = tuple(
         replace(
             p,
