@@ -73,7 +73,7 @@ _NO_DEGREES = "not degrees; metres of a projection, or degrees times 10,000,000 
 _POSITION = ("lat", "lon")
 _OF_FILES = {
     **{"member": "string", "offset": "bigint", "length": "bigint", "compression": "string"},
-    **{"orientation": "int", "content_sha256": "string"},
+    **{"orientation": "int", "content_sha256": "string", "perceptual_hash": "bigint"},
 }
 """Columns of `images` that only bytes have, and lists do not; with their types."""
 _QUERY = r"\?[^\s,;\"]*"

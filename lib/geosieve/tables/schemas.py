@@ -58,6 +58,13 @@ IMAGES = Table(
             nullable=True,
         ),
         Column(
+            "perceptual_hash",
+            "bigint",
+            "64 bits, nearly the same for copies that were scaled or compressed anew; null if the source's "
+            "`fingerprint` is false",
+            nullable=True,
+        ),
+        Column(
             "warnings",
             "array<struct<code:string,message:string>>",
             "doubts about the row that did not lead to its refusal",
