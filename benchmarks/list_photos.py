@@ -46,6 +46,7 @@ def walk(root: Path) -> int:
 
 def main() -> int:
     """Return exit code 1 if a bar is missed."""
+    from geosieve.images.photo_rows import PhotoLimits
     from geosieve.images.photos import list_photos, photo_folder
     from geosieve.runtime.session import spark_session
 
@@ -60,7 +61,7 @@ def main() -> int:
         assert walk(photos) == n
         bare_s = perf_counter() - start
         start = perf_counter()
-        listing = list_photos(spark, photo_folder(spark, str(photos)))
+        listing = list_photos(spark, photo_folder(spark, str(photos)), PhotoLimits())
         listed_s = perf_counter() - start
         assert (listing.files, listing.refused) == (n, [])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
@@ -71,7 +72,7 @@ def main() -> int:
             chosen = folder if name == "texts" else folder / "0000"
             gc.collect()
             tracemalloc.start()
-            listing = list_photos(spark, photo_folder(spark, str(chosen)))
+            listing = list_photos(spark, photo_folder(spark, str(chosen)), PhotoLimits())
             gc.collect()
             held[name] = tracemalloc.get_traced_memory()[0]
             tracemalloc.stop()

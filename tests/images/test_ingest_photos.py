@@ -11,6 +11,7 @@ import pytest
 from fabricated_images import GPS, image, jpeg_with_exif, looping_exif, png_of_size
 from ingesting import Ingest
 from PIL import Image
+from pyspark.sql import Row
 
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
@@ -91,6 +92,12 @@ def test_real_photos(ingest: Ingest) -> None:
         for row in csv.DictReader(index):
             found = images[row["file"]]
             assert (found.lat, found.lon) == pytest.approx((float(row["lat"]), float(row["lon"])), abs=1e-5)
+    assert all(row.perceptual_hash is not None for row in images.values())
+    # Headers alone say the same, also of files whose metadata come late.
+    code, report = ingest(PHOTOS, format="photos", fingerprint=False, run_id="headers")
+    assert (code, report["rows_out"]) == (EXIT_DONE, 57), report["error"]
+    hashed = {"content_sha256": None, "perceptual_hash": None, "run_id": "headers"}
+    assert ingest.images("headers") == {name: Row(**{**row.asDict(), **hashed}) for name, row in images.items()}
     nokia = images["25a155af36fba289c3120da98a93ba5ca437511a.jpg"]  # 14:12:31 at +03:00
     assert nokia.captured_at.timestamp() == 1660475551
 
@@ -101,6 +108,21 @@ def test_a_colon_in_a_name_costs_one_photo_and_no_other(ingest: Ingest, tmp_path
     assert code == EXIT_DONE, report["error"]
     assert set(ingest.images()) == {"a.jpg", "sub/b.jpg", "odd [1] {2} #3 50%.jpg"}
     assert [(row.id, row.error_class) for row in ingest.rejects()] == [("2020-01-01 12:30:00.jpg", "bad_name")]
+
+
+def test_photos_that_cannot_be_decoded_are_rejects_where_pixels_are_read(ingest: Ingest, tmp_path: Path) -> None:
+    whole, wide = image(size=(400, 300)), image("PNG", size=(90, 100))
+    folder = fill(
+        tmp_path / "in", {"a.jpg": whole, "cut.jpg": whole[:-100], "wide.png": wide, "long.jpg": bytes(9_999)}
+    )
+    limits = {"pixels": 120_000, "bytes": 9_000}
+    code, report = ingest(folder, format="photos", limits=limits)
+    assert (code, report["rejected"]) == (EXIT_DONE, {"truncated": 1, "too_large": 1}), report["error"]
+    assert set(ingest.images()) == {"a.jpg", "wide.png"}
+    code, report = ingest(folder, format="photos", limits={**limits, "pixels": 119_999}, run_id="fewer")
+    assert (code, report["rejected"]) == (EXIT_DONE, {"too_large": 3}), report["error"]
+    code, report = ingest(folder, format="photos", limits=limits, fingerprint=False, run_id="headers")
+    assert set(ingest.images("headers")) == {"a.jpg", "cut.jpg", "wide.png"}
 
 
 def test_photographs_of_before_1900_do_not_stop_a_folder(ingest: Ingest, tmp_path: Path) -> None:

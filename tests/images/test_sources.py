@@ -60,7 +60,7 @@ def test_osv5m_as_published(ingest: Ingest) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": "photos", "columns": {}}, "valid keys: format, limits, name, uri"),
+        ({"format": "photos", "columns": {}}, "valid keys: fingerprint, format, limits, name, uri"),
         ({"format": "csv"}, "columns: Field required"),
         ({"format": "xlsx"}, "'csv', 'parquet', 'photos'"),
         ({"format": "photos", "name": "a/b"}, "name"),

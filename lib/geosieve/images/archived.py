@@ -19,8 +19,18 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from geosieve.images.archives import is_archive, list_members, opened, read_member, stream_members
-from geosieve.images.members import ArchiveLimits, Member, RefusedMember
-from geosieve.images.photo_rows import ARROW_SCHEMA, MAX_BYTES, MESSAGES, SCHEMA, Row, refusal_of, refused_row, row_of
+from geosieve.images.members import Member, RefusedMember
+from geosieve.images.photo_rows import (
+    ARROW_SCHEMA,
+    SCHEMA,
+    Describer,
+    PhotoLimits,
+    Row,
+    describer,
+    messages,
+    refusal_of,
+    refused_row,
+)
 
 SIDECAR = "sidecar"
 """Error class of members that describe images and are none. They are counted, and are no rows."""
@@ -37,7 +47,7 @@ STREAMED = "coalesce(compression LIKE 'tar.%', false)"
 """Condition in SQL: a reference stands for a whole compressed tar."""
 
 
-def list_archives(spark: SparkSession, uris: list[str], limits: ArchiveLimits) -> DataFrame:
+def list_archives(spark: SparkSession, uris: list[str], limits: PhotoLimits) -> DataFrame:
     """References to the members of archives: one row per member, good or refused, and per fault of an archive.
 
     A compressed tar is one row. Left out are `__MACOSX` and names that start with `.`, as in folders.
@@ -48,13 +58,13 @@ def list_archives(spark: SparkSession, uris: list[str], limits: ArchiveLimits) -
         for archive in _rows(batches):
             uri = archive["uri"]
             found = (member for member in list_members(uri, limits) if not _is_hidden(member.name))
-            yield from _batches((_reference(uri, member) for member in found), schema)
+            yield from _batches((_reference(uri, member, limits) for member in found), schema)
 
     archives = spark.createDataFrame(pd.DataFrame({"uri": uris}, dtype="object"), "uri string")
     return archives.repartition(max(1, len(uris))).mapInArrow(listed, _REFERENCE)
 
 
-def read_archived(references: DataFrame, folder: str, limits: ArchiveLimits) -> DataFrame:
+def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
     """The columns of SCHEMA, one row per member of archives below `folder`, good or refused; sidecars are no rows.
 
     `references`: as from `list_archives`. They are read several times, so they should be persisted.
@@ -69,11 +79,13 @@ def read_archived(references: DataFrame, folder: str, limits: ArchiveLimits) -> 
     refused = references.where(f"error_class != '{SIDECAR}'")
 
     def members(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from _batches(_member_rows(folder, _rows(batches)))
+        with describer(limits, fingerprint) as rows:
+            yield from _batches(_member_rows(rows, folder, _rows(batches)))
 
     def streamed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for row in _rows(batches):
-            yield from _batches(_stream_rows(folder, row["uri"], row["compression"], limits))
+        with describer(limits, fingerprint) as rows:
+            for row in _rows(batches):
+                yield from _batches(_stream_rows(rows, folder, row["uri"], row["compression"]))
 
     def refusals(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from _batches(
@@ -94,37 +106,42 @@ def _batches(rows: Iterator[Row], schema: pa.Schema = ARROW_SCHEMA) -> Iterator[
         yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
-def _member_rows(folder: str, references: Iterable[Row]) -> Iterator[Row]:
+def _member_rows(rows: Describer, folder: str, references: Iterable[Row]) -> Iterator[Row]:
     """Rows of members of zips and plain tars, in the order of `references`."""
     names = [field.name for field in fields(Member)]
+
+    def read(most: int | None) -> tuple[Row, bytes] | RefusedMember:
+        found = read_member(read_at, member, most)
+        return found if isinstance(found, RefusedMember) else (_place(found[0]), found[1])
+
     with ExitStack() as stack:
-        uri, read_at = "", None
+        uri = ""
         for reference in references:
-            if reference["uri"] != uri or read_at is None:
+            if reference["uri"] != uri:
                 stack.close()
                 uri = reference["uri"]
                 read_at, _, _ = stack.enter_context(opened(uri))
             member = Member(**{name: reference[name] for name in names})
-            found = read_member(read_at, member)
-            yield _refused(folder, uri, found) if isinstance(found, RefusedMember) else _row(folder, uri, *found)
+            yield {**rows.read_row(_id(folder, uri, member.name), uri, read), "member": member.name}
 
 
-def _stream_rows(folder: str, uri: str, kind: str, limits: ArchiveLimits) -> Iterator[Row]:
+def _stream_rows(rows: Describer, folder: str, uri: str, kind: str) -> Iterator[Row]:
     """Rows of the members of a compressed tar, read from its start."""
-    for found in stream_members(uri, kind, limits, MAX_BYTES):
+    for found in stream_members(uri, kind, rows.limits, rows.limits.bytes):
         member, content = (found, None) if isinstance(found, RefusedMember) else found
         if _is_hidden(member.name):
             continue
-        refused = member if isinstance(member, RefusedMember) else _refusal(member)
+        refused = member if isinstance(member, RefusedMember) else _refusal(member, rows.limits)
         if refused is None and isinstance(member, Member) and content is not None:
-            yield _row(folder, uri, Member(member.name, 0, member.length, member.size, kind), content)
+            place = {"member": member.name, "length": member.length, "compression": kind}
+            yield {**rows.row(_id(folder, uri, member.name), uri, place, content), "member": member.name}
         elif refused is not None and refused.error_class != SIDECAR:
             yield _refused(folder, uri, refused)
 
 
-def _row(folder: str, uri: str, member: Member, content: bytes) -> Row:
-    place = {"member": member.name, "offset": member.data, "length": member.length, "compression": member.compression}
-    return row_of(_id(folder, uri, member.name), uri, content, **place)
+def _place(member: Member) -> Row:
+    """The columns of `images` that say where the member's bytes are."""
+    return {"member": member.name, "offset": member.data, "length": member.length, "compression": member.compression}
 
 
 def _refused(folder: str, uri: str, member: RefusedMember) -> Row:
@@ -139,19 +156,19 @@ def _id(folder: str, uri: str, name: str | None) -> str:
     return uri[len(folder) + 1 :] + (f"/{name}" if name else "")
 
 
-def _reference(uri: str, member: Member | RefusedMember) -> Row:
-    refused = _refusal(member) if isinstance(member, Member) and member.name else None
+def _reference(uri: str, member: Member | RefusedMember, limits: PhotoLimits) -> Row:
+    refused = _refusal(member, limits) if isinstance(member, Member) and member.name else None
     return {"uri": uri, **asdict(refused or member)}
 
 
-def _refusal(member: Member) -> RefusedMember | None:
+def _refusal(member: Member, limits: PhotoLimits) -> RefusedMember | None:
     """Why a member is refused by its name and size, before it is read; None for those that are read."""
     if member.name.lower().endswith(_SIDECARS):
         return RefusedMember(member.name, SIDECAR, "")
     if is_archive(member.name):
         return RefusedMember(member.name, "nested_archive", "an archive inside an archive is not entered")
-    error_class = refusal_of(member.name, max(member.size, member.length))
-    return None if error_class is None else RefusedMember(member.name, error_class, MESSAGES[error_class])
+    error_class = refusal_of(member.name, max(member.size, member.length), limits)
+    return None if error_class is None else RefusedMember(member.name, error_class, messages(limits)[error_class])
 
 
 def _is_hidden(name: str | None) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ _UNPACK: dict[str, Callable[[Any], Any]] = {
     "tar.gz": lambda file: gzip.GzipFile(fileobj=file),
     "tar.bz2": bz2.BZ2File,
     "tar.xz": lzma.LZMAFile,
-    "tar.zst": lambda file: pa.CompressedInputStream(file, "zstd"),
+    "tar.zst": lambda file: pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"),
 }
 _DAMAGE = (EOFError, OSError, zlib.error, lzma.LZMAError)
 _ENDLESS = 1 << 62
@@ -105,24 +106,27 @@ def _ahead(read_at: ReadAt, uri: str) -> ReadAt:
     return read
 
 
-def read_member(read_at: ReadAt, member: Member) -> tuple[Member, bytes] | RefusedMember:
-    """A member of a zip or a plain tar with its place `data`, and its decompressed bytes.
+def read_member(read_at: ReadAt, member: Member, most: int | None = None) -> tuple[Member, bytes] | RefusedMember:
+    """A member of a zip or a plain tar with its place `data`, and its decompressed bytes: all, or at most `most`.
 
     Refused as broken_member if its own header is missing, if its bytes end early or do not decompress, or if its
-    checksum differs.
+    checksum differs. The checksum of a part is not known.
     """
-    found = _stored(read_at, member)
+    length = member.length if most is None else min(member.length, most)
+    found = _stored(read_at, member, length)
     if found is None:
         return RefusedMember(member.name, "broken_member", "the archive's directory leads to no member")
     data, content = found
-    if len(content) < member.length:
+    if len(content) < length:
         return RefusedMember(member.name, "broken_member", "its bytes are cut off")
     if member.compression != "none":
         try:
             # One byte more than is told shows a member that is larger than its archive says.
-            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, member.size + 1)
+            content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, most or member.size + 1)
         except zlib.error as error:
             return RefusedMember(member.name, "broken_member", f"its bytes do not decompress: {error}")
+    if most is not None:
+        return replace(member, data=data), content
     if len(content) != member.size:
         return RefusedMember(member.name, "broken_member", f"it is not of the {member.size:,} bytes it should be")
     if member.crc is not None and zlib.crc32(content) != member.crc:
@@ -130,19 +134,22 @@ def read_member(read_at: ReadAt, member: Member) -> tuple[Member, bytes] | Refus
     return replace(member, data=data), content
 
 
-def _stored(read_at: ReadAt, member: Member) -> tuple[int, bytes] | None:
-    """Where a member's stored bytes begin, and the bytes; None if it has no header. Mostly this takes one request."""
+def _stored(read_at: ReadAt, member: Member, length: int) -> tuple[int, bytes] | None:
+    """Where a member's stored bytes begin, and the first `length` of them; None if it has no header.
+
+    Mostly this takes one request.
+    """
     if member.data is not None:
-        return member.data, read_at(member.data, member.length)
+        return member.data, read_at(member.data, length)
     header = LOCAL_HEADER + len(member.name.encode()) + _EXTRA
-    content = read_at(member.offset, header + member.length)
+    content = read_at(member.offset, header + length)
     data = data_offset(lambda offset, length: content[offset - member.offset :][:length], member)
     if data is None:
         return None
     start = data - member.offset
     if start <= header:
-        return data, content[start : start + member.length]
-    return data, read_at(data, member.length)
+        return data, content[start : start + length]
+    return data, read_at(data, length)
 
 
 def stream_members(
@@ -150,10 +157,12 @@ def stream_members(
 ) -> Iterator[tuple[Member, bytes | None] | RefusedMember]:
     """The members of a compressed tar with their bytes, in one pass from its start.
 
-    `kind`: as `kind_of` says. Bytes of members of more than `largest` are skipped, and given as None.
+    `kind`: as `kind_of` says. Bytes of members of more than `largest` are skipped, and given as None. Raises the errors
+    of `open_input`.
     """
     with opened(uri) as (_, size, file):
-        stream = _Forward(_UNPACK[kind](file), limits.ratio * size + _SKIPPED_AT_ONCE)
+        source = _Source(file)
+        stream = _Forward(_UNPACK[kind](source), limits.ratio * size + _SKIPPED_AT_ONCE)
         try:
             for member in tar_members(stream.read_at, _ENDLESS, limits):
                 if isinstance(member, RefusedMember):
@@ -168,9 +177,31 @@ def stream_members(
         except _TooMuch:
             yield RefusedMember(None, "ratio_bomb", f"it expands to more than {limits.ratio} times its size")
         except _DAMAGE as error:
+            if source.failure is not None:
+                raise source.failure from None
             cut = isinstance(error, EOFError) or "truncated" in str(error).lower()
             name = "truncated_archive" if cut else "broken_archive"
             yield RefusedMember(None, name, f"it does not decompress further: {str(error)[:150]}")
+
+
+class _Source(io.RawIOBase):
+    """A file that remembers the failure of its store: a decompressor fails with an OSError of its own."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            content = self._file.read(len(buffer))
+        except OSError as error:
+            self.failure = error
+            raise
+        buffer[: len(content)] = content
+        return len(content)
 
 
 class _TooMuch(Exception):

@@ -23,7 +23,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms
 
-from geosieve.images.headers import Refusal, open_image, pixel_limit
+from geosieve.images.headers import MAX_PIXELS, Refusal, open_image, pixel_limit
 
 RGB = NDArray[np.uint8]
 """Pixels, shape (height, width, 3), from the top left corner, in sRGB."""
@@ -51,20 +51,20 @@ _UPRIGHT = {
 """What makes an image upright, by its EXIF orientation."""
 
 
-def decode(content: bytes, side: int | None = None) -> RGB | Refusal:
+def decode(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal:
     """Decode an image file. Returns its pixels, or why it cannot be decoded; never raises, whatever the bytes are.
 
     `side`: wanted length of the shorter side, in pixels; the other side keeps the ratio. Images with a shorter side of
-    at most `side` keep their size. None: all images do.
+    at most `side` keep their size. None: all images do. `pixels`: images of more are refused.
 
     Error classes of refusals: empty_file, not_an_image, unreadable_header, too_large (too many pixels or scans, or not
     enough memory), truncated, broken_image, unsupported_pixels.
     """
     if not content:
         return Refusal("empty_file", "the file has 0 bytes")
-    with warnings.catch_warnings(), pixel_limit():
+    with warnings.catch_warnings(), pixel_limit(pixels):
         warnings.simplefilter("ignore")
-        image = open_image(content)
+        image = open_image(content, pixels)
         if isinstance(image, Refusal):
             return image
         try:

@@ -25,7 +25,8 @@ EXTENSIONS = ("jpg", "jpeg", "jpe", "mpo", "png", "tif", "tiff", "webp", "gif", 
 Image.init()  # registers the formats that Pillow would else load on demand, and then not with `formats`
 pillow_heif.register_heif_opener()
 _FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP", "HEIF", "AVIF")  # an MPO is opened as a JPEG
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF", b"GIF8", b"BM")
+_JPEG, _MARKER, _START_OF_SCAN = b"\xff\xd8\xff", 0xFF, 0xDA
+_MAGIC = (_JPEG, b"\x89PNG\r\n\x1a\n", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"RIFF", b"GIF8", b"BM")
 _BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif", b"avis")  # of HEIC and AVIF
 _TRANSPOSED = (5, 6, 7, 8)  # orientations that swap width and height
 _IMAGE_WIDTH, _IMAGE_LENGTH, _XMP = 256, 257, 700
@@ -68,8 +69,10 @@ class _Tags:
     faults: tuple[str, ...]
 
 
-def read_header(content: bytes) -> ImageHeader | Refusal:
+def read_header(content: bytes, pixels: int = MAX_PIXELS) -> ImageHeader | Refusal:
     """What the header of an image file says. Never raises, whatever the bytes are.
+
+    An image of more than `pixels` is refused. The start of a file is enough if `is_whole_header`.
 
     Warnings: `broken_exif` (a part of it cannot be read), `bad_gps` (no usable position), `no_position`,
     `other_datum` (the position was transformed to WGS-84), and those of `capture_time`. A position comes from EXIF, or
@@ -77,9 +80,9 @@ def read_header(content: bytes) -> ImageHeader | Refusal:
     """
     if not content:
         return Refusal("empty_file", "the file has 0 bytes")
-    with warnings.catch_warnings(record=True) as noted, pixel_limit():
+    with warnings.catch_warnings(record=True) as noted, pixel_limit(pixels):
         warnings.simplefilter("always")
-        image = open_image(content)
+        image = open_image(content, pixels)
         if isinstance(image, Refusal):
             return image
         size, tags = _attempt(lambda: _size(image)), _read_tags(image)
@@ -89,10 +92,28 @@ def read_header(content: bytes) -> ImageHeader | Refusal:
     return _header(size, tags, (*tags.faults, *damage))
 
 
-def open_image(content: bytes) -> Image.Image | Refusal:
-    """An image whose header is read and whose pixels are not. Call it within `pixel_limit`."""
+def is_whole_header(start: bytes) -> bool:
+    """Whether the start of a file holds all that `read_header` uses. False for all formats but JPEG.
+
+    In a JPEG, metadata come before the first scan. Other formats may have them anywhere, TIFF and WebP at the end.
+    """
+    at = 2
+    if not start.startswith(_JPEG):
+        return False
+    while at + 4 <= len(start) and start[at] == _MARKER:
+        if start[at + 1] == _MARKER:  # a fill byte
+            at += 1
+        elif start[at + 1] == _START_OF_SCAN:
+            return True
+        else:
+            at += 2 + int.from_bytes(start[at + 2 : at + 4], "big")
+    return False
+
+
+def open_image(content: bytes, pixels: int) -> Image.Image | Refusal:
+    """An image whose header is read and whose pixels are not. Call it within `pixel_limit(pixels)`."""
     image = _attempt(lambda: Image.open(io.BytesIO(content), formats=_FORMATS))
-    return _refusal(content, image) if isinstance(image, Exception) else image
+    return _refusal(content, image, pixels) if isinstance(image, Exception) else image
 
 
 def _header(size: tuple[int, int], tags: _Tags, faults: tuple[str, ...]) -> ImageHeader:
@@ -152,9 +173,9 @@ def _size(image: Image.Image) -> tuple[int, int]:
     return image.size
 
 
-def _refusal(content: bytes, error: Exception) -> Refusal:
+def _refusal(content: bytes, error: Exception, pixels: int) -> Refusal:
     if isinstance(error, Image.DecompressionBombError):
-        return Refusal("too_large", f"the header says more than {MAX_PIXELS:,} pixels")
+        return Refusal("too_large", f"the header says more than {pixels:,} pixels")
     if content.startswith(_MAGIC) or (content[4:8] == b"ftyp" and content[8:12] in _BRANDS):
         return Refusal("unreadable_header", f"truncated or damaged: {_name(error)}")
     return Refusal("not_an_image", "the content is of no image format that is read here")
@@ -174,10 +195,10 @@ def _attempt(step: Callable[[], T]) -> T | Exception:
 
 
 @contextmanager
-def pixel_limit() -> Iterator[None]:
-    """Pillow's own limit set to MAX_PIXELS, for this file only; it raises at twice what it is told."""
+def pixel_limit(pixels: int) -> Iterator[None]:
+    """Pillow's own limit set to `pixels`, for this file only; it raises at twice what it is told."""
     before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+    Image.MAX_IMAGE_PIXELS = pixels // 2
     try:
         yield
     finally:

@@ -56,7 +56,6 @@ def ingest_images(ctx: Context[IngestConfig], publication: Publication) -> int:
                 {"images": _images(opened.checked), "rejects": row_checks.rejects(opened.checked, opened.stage)},
             )
             return 0
-        kept.enter_context(photos.small_batches(ctx.spark))
         # The parsing of a source costs more than reading back what came of it.
         checked = kept.enter_context(_on_disk(opened.checked))
         return _publish(ctx, opened, checked, publication)
@@ -99,9 +98,9 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
 
 def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStack) -> _Opened:
     folder = photos.photo_folder(ctx.spark, source.uri)
-    listing = photos.list_photos(ctx.spark, folder)
+    listing = photos.list_photos(ctx.spark, folder, source.limits)
     found: dict[str, Any] = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
-    rows = photos.read_photos(ctx.spark, listing)
+    rows = photos.read_photos(ctx.spark, listing, source.limits, source.fingerprint)
     if not listing.archives:
         return _Opened(lambda: listing.files, rows, STAGE, found)
     found["archives"] = len(listing.archives)
@@ -109,7 +108,8 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStac
         return _Opened(lambda: listing.files, rows, STAGE, found)
     references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
     found["sidecars"] = references.where(f"error_class = '{archived.SIDECAR}'").count()
-    inside = kept.enter_context(_on_disk(archived.read_archived(references, folder, source.limits)))
+    members = archived.read_archived(references, folder, source.limits, source.fingerprint)
+    inside = kept.enter_context(_on_disk(members))
     return _Opened(lambda: listing.files + inside.count(), rows.unionByName(inside), STAGE, found)
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from pyspark import TaskContext
 
 from geosieve.images.decode import RGB, decode
-from geosieve.images.headers import Refusal
+from geosieve.images.headers import MAX_PIXELS, Refusal
 
 SECONDS = 30.0
 """Time that an image may take to decode in a child process. 200 megapixels take about ten."""
@@ -35,9 +35,9 @@ _START_SECONDS = 300.0  # for the child's imports, on a busy machine
 
 
 class Decoder(Protocol):
-    """A function like `decode`: (bytes of a file, length of the shorter side) to pixels or a refusal."""
+    """A function like `decode`: (bytes of a file, shorter side, limit of pixels) to pixels or a refusal."""
 
-    def __call__(self, content: bytes, side: int | None = None) -> RGB | Refusal: ...
+    def __call__(self, content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal: ...
 
 
 @contextmanager
@@ -60,8 +60,8 @@ def isolated(seconds: float = SECONDS, function: str = f"{decode.__module__}:{de
     """
     child = _Child(function)
 
-    def found(content: bytes, side: int | None = None) -> RGB | Refusal:
-        return child.decode(content, side, seconds)
+    def found(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal:
+        return child.decode(content, {"side": side, "pixels": pixels}, seconds)
 
     try:
         yield found
@@ -76,11 +76,11 @@ class _Child:
         self._function = function
         self._process: subprocess.Popen[bytes] | None = None
 
-    def decode(self, content: bytes, side: int | None, seconds: float) -> RGB | Refusal:
+    def decode(self, content: bytes, options: dict[str, int | None], seconds: float) -> RGB | Refusal:
         process = self._process or self._start()
         end = time.monotonic() + seconds
         try:
-            _send(process, json.dumps({"side": side}).encode(), end)
+            _send(process, json.dumps(options).encode(), end)
             _send(process, content, end)
             answer = json.loads(_receive(process, end))
             if "error_class" in answer:
@@ -157,7 +157,7 @@ def _serve(function: Decoder, requests: IO[bytes], answers: IO[bytes]) -> None:
 
     write(b"")
     while (options := read()) is not None and (content := read()) is not None:
-        found = function(content, json.loads(options)["side"])
+        found = function(content, **json.loads(options))
         if isinstance(found, Refusal):
             write(json.dumps({"error_class": found.error_class, "message": found.message}).encode())
         else:

@@ -1,11 +1,11 @@
-"""Folders of photos as rows: listed by the driver, read by Spark, headers parsed by `headers` in the workers."""
+"""Folders of photos as rows: listed by the driver and by Spark, read by workers. Only paths go through Spark."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import pandas as pd
@@ -13,22 +13,28 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.images.archives import is_archive
+from geosieve.images.archives import is_archive, opened
 from geosieve.images.headers import EXTENSIONS
+from geosieve.images.members import RefusedMember
 from geosieve.images.nothing import NOTHING
-from geosieve.images.photo_rows import ARROW_SCHEMA, MAX_BYTES, MESSAGES, SCHEMA, Row, is_image, refusal_of, row_of
+from geosieve.images.photo_rows import (
+    ARROW_SCHEMA,
+    SCHEMA,
+    PhotoLimits,
+    Row,
+    describer,
+    is_image,
+    messages,
+    refusal_of,
+)
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
 
+_ROWS_AT_ONCE = 1_024
 _FOLDERS_AT_ONCE = 8  # requests to the store in flight while a folder is listed
-
-# The default of 10,000 would gather gigabytes of photos; 8 are as fast as 64 for files of a megabyte.
-_FILES_PER_BATCH = 8
-_BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 _BAD_NAME = "bad_name"
 _MESSAGES = {
-    **MESSAGES,
     _BAD_NAME: "Spark does not read local files with a colon in their names; rename it",
     "hidden_name": "Spark does not read files or folders named _…; rename it",
 }
@@ -58,7 +64,7 @@ class Listing:
     archives: list[str]
 
 
-def list_photos(spark: SparkSession, folder: str) -> Listing:
+def list_photos(spark: SparkSession, folder: str, limits: PhotoLimits) -> Listing:
     """Every file below `folder` that becomes a row.
 
     Left out are names that start with `.`, and, of those that start with `_`, all that are no images by their names.
@@ -69,7 +75,7 @@ def list_photos(spark: SparkSession, folder: str) -> Listing:
             archives.append(entry.uri)
             continue
         files, size = files + 1, size + entry.size
-        why = _unreadable(folder, entry)
+        why = _unreadable(folder, entry, limits)
         if why is not None:
             refused.append((entry.uri, why))
     return Listing(folder, files, size, refused, archives)
@@ -91,7 +97,7 @@ def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
                     yield entry
 
 
-def read_photos(spark: SparkSession, listing: Listing) -> DataFrame:
+def read_photos(spark: SparkSession, listing: Listing, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
     """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row per file of `listing`.
 
     The id is the path below the folder. Files that are too large, or have no image extension, are not read at all.
@@ -100,36 +106,49 @@ def read_photos(spark: SparkSession, listing: Listing) -> DataFrame:
     paths = [literal(folder)]
     if any(error_class == _BAD_NAME for _, error_class in listing.refused):
         # Such a name would end the reader: all others are named.
-        paths = [literal(entry.uri) for entry in _walk(spark, folder) if _unreadable(folder, entry) is None]
+        paths = [literal(entry.uri) for entry in _walk(spark, folder) if _unreadable(folder, entry, limits) is None]
     wanted = "{" + ",".join("".join(f"[{c}{c.upper()}]" for c in name) for name in EXTENSIONS) + "}"
-    contents = (
+    files = (
         spark.read.format("binaryFile")
         .option("recursiveFileLookup", True)
         .option("pathGlobFilter", f"*.{wanted}")
         .load(paths)
-        .where(F.col("length").between(1, MAX_BYTES))  # the source skips the others before it reads them
-        .select("path", "content")
+        .where(F.col("length").between(1, limits.bytes))
+        .select("path")  # without `content`, Spark opens no file
     )
 
-    def parse(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
-        for batch in batches:
-            files = zip(batch.column("path").to_pylist(), batch.column("content"), strict=True)
-            rows = [_row(path[len(folder) + 1 :], path, content.as_py()) for path, content in files]
-            yield pa.RecordBatch.from_pylist(rows, schema=ARROW_SCHEMA)
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+        with describer(limits, fingerprint) as rows:
+            for batch in batches:
+                paths = batch.column("path").to_pylist()
+                for some in (paths[at : at + _ROWS_AT_ONCE] for at in range(0, len(paths), _ROWS_AT_ONCE)):
+                    found = [rows.read_row(path[len(folder) + 1 :], path, partial(_read, path)) for path in some]
+                    yield pa.RecordBatch.from_pylist(found, schema=ARROW_SCHEMA)
 
-    return contents.mapInArrow(parse, SCHEMA).unionByName(_refused_rows(spark, listing))
+    return files.mapInArrow(read, SCHEMA).unionByName(_refused_rows(spark, listing, limits))
 
 
-def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
+def _read(path: str, most: int | None) -> tuple[Row, bytes] | RefusedMember:
+    try:
+        with opened(path) as (read_at, size, _):
+            content = read_at(0, size if most is None else most)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return RefusedMember(None, "missing_file", "it was gone when it was to be read")
+        raise
+    return {"offset": 0, "length": size, "compression": "none"}, content
+
+
+def _refused_rows(spark: SparkSession, listing: Listing, limits: PhotoLimits) -> DataFrame:
     refused = pd.DataFrame(listing.refused, columns=["uri", "error_class"], dtype="object")
     rows = spark.createDataFrame(refused, "uri string, error_class string")
-    messages = F.create_map(*(F.lit(text) for pair in _MESSAGES.items() for text in pair))
+    texts = F.create_map(*(F.lit(text) for pair in {**_MESSAGES, **messages(limits)}.items() for text in pair))
     values = {
         "image_id": F.expr(f"substring(uri, {len(listing.folder) + 2})"),
         "uri": F.col("uri"),
         "warnings": F.array(),
         "error_class": F.col("error_class"),
-        "message": messages[F.col("error_class")],
+        "message": texts[F.col("error_class")],
         "input_uri": F.col("uri"),
         NOTHING: F.array(),
     }
@@ -137,31 +156,16 @@ def _refused_rows(spark: SparkSession, listing: Listing) -> DataFrame:
     return rows.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in SCHEMA))
 
 
-@contextmanager
-def small_batches(spark: SparkSession) -> Iterator[None]:
-    """Limit Spark's Arrow batches to a few rows inside the context. Frames of `read_photos` must be executed in it."""
-    before = spark.conf.get(_BATCH_SETTING)
-    spark.conf.set(_BATCH_SETTING, _FILES_PER_BATCH)
-    try:
-        yield
-    finally:
-        spark.conf.set(_BATCH_SETTING, str(before))
-
-
 def _hidden(folder: str, uri: str) -> bool:
     """Whether Spark's reader leaves a file out because of a name on its path below the folder."""
     return any(part.startswith("_") and "=" not in part for part in uri[len(folder) + 1 :].split("/"))
 
 
-def _unreadable(folder: str, file: FileInfo) -> str | None:
+def _unreadable(folder: str, file: FileInfo, limits: PhotoLimits) -> str | None:
     """The error class of a file that is refused before it is read; None for those that are read."""
-    refusal = refusal_of(file.name, file.size)
+    refusal = refusal_of(file.name, file.size, limits)
     if refusal is not None:
         return refusal
     if ":" in file.uri[len(folder) :] and file.uri.startswith("file:"):
         return _BAD_NAME
     return "hidden_name" if _hidden(folder, file.uri) else None
-
-
-def _row(image_id: str, uri: str, content: bytes) -> Row:
-    return row_of(image_id, uri, content, offset=0, length=len(content), compression="none")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from geosieve.images.members import ArchiveLimits
+from geosieve.images.photo_rows import PhotoLimits
 from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config
 
@@ -79,7 +79,10 @@ class PhotoSource(Source):
     """
 
     format: Literal["photos"]
-    limits: ArchiveLimits = ArchiveLimits()
+    fingerprint: bool = Field(
+        True, description="read whole files, decode them, and hash their bytes and what they show; false: headers only"
+    )
+    limits: PhotoLimits = PhotoLimits()
 
 
 class IngestConfig(JobConfig):

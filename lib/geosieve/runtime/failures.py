@@ -60,9 +60,9 @@ _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches d
     (
         _REFUSED,
         r"(?i)access.?denied|403 Forbidden|Status Code: 403|HTTP response code(?: on \S+)?: 403|InvalidAccessKeyId|"
-        r"SignatureDoesNotMatch",
+        r"SignatureDoesNotMatch|Expired_?Token|InvalidToken|token has expired",
         errors.EXIT_BAD_INPUT,
-        "the store refuses access (403); check the credentials and the bucket's policy",
+        "the store refuses access (403); check the credentials, which may have expired, and the bucket's policy",
     ),
     (
         _THROTTLED,

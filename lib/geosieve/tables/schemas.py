@@ -54,14 +54,13 @@ IMAGES = Table(
         Column(
             "content_sha256",
             "string",
-            "SHA-256 of the file's bytes, hex; null if only a list was read",
+            "SHA-256 of the file's bytes, hex; null if only a list or headers were read",
             nullable=True,
         ),
         Column(
             "perceptual_hash",
             "bigint",
-            "64 bits, nearly the same for copies that were scaled or compressed anew; null if the source's "
-            "`fingerprint` is false",
+            "64 bits, nearly the same for copies that were scaled or compressed anew; null like content_sha256",
             nullable=True,
         ),
         Column(
