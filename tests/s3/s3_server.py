@@ -13,6 +13,7 @@ from werkzeug.serving import make_server
 
 # Status line, code and message as AWS writes them.
 _CODES = {
+    400: ("400 Bad Request", "ExpiredToken", "The provided token has expired."),
     403: ("403 Forbidden", "AccessDenied", "Access Denied"),
     404: ("404 Not Found", "NoSuchKey", "The specified key does not exist."),
     503: ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
@@ -41,6 +42,10 @@ class Request:
         """Number of bytes of the range that was asked for; 0 if it was no range."""
         first, dash, last = self.range.removeprefix("bytes=").partition("-")
         return int(last) - int(first) + 1 if dash else 0
+
+
+_BREAK_OFF = 0
+"""In place of a status: the answer breaks off in its middle."""
 
 
 @dataclass
@@ -77,6 +82,12 @@ class S3Server:
         finally:
             self._faults.remove(fault)
 
+    @contextmanager
+    def breaking_off(self, applies: Callable[[Request], bool], times: int) -> Iterator[None]:
+        """Close the connection in the middle of the answers to the first `times` requests that `applies` chooses."""
+        with self.refusing(_BREAK_OFF, applies, times):
+            yield
+
     def since(self, mark: int) -> list[Request]:
         """The requests after the first `mark`."""
         return self.requests[mark:]
@@ -94,12 +105,20 @@ class S3Server:
         status = self._refusal(request)
         if status is None:
             return self._app(environ, start_response)
+        if status == _BREAK_OFF:
+            return self._half(self._app(environ, start_response))
         # The body must be taken from the connection, or the client fails before it reads the answer.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         line, code, message = _CODES[status]
         body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
         start_response(line, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
         return [b"" if request.method == "HEAD" else body]
+
+    @staticmethod
+    def _half(answer: Iterable[bytes]) -> Iterator[bytes]:
+        content = b"".join(answer)
+        yield content[: len(content) // 2]
+        raise ConnectionResetError
 
     def _refusal(self, request: Request) -> int | None:
         with self._lock:
