@@ -152,6 +152,33 @@ def test_one_archive_is_read_by_many_tasks_and_the_rows_are_the_same(ingest: Ing
     assert found == {name: hashlib.sha256(content).hexdigest() for name, content in inside.items()}
 
 
+def test_archives_inside_archives_are_entered_one_step_where_asked_for(ingest: Ingest, folder: Path) -> None:
+    inside = {f"d/{number}.jpg": photo(number) for number in range(3)}
+    deeper = zip_of({"deep.zip": zip_of(inside), "x.jpg": photo(9)})
+    inner = {"a.zip": zip_of(inside, zipfile.ZIP_DEFLATED), "b.tar": tar_of(inside), "two.zip": deeper}
+    refused = {"c.tar.gz": gzip.compress(tar_of(inside)), "no.zip": b"hello"}
+    (folder / "stored.zip").write_bytes(zip_of({**inner, **refused}))
+    (folder / "plain.tar").write_bytes(tar_of({**inner, **refused}))
+    (folder / "packed.zip").write_bytes(zip_of({"a.zip": zip_of(inside)}, zipfile.ZIP_DEFLATED))
+    (folder / "packed.tar.gz").write_bytes(gzip.compress(tar_of({"a.zip": zip_of(inside)})))
+    code, report = ingest(folder, format="photos", limits={"nested": 1})
+    assert code == EXIT_DONE, report["error"]
+    expected = {f"{name}/{path}": content for name in ("a.zip", "b.tar") for path, content in inside.items()}
+    expected["two.zip/x.jpg"] = photo(9)
+    images = ingest.images()
+    assert set(images) == {f"{outer}/{name}" for outer in ("stored.zip", "plain.tar") for name in expected}
+    for name, row in images.items():
+        content = expected[row.member]
+        stored = stored_bytes(row)
+        assert (stored if row.compression == "none" else zlib.decompress(stored, -zlib.MAX_WBITS)) == content
+        assert name == f"{row.uri.rpartition('/')[2]}/{row.member}"
+    nested = {f"{outer}/{name}" for outer in ("stored.zip", "plain.tar") for name in ("c.tar.gz", "two.zip/deep.zip")}
+    nested |= {"packed.zip/a.zip", "packed.tar.gz/a.zip"}
+    broken = {f"{outer}/no.zip" for outer in ("stored.zip", "plain.tar")}
+    rejects = {(row.id, row.error_class) for row in ingest.rejects()}
+    assert rejects == {(name, "nested_archive") for name in nested} | {(name, "broken_archive") for name in broken}
+
+
 def test_limits_are_configuration(ingest: Ingest, folder: Path) -> None:
     (folder / "many.zip").write_bytes(zip_of({f"{number}.jpg": photo(number) for number in range(9)}))
     code, report = ingest(folder, format="photos", limits={"members": 5})

@@ -166,7 +166,7 @@ def _refusal(member: Member, limits: PhotoLimits) -> RefusedMember | None:
     if member.name.lower().endswith(_SIDECARS):
         return RefusedMember(member.name, SIDECAR, "")
     if is_archive(member.name):
-        return RefusedMember(member.name, "nested_archive", "an archive inside an archive is not entered")
+        return RefusedMember(member.name, "nested_archive", "an archive inside a compressed tar cannot be entered")
     error_class = refusal_of(member.name, max(member.size, member.length), limits)
     return None if error_class is None else RefusedMember(member.name, error_class, messages(limits)[error_class])
 

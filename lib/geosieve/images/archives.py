@@ -76,7 +76,8 @@ def opened(uri: str) -> Iterator[tuple[ReadAt, int, Any]]:
 def list_members(uri: str, limits: ArchiveLimits) -> Iterator[Member | RefusedMember]:
     """The members of an archive. A compressed tar has one Member without a name, whose `compression` is its kind.
 
-    Raises the errors of `open_input`.
+    With `limits.nested`, the members of a zip or a plain tar that is stored in it without compression stand in its
+    place, under its name; other archives inside are refused as nested_archive. Raises the errors of `open_input`.
     """
     with opened(uri) as (read_at, size, _):
         kind = kind_of(read_at(0, _FIRST), uri)
@@ -84,12 +85,46 @@ def list_members(uri: str, limits: ArchiveLimits) -> Iterator[Member | RefusedMe
             yield RefusedMember(None, "empty_file", "the file has 0 bytes")
         elif kind is None:
             yield RefusedMember(None, "broken_archive", "the content is of no archive that is read here")
-        elif kind == "zip":
-            yield from zip_members(read_at, size, limits)
-        elif kind == "tar":
-            yield from tar_members(_ahead(read_at, uri), size, limits)
+        elif kind in ("zip", "tar"):
+            for member in _listed(kind, _ahead(read_at, uri) if kind == "tar" else read_at, size, limits):
+                if isinstance(member, Member) and is_archive(member.name):
+                    yield from _nested(read_at, member, limits)
+                else:
+                    yield member
         else:
             yield Member("", 0, size, size, kind)
+
+
+def _listed(kind: str, read_at: ReadAt, size: int, limits: ArchiveLimits) -> Iterator[Member | RefusedMember]:
+    return (zip_members if kind == "zip" else tar_members)(read_at, size, limits)
+
+
+def _nested(read_at: ReadAt, archive: Member, limits: ArchiveLimits) -> Iterator[Member | RefusedMember]:
+    """The members of an archive inside an archive, at their places in the outer one."""
+    data = data_offset(read_at, archive) if archive.data is None else archive.data
+    if not limits.nested or data is None or archive.compression != "none":
+        why = "it is compressed and cannot be entered" if limits.nested else "it is not entered; see limits.nested"
+        yield RefusedMember(archive.name, "nested_archive", f"an archive inside an archive: {why}")
+        return
+
+    def read_inside(offset: int, length: int) -> bytes:
+        return read_at(data + offset, max(0, min(length, archive.length - offset)))
+
+    kind = kind_of(read_inside(0, _FIRST), archive.name)
+    if kind not in ("zip", "tar"):
+        yield RefusedMember(
+            archive.name, "nested_archive", "an archive inside an archive: it is no zip and no plain tar"
+        )
+        return
+    for member in _listed(kind, read_inside, archive.length, limits):
+        name = archive.name if member.name is None else f"{archive.name}/{member.name}"
+        if isinstance(member, RefusedMember):
+            yield replace(member, name=name)
+        elif is_archive(member.name):
+            yield RefusedMember(name, "nested_archive", "an archive inside an archive inside an archive")
+        else:
+            inner = None if member.data is None else data + member.data
+            yield replace(member, name=name, offset=data + member.offset, data=inner)
 
 
 def _ahead(read_at: ReadAt, uri: str) -> ReadAt:

@@ -57,6 +57,7 @@ class ArchiveLimits(Config):
     """
 
     members: int = Field(default=1_000_000, ge=1, le=10_000_000, description="largest number of members of one archive")
+    nested: int = Field(default=0, ge=0, le=1, description="1: archives inside archives are entered, if not compressed")
     ratio: int = Field(default=200, ge=1, description="how many times larger than stored a member or archive may be")
 
 
