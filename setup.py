@@ -19,6 +19,7 @@ CORE = [
     "PyYAML>=6",  # configuration files
     "Pillow>=13",  # image headers and EXIF; the oldest whose limits on hostile tags are tested
     "simplejpeg>=1.9,<2",  # decodes JPEG at a reduced scale, nine times as fast as all pixels
+    "msgpack>=1.1,<2",  # the shards of MP-16
     "pillow-heif>=1.8,<2",  # HEIC, which telephones write
     "scikit-learn>=1.5",  # OPTICS and its scores, for geocells
     "threadpoolctl>=3.5",  # one thread a matrix product where ours run beside each other

@@ -62,7 +62,7 @@ def test_osv5m_as_published(ingest: Ingest) -> None:
     [
         ({"format": "photos", "columns": {}}, "valid keys: fingerprint, format, limits, name, uri"),
         ({"format": "csv"}, "columns: Field required"),
-        ({"format": "xlsx"}, "'csv', 'parquet', 'photos'"),
+        ({"format": "xlsx"}, "'csv', 'parquet', 'msgpack', 'photos'"),
         ({"format": "photos", "name": "a/b"}, "name"),
         ({"format": "photos", "uri": ""}, "uri"),
     ],

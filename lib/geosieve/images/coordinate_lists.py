@@ -51,6 +51,8 @@ T = TypeVar("T")
 
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
+IMAGE, ROW = "image", "row_in_file"
+"""Columns of records that hold an image: its bytes, and the number of the row in its file, from 0."""
 
 Names = Iterable[tuple[str, str | None]]
 """Pairs of our column name and the list's name for it, or None if the list has no such column."""
@@ -158,6 +160,8 @@ def open_csv(
 def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo], key: str = "source") -> DataFrame:
     """Open Parquet files as a frame of text columns, as `open_csv` does; MALFORMED is always null.
 
+    If a column of bytes is mapped to IMAGE, there are IMAGE and ROW, too.
+
     InputError names the file that is no Parquet file, whose mapped columns are missing, have an unsuitable type or
     differ in type from those of the first file, or whose texts are not UTF-8.
     """
@@ -181,6 +185,8 @@ def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo],
     texts = {
         ours: _as_text(ours, theirs, schema[theirs].dataType, theirs in nanoseconds) for ours, theirs in mapped.items()
     }
+    if IMAGE in texts:
+        texts[ROW] = F.col("_metadata.row_index")
     return _rows(frame, texts, F.lit(None).cast("string"))
 
 
@@ -573,7 +579,9 @@ def _parquet_schema(spark: SparkSession, uri: str, wanted: Iterable[str]) -> tup
 def _check_type(ours: str, theirs: str, kind: DataType, uri: str, key: str) -> None:
     """InputError if a column's type cannot hold the values of our column."""
     fault = ""
-    if isinstance(kind, ArrayType | MapType | StructType | BinaryType | BooleanType | NullType):
+    if ours == IMAGE:
+        fault = "" if isinstance(kind, BinaryType) else "holds no bytes"
+    elif isinstance(kind, ArrayType | MapType | StructType | BinaryType | BooleanType | NullType):
         fault = "is no text, number or time"
     elif ours == "image_id" and (isinstance(kind, FloatType | DoubleType) or _has_fraction(kind)):
         fault = "cannot hold ids: it loses digits beyond 2^53"
@@ -593,6 +601,8 @@ def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Co
     """A Parquet column as text that `row_checks` can parse."""
     name = sql_name(theirs)
     column = F.col(name)
+    if ours == IMAGE:
+        return column
     if is_nanoseconds:
         column = F.expr(f"timestamp_micros({name} div 1000)")
     elif ours == "captured_at" and isinstance(kind, FloatType | DoubleType):

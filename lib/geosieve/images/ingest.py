@@ -8,15 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyspark import StorageLevel
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.images import archived, photos, row_checks
 from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet, with_row_numbers
+from geosieve.images.listed import PHOTO, match_files, with_files
 from geosieve.images.nothing import NOTHING
 from geosieve.images.photo_rows import STAGE
+from geosieve.images.records import msgpack_records, parquet_records, small_batches
 from geosieve.images.row_checks import OPTIONAL
-from geosieve.images.sources import CsvSource, IngestConfig, PhotoSource, Source
+from geosieve.images.sources import (
+    CsvSource,
+    IngestConfig,
+    ListedFiles,
+    MsgpackSource,
+    ParquetSource,
+    PhotoSource,
+    RecordSource,
+    Source,
+)
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError
@@ -96,7 +107,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
     return report.rows_in
 
 
-def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStack) -> _Opened:
+def _open_photos(ctx: Context[IngestConfig], source: PhotoSource | ListedFiles, kept: ExitStack) -> _Opened:
     folder = photos.photo_folder(ctx.spark, source.uri)
     listing = photos.list_photos(ctx.spark, folder, source.limits)
     found: dict[str, Any] = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
@@ -114,18 +125,48 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource, kept: ExitStac
 
 
 def _open(ctx: Context[IngestConfig], kept: ExitStack) -> _Opened:
-    spark, source = ctx.spark, ctx.config.source
+    source = ctx.config.source
     if isinstance(source, PhotoSource):
         return _open_photos(ctx, source, kept)
+    opened = _open_list(ctx.spark, source, kept)
+    return opened if source.files is None else _with_files(ctx, source.files, opened, kept)
+
+
+def _open_list(spark: SparkSession, source: CsvSource | RecordSource, kept: ExitStack) -> _Opened:
     files = find_files(spark, source.uri)
     if isinstance(source, CsvSource):
         raw = open_csv(spark, source.columns, source.delimiter, files, header=source.header, encoding=source.encoding)
+    elif isinstance(source, MsgpackSource):
+        raw = msgpack_records(spark, source.columns, files, source.limits, source.fingerprint)
     else:
         raw = open_parquet(spark, source.columns, files)
     if source.columns.image_id is None:
         raw = with_row_numbers(raw, files)
+    if isinstance(source, ParquetSource) and source.columns.image is not None:
+        kept.enter_context(small_batches(spark))
+        raw = parquet_records(raw, source.columns.image, source.limits, source.fingerprint)
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
-    return _Opened(raw.count, row_checks.check_rows(raw, source.longitudes == "0..360"), row_checks.STAGE, found)
+    eastward = source.longitudes == "0..360"
+    if PHOTO not in raw.columns:
+        return _Opened(raw.count, row_checks.check_rows(raw, eastward), row_checks.STAGE, found)
+    raw = kept.enter_context(_on_disk(raw))  # images are decoded once
+    checked = with_files(row_checks.check_rows(raw, eastward, [PHOTO]))
+    return _Opened(raw.count, checked, row_checks.STAGE, found)
+
+
+def _with_files(ctx: Context[IngestConfig], source: ListedFiles, listed: _Opened, kept: ExitStack) -> _Opened:
+    """The rows of a list with their files. Refused files that no row names are rows of their own."""
+    opened = _open_photos(ctx, source, kept)
+    found = {**listed.found, **{f"image_{name}": value for name, value in opened.found.items()}}
+    if ctx.dry_run:
+        return _Opened(listed.count, listed.checked, listed.stage, found)
+    rows, files = (kept.enter_context(_on_disk(frame)) for frame in (listed.checked, opened.checked))
+    matched = match_files(rows, files, source.match)
+    found["files_not_listed"] = matched.unlisted()
+    if found["files_not_listed"]:
+        ctx.report.warn(f"{found['files_not_listed']} image files have no row in the list and were left out")
+    checked = with_files(matched.rows).unionByName(matched.refused)
+    return _Opened(lambda: listed.count() + matched.refused.count(), checked, listed.stage, found)
 
 
 def _images(checked: DataFrame) -> DataFrame:

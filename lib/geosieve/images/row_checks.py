@@ -23,7 +23,7 @@ whose images are grouped together. An id is always required, and `none` is an or
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame, Row, Window
 from pyspark.sql import functions as F
@@ -82,14 +82,14 @@ _SHOWN = 60  # characters of a bad value in a message
 _LONGEST_MESSAGE = 500
 
 
-def check_rows(rows: DataFrame, eastward: bool = False) -> DataFrame:
+def check_rows(rows: DataFrame, eastward: bool = False, carried: Sequence[str] = ()) -> DataFrame:
     """Parse and check all rows, except for repeated ids, which `repeated_ids` and `refuse_repeats` handle.
 
     `rows` have TEXT_COLUMNS, MALFORMED and INPUT_URI as text. Returns the columns of `images` plus `error_class` and
     `message` (both null for a good row), `input_uri` and NOTHING. Refused rows keep the parsed `lat` and `lon` too.
-    `eastward`: longitudes in the list run from 0 to 360.
+    `eastward`: longitudes in the list run from 0 to 360. `carried`: other columns of `rows`, which stay as they are.
     """
-    return _typed(_without_words(parse_positions(rows, eastward)))
+    return _typed(_without_words(parse_positions(rows, eastward, carried)), carried)
 
 
 def is_word_for_nothing(column: str) -> str:
@@ -97,15 +97,16 @@ def is_word_for_nothing(column: str) -> str:
     return f"coalesce(lower({column}) IN ({', '.join(map(sql_text, WORDS_FOR_NOTHING))}), false)"
 
 
-def parse_positions(rows: DataFrame, eastward: bool = False) -> DataFrame:
+def parse_positions(rows: DataFrame, eastward: bool = False, carried: Sequence[str] = ()) -> DataFrame:
     """Parse and check the positions of `rows`, which have image_id, lat, lon, MALFORMED, INPUT_URI and other texts.
 
     Strips blanks from all texts, makes `lat` and `lon` numbers (degrees; null if unreadable), keeps their texts as
     `lat_text` and `lon_text`, and adds `error`, struct(error_class, message), null for a good row. With `eastward`,
     longitudes of good rows are converted from [0, 360] to [-180, 180].
     """
-    texts = [name for name in rows.columns if name not in (MALFORMED, INPUT_URI)]
-    tidy = rows.selectExpr(*(f"{_tidy(name)} AS {name}" for name in texts), MALFORMED, INPUT_URI)
+    kept = (MALFORMED, INPUT_URI, *carried)
+    texts = [name for name in rows.columns if name not in kept]
+    tidy = rows.selectExpr(*(f"{_tidy(name)} AS {name}" for name in texts), *kept)
     others = [name for name in tidy.columns if name not in ("lat", "lon")]
     numbers = [f"CASE WHEN {_matches(name, _NUMBER)} THEN cast({name} AS double) END AS {name}" for name in _POSITION]
     parsed = tidy.selectExpr(*others, *(f"{name} AS {name}_text" for name in _POSITION), *numbers)
@@ -262,7 +263,7 @@ def _without_words(rows: DataFrame) -> DataFrame:
     return rows.selectExpr(*others, *cleaned, f"array_compact(array({nothing})) AS {NOTHING}")
 
 
-def _typed(rows: DataFrame) -> DataFrame:
+def _typed(rows: DataFrame, carried: Sequence[str]) -> DataFrame:
     """Parse times and sizes, add warnings, and select the columns that `check_rows` returns."""
     parsed = {"captured_at": _time("captured_at"), "width": _pixels("width"), "height": _pixels("height")}
     doubts = (_doubt(name, code) for name, code in zip(parsed, ("bad_time", "bad_size", "bad_size"), strict=True))
@@ -273,7 +274,7 @@ def _typed(rows: DataFrame) -> DataFrame:
         "error_class": "error.error_class",
         "message": "error.message",
     }
-    columns = [*(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI, NOTHING]
+    columns = [*(column.name for column in IMAGES.columns), "error_class", "message", INPUT_URI, NOTHING, *carried]
     with_parsed = rows.selectExpr("*", *(f"{sql} AS {name}_parsed" for name, sql in parsed.items()))
     return with_parsed.selectExpr(*(f"{made.get(name, name)} AS {name}" for name in columns))
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from geosieve.images.listed import Match
 from geosieve.images.photo_rows import PhotoLimits
 from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config
@@ -35,6 +36,30 @@ class Columns(Config):
     licence: ColumnName | None = None
 
 
+class RecordColumns(Columns):
+    """Columns of records that may hold the image itself."""
+
+    image: ColumnName | None = Field(None, description="column of the image file's bytes")
+
+
+class PhotoFiles(Config):
+    """How image files are read, wherever they are."""
+
+    fingerprint: bool = Field(
+        True, description="read whole files, decode them, and hash their bytes and what they show; false: headers only"
+    )
+    limits: PhotoLimits = PhotoLimits()
+
+
+class ListedFiles(PhotoFiles):
+    """The image files that a list describes: a folder of files and archives."""
+
+    uri: str = Field(min_length=1)
+    match: Match = Field(
+        description="what of a file the row's id equals: stem (name without extension), name, or path (its end)"
+    )
+
+
 class Source(Config):
     """Base of all sources.
 
@@ -50,6 +75,7 @@ class ListSource(Source):
     """Base of all coordinate lists."""
 
     columns: Columns
+    files: ListedFiles | None = Field(None, description="the image files of the list; without, only the list is read")
     longitudes: Literal["-180..180", "0..360"] = Field(
         "-180..180", description="0..360: longitudes run eastward from 0 to 360; those above 180 become negative"
     )
@@ -66,26 +92,46 @@ class CsvSource(ListSource):
     encoding: str = Field("UTF-8", description="character set, by a name that Java knows, e.g. windows-1252, UTF-16")
 
 
-class ParquetSource(ListSource):
+class RecordSource(ListSource, PhotoFiles):
+    """Base of lists whose rows may hold the image itself. ValueError if there are `files`, too."""
+
+    columns: RecordColumns
+
+    @model_validator(mode="after")
+    def _one_place(self) -> RecordSource:
+        if self.files is not None and self.columns.image is not None:
+            raise ValueError("an image is in columns.image or in files, not in both")
+        return self
+
+
+class ParquetSource(RecordSource):
     """A coordinate list as Parquet."""
 
     format: Literal["parquet"]
 
 
-class PhotoSource(Source):
+class MsgpackSource(RecordSource):
+    """Shards of msgpack maps that hold the image, as GeoEstimation packs MP-16. ValueError without image or id."""
+
+    format: Literal["msgpack"]
+
+    @model_validator(mode="after")
+    def _complete(self) -> MsgpackSource:
+        if self.columns.image is None or self.columns.image_id is None:
+            raise ValueError("columns: image and image_id are needed in msgpack records")
+        return self
+
+
+class PhotoSource(Source, PhotoFiles):
     """A folder of image files and of archives (zip, tar, compressed tar) of them, searched recursively.
 
     Positions and times come from EXIF. Archives are read where they lie, and nothing is extracted.
     """
 
     format: Literal["photos"]
-    fingerprint: bool = Field(
-        True, description="read whole files, decode them, and hash their bytes and what they show; false: headers only"
-    )
-    limits: PhotoLimits = PhotoLimits()
 
 
 class IngestConfig(JobConfig):
     """Configuration of `ingest_images`: `source` is what to read, `output` the root of `images` and `rejects`."""
 
-    source: Annotated[CsvSource | ParquetSource | PhotoSource, Field(discriminator="format")]
+    source: Annotated[CsvSource | ParquetSource | MsgpackSource | PhotoSource, Field(discriminator="format")]

@@ -16,7 +16,8 @@ IMAGES = Table(
         Column(
             "offset",
             "bigint",
-            "where its stored bytes begin in the file, in bytes; null in a compressed tar, which cannot be entered",
+            "where its stored bytes begin in the file, in bytes, or the number of its row in a Parquet file, from 0; "
+            "null in a compressed tar, which cannot be entered",
             nullable=True,
         ),
         Column("length", "bigint", "number of its stored bytes", nullable=True),
@@ -24,7 +25,7 @@ IMAGES = Table(
             "compression",
             "string",
             "`none`, `deflate` (of a zip's member), or `tar.gz`, `tar.bz2`, `tar.xz`, `tar.zst` of the whole archive, "
-            "which must be read from its start",
+            "which must be read from its start; `parquet`: it is in the column `member` of a Parquet file",
             nullable=True,
         ),
         Column("lat", "double", "WGS-84 latitude, degrees", nullable=True),
