@@ -14,7 +14,14 @@ from geosieve.runtime.session import spark_session
 
 # Clusters, servers, demos, and files of many Spark jobs, about the longest first.
 _SLOW = (
-    *("test_killed_processes", "test_s3_store", "test_demos", "test_build_splits", "test_evaluate"),
+    *(
+        "test_killed_processes",
+        "test_s3_store",
+        "test_demos",
+        "test_hostile_folder",
+        "test_build_splits",
+        "test_evaluate",
+    ),
     *(
         "test_build_partitions",
         "test_ingest_lists",
@@ -26,6 +33,8 @@ _SLOW = (
     *(
         "test_spark_submit",
         "test_ingest_archives",
+        "test_ingest_listed",
+        "test_s3_archives",
         "test_publish_interleavings",
         "test_ingest_photos",
         "test_publish_shards",

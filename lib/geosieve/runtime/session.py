@@ -44,6 +44,9 @@ _STATIC = {
     "spark.ui.showConsoleProgress": "false",  # geosieve.runtime.progress shows it, on terminals only
 }
 
+_LOCAL = "local[*,2]"
+"""All cores of this machine, and a second attempt of a task whose worker crashed. With `local[*]` there is only one."""
+
 _checked: WeakSet[SparkSession] = WeakSet()
 """Sessions that need not be checked again."""
 
@@ -70,7 +73,7 @@ def spark_session(app_name: str, local: bool) -> Iterator[SparkSession]:
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.appName(app_name)
     if local:
-        builder = builder.master("local[*]")
+        builder = builder.master(_LOCAL)
     for key, value in _STATIC.items():
         builder = builder.config(key, value)
     try:
