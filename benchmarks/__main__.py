@@ -23,6 +23,7 @@ NAMES = (
     "reached_memory",
     "list_photos",
     "decode_photos",
+    "archives",
     "driver_memory",
 )
 

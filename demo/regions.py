@@ -36,7 +36,7 @@ from geosieve.overlay.read import OverlayInput, read_published
 from geosieve.partitions.building.job import BuildConfig, build_partitions
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.regions import draw_curves, draw_regions
-from geosieve.runtime.config import read_yaml
+from geosieve.runtime.config import load, read_yaml, validate
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 from geosieve.tables.read import read_committed
@@ -77,8 +77,9 @@ def run() -> int:
 
 def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
     """Run the jobs up to the overlay. Return the overlay, its grid, and one row per image with its regions."""
-    positions = inputs_run([Path(INGEST).read_text()])
-    maps = inputs_run(json.dumps(content["rasters"]) for content in evidence.values())
+    positions = inputs_run([load(IngestConfig, INGEST)])
+    catalogs = {name: {"rasters": content["rasters"], "output": str(TABLES)} for name, content in evidence.items()}
+    maps = inputs_run(validate(CatalogConfig, catalog, name) for name, catalog in catalogs.items())
     job("ingest_images", IngestConfig, ingest_images, INGEST, positions)
     with tempfile.TemporaryDirectory() as folder:
 
@@ -87,9 +88,8 @@ def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple
             path.write_text(json.dumps(config))
             return str(path)
 
-        for name, content in evidence.items():
-            config = written(name, {"rasters": content["rasters"], "output": str(TABLES)})
-            job("catalog_rasters", CatalogConfig, catalog_rasters, config, maps)
+        for name, catalog in catalogs.items():
+            job("catalog_rasters", CatalogConfig, catalog_rasters, written(name, catalog), maps)
         chosen = [f"images.run={positions}"]
         job("build_partitions", BuildConfig, build_partitions, "conf/build_partitions/demo.yaml", run_id, chosen)
         whole = read_yaml("conf/build_overlay/demo.yaml")

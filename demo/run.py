@@ -1,6 +1,7 @@
 """The demo: 100,000 real positions labelled with climate, land cover, a population proxy and S2 cells.
 
-Positions and maps are ingested once. Later runs use them again as long as the inputs do not change.
+Its second part reads an archive of generated photos, with hostile files among them. Positions, maps and the archive are
+ingested once. Later runs use them again as long as the inputs do not change.
 """
 
 from __future__ import annotations
@@ -19,15 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from demo import prepare
+from demo.archive import archive
 from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.job.main import main
 from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.label_map import draw_label_map
+from geosieve.runtime.config import Config, load
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 
-INGEST = "conf/ingest_images/demo.yaml"
+INGEST, ARCHIVE = "conf/ingest_images/demo.yaml", "conf/ingest_images/demo_archive.yaml"
 CATALOGS = [f"conf/catalog_rasters/{name}.yaml" for name in ("koppen", "igbp", "population_proxy")]
 TABLES = Path("tables")
 MAP = Path("build/labels_map.png")
@@ -39,7 +42,9 @@ def run() -> int:
     print("preparing positions and the population proxy ...", flush=True)
     prepare.positions()
     prepare.population_proxy()
-    images, rasters = inputs_run([Path(INGEST).read_text()]), inputs_run(Path(path).read_text() for path in CATALOGS)
+    archive()
+    images = inputs_run([load(IngestConfig, INGEST)])
+    rasters = inputs_run(load(CatalogConfig, path) for path in CATALOGS)
     run_id = datetime.now(UTC).strftime("demo-%Y%m%dT%H%M%SZ")
     print("starting Spark ...", flush=True)
     with spark_session("geosieve demo", local=True):
@@ -49,11 +54,16 @@ def run() -> int:
         labels = "conf/label_attributes/demo.yaml"
         chosen = [f"images.run={images}", f"rasters.run={rasters}"]
         report = job("label_attributes", LabelConfig, label_attributes, labels, run_id, chosen)
+        photos = inputs_run([load(IngestConfig, ARCHIVE)])
+        archived = job("ingest_images", IngestConfig, ingest_images, ARCHIVE, photos)
     leaf = next(uri for uri in report["outputs"] if "/labels/" in uri)
     for rejected, n in ingested["rejected"].items():
         print(f"{n} positions were rejected: {rejected}")
     for name, facts in report["details"]["partitions"].items():
         _print_partition(name, facts)
+    print(f"\narchive of generated photos: {archived['rows_out']} images, with where their bytes are; refused:")
+    for rejected, n in archived["rejected"].items():
+        print(f"  {n:>7}  {rejected}: {archived['details']['examples'][rejected][:90]}")
     draw_label_map(leaf, ["tropical", "arid", "temperate", "cold", "polar"], "koppen", MAP)
     print(f"""
 labels    {leaf}  ({report["rows_out"]} rows in {report["seconds"]["label"]:.0f} s)
@@ -70,9 +80,10 @@ Query them with anything that reads Parquet, for instance DuckDB:
     return 0
 
 
-def inputs_run(configurations: Iterable[str]) -> str:
+def inputs_run(configurations: Iterable[Config]) -> str:
     """Run id for ingested inputs: a hash of the configurations, demo/requirements.txt and geosieve's version."""
-    texts = [*configurations, Path("demo/requirements.txt").read_text(), version("geosieve")]
+    digests = [configuration.digest() for configuration in configurations]
+    texts = [*digests, Path("demo/requirements.txt").read_text(), version("geosieve")]
     return f"demo-{hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:12]}"
 
 
