@@ -29,8 +29,11 @@ WITHOUT_BYTES = "coalesce(uri RLIKE '(?i)^(https?|ftp):', true)"
 NO_BYTES, NO_BYTES_MESSAGE = "no_bytes", "no file is known that holds the image; its row comes from a list"
 """Error class and message of such a row."""
 
-_MISSING = Refusal("missing_file", "there is no such file")
-_CHANGED = Refusal("changed_content", "the file has changed since it was catalogued")
+MISSING_FILE, CHANGED_CONTENT = "missing_file", "changed_content"
+"""Error classes of images whose bytes were there when they were catalogued."""
+
+_MISSING = Refusal(MISSING_FILE, "there is no such file")
+_CHANGED = Refusal(CHANGED_CONTENT, "the file has changed since it was catalogued")
 _TOO_LARGE = Refusal("too_large", MESSAGES["too_large"])
 
 _BYTES_PER_TASK = 96 << 20

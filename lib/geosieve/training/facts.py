@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from math import sqrt
 from typing import Any
@@ -13,13 +14,10 @@ from pyspark.sql import functions as F
 from geosieve.labels.read import WITHOUT_REGION, CommittedLabels
 from geosieve.splits.classes import label_column
 from geosieve.splits.config import Balance, Cap, Split, fraction
+from geosieve.training.small_images import SQUARES, SUMS
 
 _LISTED = 50  # regions of a partition that the report lists: those with the most images
 _LEVELS = 255  # colours are told in units of the brightest level
-
-SUMS = ("sum_red", "sum_green", "sum_blue")
-SQUARES = ("squares_red", "squares_green", "squares_blue")
-"""Columns: sums over an image's pixels of its levels (0-255) and of their squares."""
 
 
 def channels(summed: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -80,10 +78,10 @@ def rule_partitions(splits: list[Split]) -> list[str]:
 def broken_rules(splits: list[Split], images: DataFrame, labels: CommittedLabels) -> Iterator[str]:
     """What caps and balances of `splits` no longer hold for `images`, in words.
 
-    Images that are refused, or that have no bytes or label, are missing from a split. `labels` has the partitions of
-    the rules, and `images` their columns.
+    Images that are refused, or that have no bytes or label, are missing from a split. `images` have the labels of the
+    rules' partitions, which are in the run of `labels`.
     """
-    names = labels.region_names()
+    names = replace(labels, partitions=tuple(rule_partitions(splits))).region_names() if splits else {}
     for split in splits:
         rule = split.balance or split.cap
         if rule is None:

@@ -10,50 +10,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import BinaryType, IntegerType, LongType, StringType, StructField, StructType
 
-from geosieve.images.content import NO_BYTES, NO_BYTES_MESSAGE, REFERENCE, WITHOUT_BYTES, placed, read_contents
-from geosieve.images.headers import Refusal
-from geosieve.images.isolation import decoder
-from geosieve.images.photo_rows import Row
+from geosieve.images.content import CHANGED_CONTENT, MISSING_FILE
 from geosieve.images.read import Images, read_images
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.labels.read import CommittedLabels, read_labels
 from geosieve.partitions.read import LABEL_JOB
-from geosieve.runtime.errors import ConfigError, InputError, IntegrityError
-from geosieve.runtime.store import open_input
+from geosieve.runtime.errors import InputError
 from geosieve.splits.classes import label_column
 from geosieve.splits.read import CommittedSplits, read_splits
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import read_committed
 from geosieve.tables.schemas import PARTITIONS, REJECTS
 from geosieve.training.config import TrainingSetConfig
-from geosieve.training.facts import SQUARES, SUMS, broken_rules, channels, class_counts, rule_partitions
+from geosieve.training.facts import broken_rules, channels, class_counts, rule_partitions
 from geosieve.training.files import SplitPlan, files_for, in_files
 from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
-from geosieve.training.shrink import SmallImage, shrink
+from geosieve.training.small_images import SQUARES, SUMS, small_images
+from geosieve.training.written import written_files
 
 JOB, SHARDS_FILE = "prepare_training_set", "_shards.json"
-
-_SMALL = [
-    StructField("image", BinaryType()),
-    *(StructField(name, IntegerType()) for name in ("width", "height", "bytes")),
-    *(StructField(name, LongType()) for name in (*SUMS, *SQUARES)),
-    *(StructField(name, StringType()) for name in ("error_class", "message")),
-]
-"""Columns that making an image small adds."""
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 64, 8 << 20  # of a batch from Python to Spark
 
 
 def _leaves(config: TrainingSetConfig) -> list[Leaf]:
@@ -91,20 +75,23 @@ def prepare_training_set(context: Context[TrainingSetConfig], publication: Publi
             report.rows_in = members.rows
         with report.stage("decode"):
             chosen = found.where(in_set(names)).drop("lat", "lon")
-            small = _on_disk(_small(chosen, members.bytes, config), kept)
-            # What follows needs the keys several times, and the images once.
-            keys = _on_disk(small.drop("image"), kept)
+            small = _on_disk(small_images(chosen, members.bytes, config), kept)
+            # What follows needs the images once, and everything else several times.
+            keys = _on_disk(small.drop("image", LAT, LON, *METADATA), kept)
             counted = _count(keys)
         good = keys.where("error_class IS NULL")
         plans = _plan(context, names, counted)
         with report.stage("write"):
             rows = in_files(good, small.where("error_class IS NULL"), plans)
             report.rows_out = publication.write(config.table(), rows.select(*_columns(config)))
-            files = _written_files(spark, publication, config, plans)
+            files = written_files(spark, publication, config.table(), plans)
             publication.attach(config.table(), SHARDS_FILE, json.dumps({"files": files}, indent=0))
         with report.stage("rejects"):
             publication.write(REJECTS, keys.where("error_class IS NOT NULL").select(*_reject_columns()))
             report.rejected = _rejected(counted)
+            gone = sum(report.rejected.get(error_class, 0) for error_class in (MISSING_FILE, CHANGED_CONTENT))
+            if gone:
+                report.warn(f"the files of {gone} images are gone or have changed since they were catalogued")
         with report.stage("report"):
             report.details["partitions"] = _hashes(spark, config, labels)
             report.details["splits"] = _told(counted, plans, class_counts(good, labels), files)
@@ -137,55 +124,6 @@ def _on_disk(frame: DataFrame, kept: ExitStack) -> DataFrame:
     stored = frame.persist(StorageLevel.DISK_ONLY)
     kept.callback(stored.unpersist)
     return stored
-
-
-def _small(members: DataFrame, size: int, config: TrainingSetConfig) -> DataFrame:
-    """The members with the columns _SMALL, without REFERENCE but `uri`. `size`: bytes of all."""
-    kept = [field for field in members.schema.fields if field.name == "uri" or field.name not in REFERENCE]
-    schema = StructType([*kept, *_SMALL])
-    arrow = to_arrow_schema(schema)
-    limits, side, quality = config.limits, config.side, config.quality
-
-    def make(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        rows = (row for batch in batches for row in batch.to_pylist())
-        with decoder() as decode:
-            made = (
-                {
-                    **row,
-                    **_columns_of(content if isinstance(content, Refusal) else shrink(content, side, quality, decode)),
-                }
-                for row, content in read_contents(rows, limits)
-            )
-            yield from _batches(made, arrow)
-
-    with_bytes = placed(members.where(f"NOT {WITHOUT_BYTES}"), size).mapInArrow(make, schema)
-    values = {"error_class": F.lit(NO_BYTES), "message": F.lit(NO_BYTES_MESSAGE)}
-    without = members.where(WITHOUT_BYTES).select(
-        *(F.col(field.name) for field in kept),
-        *(values.get(field.name, F.lit(None)).cast(field.dataType).alias(field.name) for field in _SMALL),
-    )
-    return with_bytes.unionByName(without)
-
-
-def _columns_of(found: SmallImage | Refusal) -> Row:
-    if isinstance(found, Refusal):
-        return {"error_class": found.error_class, "message": found.message[:500]}
-    sums = dict(zip((*SUMS, *SQUARES), (*found.sums, *found.squares), strict=True))
-    size = {"width": found.width, "height": found.height, "bytes": len(found.content)}
-    return {"image": found.content, **size, **sums}
-
-
-def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    some: list[Row] = []
-    size = 0
-    for row in rows:
-        some.append(row)
-        size += row.get("bytes", 0)
-        if len(some) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(some, schema=schema)
-            some, size = [], 0
-    if some:
-        yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
 def _count(keys: DataFrame) -> dict[tuple[str, str | None], Any]:
@@ -236,43 +174,7 @@ def _columns(config: TrainingSetConfig) -> list[Any]:
 
 def _reject_columns() -> list[Any]:
     given = ("error_class", "message")
-    return [F.col("image_id").alias("id"), F.col("uri"), F.lit("shrink").alias("stage"), *given]
-
-
-def _written_files(
-    spark: SparkSession, publication: Publication, config: TrainingSetConfig, plans: dict[str, SplitPlan]
-) -> list[dict[str, Any]]:
-    """Name, split, shard, rows and bytes of each file that was written, in order.
-
-    ConfigError if a file has several row groups, IntegrityError if one has other rows than it should have.
-    """
-    leaf = publication.uris[-1]
-    names = sorted(uri.rpartition("/")[2] for uri in publication.written(config.table()).inputFiles())
-    uris = [f"{leaf}/{name}" for name in names]
-    facts = spark.sparkContext.parallelize(uris, len(uris)).map(_footer).collect()
-    planned = [(split, shard, rows) for split, plan in plans.items() for shard, rows in enumerate(plan.rows_of_files)]
-    files = []
-    for name, (groups, split, shard, rows, size) in zip(names, facts, strict=True):
-        if groups != 1:
-            raise ConfigError(
-                f"a file has {groups} row groups, not one: tasks had too little memory",
-                where=f"{leaf}/{name}",
-                hint="raise spark.executor.memory, or lower rows_per_file",
-            )
-        files.append({"name": name, "split": split, "shard": shard, "rows": rows, "bytes": size})
-    if [(file["split"], file["shard"], file["rows"]) for file in files] != planned:
-        raise IntegrityError("the files that were written are not those that were planned", where=leaf)
-    return files
-
-
-def _footer(uri: str) -> tuple[int, str | None, int | None, int, int]:
-    """Number of row groups, split, shard, rows and bytes of a file; split and shard None if they are not the same."""
-    with open_input(uri) as file:
-        metadata = pq.ParquetFile(file).metadata
-        group = metadata.row_group(0)
-        columns = {group.column(i).path_in_schema: group.column(i).statistics for i in range(group.num_columns)}
-        split, shard = (found.min if found.min == found.max else None for found in (columns["split"], columns["shard"]))
-        return metadata.num_row_groups, split, shard, metadata.num_rows, file.size()
+    return [F.col("image_id").alias("id"), F.col("uri"), F.lit("prepare").alias("stage"), *given]
 
 
 def _hashes(spark: SparkSession, config: TrainingSetConfig, labels: CommittedLabels) -> dict[str, str]:
