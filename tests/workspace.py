@@ -22,6 +22,8 @@ from geosieve.partitions.building.job import BuildConfig, build_partitions
 from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
+from geosieve.training.config import TrainingSetConfig
+from geosieve.training.prepare import prepare_training_set
 
 JOBS: dict[str, Any] = {
     "ingest_images": (IngestConfig, ingest_images),
@@ -30,6 +32,7 @@ JOBS: dict[str, Any] = {
     "label_attributes": (LabelConfig, label_attributes),
     "build_overlay": (OverlayConfig, build_overlay),
     "build_splits": (SplitConfig, build_splits),
+    "prepare_training_set": (TrainingSetConfig, prepare_training_set),
     "evaluate": (EvaluateConfig, evaluate),
 }
 COLUMNS = {"image_id": "id", "lat": "lat", "lon": "lon"}

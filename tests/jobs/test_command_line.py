@@ -20,6 +20,7 @@ from geosieve.rasters.catalog import CatalogConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
+from geosieve.training.config import TrainingSetConfig
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -30,6 +31,7 @@ MODELS = {
     "evaluate": EvaluateConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
+    "prepare_training_set": TrainingSetConfig,
 }
 
 

@@ -20,7 +20,7 @@ def configurations(root: Path) -> dict[str, dict[str, Any]]:
     listed = {"format": "csv", "uri": str(root / "points.csv"), "columns": COLUMNS}
     box = {"name": "box", "kind": "polygons", "uri": str(root / "box.geojson"), "name_column": "name"}
     maps = {"rasters": tables, "partitions": [box]}
-    split = {"name": "test", "share": 0.5, "balance": {"partition": "box"}}
+    split = {"name": "test", "share": 1, "balance": {"partition": "box"}}
     return {
         "ingest_images": {"source": {"name": "points", **listed}},
         "catalog_rasters": {"rasters": {"collection": "map", "uri": str(root / "map.tif")}},
@@ -28,6 +28,10 @@ def configurations(root: Path) -> dict[str, dict[str, Any]]:
         "label_attributes": {"images": tables, **maps},
         "build_overlay": {"name": "small", "resolution_arcsec": 7200, **maps},
         "build_splits": {"name": "s", "seed": 1, "images": tables, "labels": tables, "splits": [split]},
+        "prepare_training_set": {
+            **{"name": "t", "seed": 1, "images": tables, "labels": {**tables, "partitions": ["box"]}},
+            "splits": {**tables, "name": "s"},
+        },
         "evaluate": {"truth": listed, "systems": [{"name": "s", **listed}], "places": False, "continent": False},
     }
 
@@ -57,7 +61,7 @@ class World(Workspace):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> World:
-    """Images that are ingested, labelled; a map that is not catalogued."""
+    """Images that are ingested, labelled and split; a map that is not catalogued."""
     root = tmp_path_factory.mktemp("dry")
     (root / "points.csv").write_text("id,lat,lon\na,1,1\nb,2,2\nc,30,30\nd,1,2\n")
     world(root / "map.tif", 10)
@@ -69,6 +73,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Worl
     before = made.last()
     assert made.try_out("ingest_images")[0] == 0
     assert made.try_out("label_attributes")[0] == 0
+    assert made.try_out("build_splits")[0] == 0
     assert any("Join" in plan for plan in made.executed(before))  # what a dry run must not do is seen where it is done
     return made
 
@@ -81,7 +86,7 @@ def test_these_are_all_jobs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_a_dry_run_joins_and_writes_nothing_and_shows_its_plan(small: World, job: str) -> None:
     before, last = sorted(small.root.rglob("*")), small.last()
-    done = job in ("ingest_images", "label_attributes")
+    done = job in ("ingest_images", "label_attributes", "build_splits")
     code, report = small.try_out(job, "--dry-run", "--verbose")
     assert code == 0
     printed = small.printed.splitlines()[:-1]

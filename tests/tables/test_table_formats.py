@@ -37,6 +37,7 @@ ARROW = {
     "double": pa.float64(),
     "timestamp": pa.timestamp("us", tz="UTC"),
     "date": pa.date32(),
+    "binary": pa.binary(),
     "geometry": pa.binary(),
 }
 DUCKDB = {
@@ -47,6 +48,7 @@ DUCKDB = {
     "double": {"DOUBLE"},
     "timestamp": {"TIMESTAMP WITH TIME ZONE"},
     "date": {"DATE"},
+    "binary": {"BLOB"},
     "geometry": {"BLOB", "GEOMETRY('OGC:CRS84')", "GEOMETRY"},  # as its version knows GeoParquet
 }
 EXAMPLES: dict[str, Any] = {
@@ -57,6 +59,7 @@ EXAMPLES: dict[str, Any] = {
     "double": -179.123456789012,
     "timestamp": MOMENT,
     "date": date(1970, 1, 1),
+    "binary": b"\xff\xd8\0",
     "geometry": SQUARE.wkb,
 }
 

@@ -371,6 +371,8 @@ class Publication:
             .option("compression", "zstd")
             .option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
         )
+        if table.row_group_bytes is not None:
+            writer = writer.option("parquet.block.size", table.row_group_bytes)
         if table.geometry is not None:
             writer = (
                 writer.format("geoparquet")

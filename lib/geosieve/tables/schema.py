@@ -32,6 +32,7 @@ _SCALARS: dict[str, DataType] = {
     "double": DoubleType(),
     "timestamp": TimestampType(),
     "date": DateType(),
+    "binary": BinaryType(),
     "geometry": BinaryType(),  # WKB in the files
 }
 
@@ -73,13 +74,15 @@ BBOX = Column(
 class Table:
     """A table. `columns` are stored in the files; `partitions` are string columns stored in the folder names.
 
-    `run_id` is always the last partition column and is not in `partitions`, so a leaf folder contains one run.
+    `run_id` is always the last partition column and is not in `partitions`, so a leaf folder contains one run. Files
+    begin another row group after about `row_group_bytes`; None: after 128 MiB, Parquet's default.
     """
 
     name: str
     meaning: str
     columns: tuple[Column, ...]
     partitions: tuple[Column, ...] = ()
+    row_group_bytes: int | None = None
 
     @property
     def partition_columns(self) -> tuple[Column, ...]:

@@ -321,6 +321,32 @@ SPLIT_RECEIPT = Table(
     (Column("split_set", "string", "name of the set of splits"),),
 )
 
+TRAINING_SHARDS = Table(
+    "training_shards",
+    "One row per image of a training set, with one bigint column per partition, as in `labels`. A file has images of "
+    "one split in random order, as one row group; the files of a split differ by at most one row. `_shards.json` "
+    "beside them lists the files in order. Written by `prepare_training_set`.",
+    (
+        Column("source", "string", "source of the image"),
+        Column("image_id", "string", "id of the image"),
+        Column("split", "string", "split of the image"),
+        Column("shard", "int", "number of the file within the split, from 0"),
+        Column("shard_row", "int", "number of the row within the file, from 0; a file is sorted by it"),
+        Column("image", "binary", "JPEG file in sRGB, upright, without metadata"),
+        Column("width", "int", "width in pixels"),
+        Column("height", "int", "height in pixels"),
+        Column("lat", "double", "WGS-84 latitude, degrees"),
+        Column("lon", "double", "WGS-84 longitude, degrees"),
+        Column("captured_at", "timestamp", "as in `images`", nullable=True),
+        Column("author", "string", "as in `images`", nullable=True),
+        Column("sequence", "string", "as in `images`", nullable=True),
+        Column("licence", "string", "as in `images`", nullable=True),
+    ),
+    (Column("training_set", "string", "name of the training set"),),
+    # Files are planned for a quarter of this (training/files.py). The bytes of a file in the making are in memory.
+    row_group_bytes=512 << 20,
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -333,6 +359,7 @@ ALL = (
     EVALUATIONS,
     SPLITS,
     SPLIT_RECEIPT,
+    TRAINING_SHARDS,
 )
 
 
@@ -344,6 +371,11 @@ def labels_table(partitions: list[str]) -> Table:
 def overlay_atoms_table(partitions: list[str]) -> Table:
     """Table `overlay_atoms` with one column per partition name. ValueError if it already has a column of that name."""
     return OVERLAY_ATOMS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
+
+
+def training_shards_table(partitions: list[str]) -> Table:
+    """Table `training_shards` with one column per partition name. ValueError if it already has such a column."""
+    return TRAINING_SHARDS.with_columns([Column(name, "bigint", f"region of partition {name}") for name in partitions])
 
 
 def documentation() -> str:

@@ -1,0 +1,66 @@
+"""Read committed splits: one run of a set of splits, and the configuration that made it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from pydantic import Field
+from pyspark.sql import DataFrame, SparkSession
+
+from geosieve.runtime.config import Config, RunId, validate
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.names import advice
+from geosieve.splits.config import SplitConfig
+from geosieve.tables.publish import CONFIG
+from geosieve.tables.read import Run, attachment, committed_runs, read_runs, select_runs
+from geosieve.tables.schemas import SPLITS
+
+
+class SplitsInput(Config):
+    """A committed run of `splits`."""
+
+    root: str
+    name: str = Field(description="name of the set of splits")
+    run: RunId = Field("latest", description="a run id or `latest`")
+
+
+@dataclass(frozen=True)
+class CommittedSplits:
+    """One committed run of `splits`."""
+
+    spark: SparkSession
+    root: str
+    run: Run
+
+    def rows(self) -> DataFrame:
+        """One row per image: source, image_id and split, which is `left_out` for images in no split.
+
+        RetryableError if files of the run are missing.
+        """
+        return read_runs(self.spark, self.root, SPLITS, [self.run]).select("source", "image_id", "split")
+
+    def config(self) -> SplitConfig:
+        """The configuration that made the splits."""
+        with attachment(self.spark, self.run, CONFIG) as path:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        return validate(SplitConfig, content, where=f"{self.run.uri}/{CONFIG}")
+
+
+def read_splits(spark: SparkSession, given: SplitsInput) -> CommittedSplits:
+    """The run of splits that `given` names.
+
+    InputError if there is no such set of splits or run, or if `run` selects several runs (`all`).
+    """
+    where = f"{given.root}/{SPLITS.name}"
+    runs = committed_runs(spark, given.root, SPLITS)
+    known = {run.values["split_set"] for run in runs}
+    if given.name not in known:
+        hint = advice(given.name, known, "sets of splits") if known else "run build_splits first"
+        raise InputError(f"no committed run of the set of splits {given.name!r}", where=where, hint=hint)
+    chosen = select_runs([run for run in runs if run.values["split_set"] == given.name], given.run, where)
+    if len(chosen) > 1:
+        raise InputError(
+            f"{len(chosen)} runs of splits", where=where, hint="an image stands in each: name one, or `latest`"
+        )
+    return CommittedSplits(spark, given.root, chosen[0])

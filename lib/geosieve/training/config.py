@@ -1,0 +1,69 @@
+"""Configuration of `prepare_training_set`."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from geosieve.images.members import ArchiveLimits
+from geosieve.images.read import ImagesInput
+from geosieve.job.publishing import JobConfig
+from geosieve.runtime.config import Config, RunId
+from geosieve.splits.config import LEFT_OUT
+from geosieve.splits.read import SplitsInput
+from geosieve.tables.schema import Table
+from geosieve.tables.schemas import training_shards_table
+
+
+class LabelsInput(Config):
+    """A committed run of `labels`, and the partitions whose labels the training set gets."""
+
+    root: str
+    run: RunId = Field("latest", description="a run id or `latest`")
+    partitions: list[str] = Field(min_length=1)
+
+
+class ChosenSplits(SplitsInput):
+    """A committed run of `splits`, and which of its splits the training set gets."""
+
+    only: list[str] = Field([], description="names of splits; all if empty")
+
+    @field_validator("only")
+    @classmethod
+    def _in_a_split(cls, names: list[str]) -> list[str]:
+        if LEFT_OUT in names:
+            raise ValueError(f"{LEFT_OUT!r} stands for the images that are in no split")
+        return names
+
+
+class TrainingSetConfig(JobConfig):
+    """Configuration of `prepare_training_set`. ValueError if a partition has the name of a column of the table."""
+
+    name: str = Field(
+        pattern=r"^[a-z][a-z0-9_]*$", description="name of the training set; the table's partition column training_set"
+    )
+    seed: int = Field(ge=0, lt=1 << 31, description="of the random order")
+    images: ImagesInput
+    labels: LabelsInput
+    splits: ChosenSplits
+    limits: ArchiveLimits = Field(ArchiveLimits(), description="of compressed tars: as when their images were ingested")
+    side: int = Field(
+        320,
+        ge=16,
+        le=4096,
+        description="pixels of the shorter side; larger than what a network sees (224: 320; 299 or 336: 384), so that "
+        "crops vary",
+    )
+    quality: int = Field(90, ge=1, le=100, description="quality of JPEG files")
+    rows_per_file: int = Field(2_000, ge=1, le=100_000, description="images per file, at most")
+    ranks: int = Field(
+        8, ge=1, le=4096, description="processes that train: the number of a split's files is a multiple, at least four"
+    )
+
+    @model_validator(mode="after")
+    def _columns(self) -> TrainingSetConfig:
+        self.table()
+        return self
+
+    def table(self) -> Table:
+        """The table with a column per partition."""
+        return training_shards_table(self.labels.partitions)

@@ -1,0 +1,204 @@
+"""`prepare_training_set`: small images with labels, shuffled into even files.
+
+1. Images, labels and splits are joined. Only references to bytes move.
+2. In the order of files and archives, the bytes are read, decoded, made small and encoded. Spark keeps the small images
+   on disk.
+3. The images that could be read are counted, and each gets its file and place by a seeded hash (`files`).
+4. One shuffle brings each file's images to one task, which writes them as one row group.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from typing import Any
+
+from pyspark import StorageLevel
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from geosieve.images.content import CHANGED_CONTENT, MISSING_FILE
+from geosieve.images.read import Images, read_images
+from geosieve.job.main import Context
+from geosieve.job.publishing import publishes
+from geosieve.labels.read import CommittedLabels, read_labels
+from geosieve.partitions.read import LABEL_JOB
+from geosieve.runtime.errors import InputError
+from geosieve.splits.classes import label_column
+from geosieve.splits.read import CommittedSplits, read_splits
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.read import read_committed
+from geosieve.tables.schemas import PARTITIONS, REJECTS
+from geosieve.training.config import TrainingSetConfig
+from geosieve.training.facts import broken_rules, channels, class_counts, rule_partitions
+from geosieve.training.files import SplitPlan, files_for, in_files
+from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
+from geosieve.training.small_images import SQUARES, SUMS, small_images
+from geosieve.training.written import written_files
+
+JOB, SHARDS_FILE = "prepare_training_set", "_shards.json"
+
+
+def _leaves(config: TrainingSetConfig) -> list[Leaf]:
+    return [Leaf(REJECTS, {"job": JOB, "part": config.name}), Leaf(config.table(), {"training_set": config.name})]
+
+
+@publishes(_leaves)
+def prepare_training_set(context: Context[TrainingSetConfig], publication: Publication) -> int:
+    """Write `training_shards` and `rejects` of this run. Returns the number of images of the chosen splits with labels.
+
+    InputError, with nothing committed, if there are no such images, labels or splits, or if a split would have no
+    image. ConfigError if executors have too little memory for files of one row group.
+    """
+    config, report, spark = context.config, context.report, context.spark
+    with report.stage("inputs"):
+        images = read_images(spark, config.images)
+        images.tell(report)
+        splits = read_splits(spark, config.splits)
+        rules = [split for split in splits.config().splits if split.partition is not None]
+        labels, unlabelled = _labels(spark, config, rule_partitions(rules))
+        names = split_names(splits, config.splits.only)
+        report.details["runs"] = _runs(images, labels, splits)
+    found = joined(images, labels, splits, config.seed)
+    if context.dry_run:
+        told = {f"split {name}": f"{n} images in {splits.run.uri}" for name, n in names.items()}
+        context.show_plan(
+            {**images.found(), **told, "labels": f"{labels.run.rows} rows in {labels.run.uri}"},
+            {"the set": found.where(in_set(names))},
+        )
+        return 0
+    with ExitStack() as kept:
+        with report.stage("join"):
+            found = _on_disk(found, kept)
+            members = count_members(found, images, names, report)
+            report.rows_in = members.rows
+        with report.stage("decode"):
+            chosen = found.where(in_set(names)).drop("lat", "lon")
+            small = _on_disk(small_images(chosen, members.bytes, config), kept)
+            # What follows needs the images once, and everything else several times.
+            keys = _on_disk(small.drop("image", LAT, LON, *METADATA), kept)
+            counted = _count(keys)
+        good = keys.where("error_class IS NULL")
+        plans = _plan(context, names, counted)
+        with report.stage("write"):
+            rows = in_files(good, small.where("error_class IS NULL"), plans)
+            report.rows_out = publication.write(config.table(), rows.select(*_columns(config)))
+            files = written_files(spark, publication, config.table(), plans)
+            publication.attach(config.table(), SHARDS_FILE, json.dumps({"files": files}, indent=0))
+        with report.stage("rejects"):
+            publication.write(REJECTS, keys.where("error_class IS NOT NULL").select(*_reject_columns()))
+            report.rejected = _rejected(counted)
+            gone = sum(report.rejected.get(error_class, 0) for error_class in (MISSING_FILE, CHANGED_CONTENT))
+            if gone:
+                report.warn(f"the files of {gone} images are gone or have changed since they were catalogued")
+        with report.stage("report"):
+            report.details["partitions"] = _hashes(spark, config, labels)
+            report.details["splits"] = _told(counted, plans, class_counts(good, labels), files)
+            checked = [split for split in rules if split.name in names and split.partition not in unlabelled]
+            for broken in broken_rules(checked, good, labels):
+                report.warn(broken)
+            for partition in unlabelled:
+                report.warn(
+                    f"the splits have a cap or balance on {partition}: not checked, as the run of labels lacks it"
+                )
+    return report.rows_in
+
+
+def _labels(spark: SparkSession, config: TrainingSetConfig, of_rules: list[str]) -> tuple[CommittedLabels, list[str]]:
+    """The labels of the wanted partitions and of those of the splits' rules, and the latter that the run lacks."""
+    labels = read_labels(spark, config.labels.root, config.labels.run, config.labels.partitions)
+    used = read_committed(spark, config.labels.root, PARTITIONS, job=LABEL_JOB, run_id=labels.run.run_id)
+    known = {row["partition"] for row in used.select("partition").collect()}
+    more = [name for name in of_rules if name in known and name not in labels.partitions]
+    wanted = (*labels.partitions, *more)
+    return CommittedLabels(spark, labels.root, labels.run, wanted), sorted(set(of_rules) - known)
+
+
+def _runs(images: Images, labels: CommittedLabels, splits: CommittedSplits) -> dict[str, Any]:
+    return {"images": [run.uri for run in images.runs], "labels": labels.run.uri, "splits": splits.run.uri}
+
+
+def _on_disk(frame: DataFrame, kept: ExitStack) -> DataFrame:
+    """`frame`, computed once; on disk, for it may be larger than memory."""
+    stored = frame.persist(StorageLevel.DISK_ONLY)
+    kept.callback(stored.unpersist)
+    return stored
+
+
+def _count(keys: DataFrame) -> dict[tuple[str, str | None], Any]:
+    """Rows, bytes, pixels and sums of colours by split and error class (None: good)."""
+    pixels = F.sum(F.col("width").cast("bigint") * F.col("height")).alias("pixels")
+    sums = [F.sum(name).alias(name) for name in ("bytes", *SUMS, *SQUARES)]
+    rows = keys.groupBy("split", "error_class").agg(F.count("*").alias("rows"), pixels, *sums).collect()
+    return {(row["split"], row["error_class"]): row for row in sorted(rows, key=str)}
+
+
+def _rejected(counted: dict[tuple[str, str | None], Any]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for (_, error_class), row in counted.items():
+        if error_class is not None:
+            totals[error_class] = totals.get(error_class, 0) + row["rows"]
+    return totals
+
+
+def _plan(
+    context: Context[TrainingSetConfig], names: Iterable[str], counted: dict[tuple[str, str | None], Any]
+) -> dict[str, SplitPlan]:
+    """The files of each split. InputError if a split has no image."""
+    config, plans = context.config, {}
+    for name in names:
+        row = counted.get((name, None))
+        if row is None:
+            refused = {error_class: row["rows"] for (split, error_class), row in counted.items() if split == name}
+            raise InputError(
+                f"split {name} has no image that can be used; refused: {refused or 'none'}",
+                hint="name the splits that are wanted (splits.only)",
+            )
+        files = files_for(row["rows"], row["bytes"], config.rows_per_file, config.ranks)
+        if files % config.ranks:
+            context.report.warn(
+                f"split {name} has only {row['rows']} images: {files} files, which {config.ranks} ranks cannot share "
+                "evenly"
+            )
+        plans[name] = SplitPlan(row["rows"], files)
+    return plans
+
+
+def _columns(config: TrainingSetConfig) -> list[Any]:
+    """The columns of the table, of rows of `in_files`."""
+    given = (*KEYS, "split", "shard", "shard_row", "image", "width", "height", *METADATA)
+    positions = [F.col(LAT).alias("lat"), F.col(LON).alias("lon")]
+    return [*given, *positions, *(F.col(label_column(name)).alias(name) for name in config.labels.partitions)]
+
+
+def _reject_columns() -> list[Any]:
+    given = ("error_class", "message")
+    return [F.col("image_id").alias("id"), F.col("uri"), F.lit("prepare").alias("stage"), *given]
+
+
+def _hashes(spark: SparkSession, config: TrainingSetConfig, labels: CommittedLabels) -> dict[str, str]:
+    """The hashes of the partitions whose labels the training set has."""
+    used = read_committed(spark, labels.root, PARTITIONS, job=LABEL_JOB, run_id=labels.run.run_id)
+    hashes = {row["partition"]: row["partition_hash"] for row in used.select("partition", "partition_hash").collect()}
+    return {name: hashes[name] for name in config.labels.partitions}
+
+
+def _told(
+    counted: dict[tuple[str, str | None], Any],
+    plans: dict[str, SplitPlan],
+    classes: dict[str, dict[str, dict[str, Any]]],
+    files: list[dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    """Per split: images, files, bytes of the files, colours of all pixels, refused images and classes."""
+    return {
+        name: {
+            "images": plan.rows,
+            "files": plan.files,
+            "bytes": sum(file["bytes"] for file in files if file["split"] == name),
+            "rejected": {error: row["rows"] for (split, error), row in counted.items() if split == name and error},
+            **channels(counted[name, None]),
+            "classes": classes[name],
+        }
+        for name, plan in plans.items()
+    }

@@ -1,0 +1,58 @@
+"""Small copies of images, as JPEG files without metadata, and the sums of their colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from geosieve.images.decode import RGB
+from geosieve.images.headers import Refusal
+from geosieve.images.isolation import Decoder
+from geosieve.images.plain_jpeg import plain_jpeg_size
+
+_LONGEST = 65_500
+"""Pixels of the longest side that libjpeg writes."""
+_LEVELS = np.arange(256, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class SmallImage:
+    """A JPEG file, its size in pixels, and the sums of levels and of squared levels (0-255) of red, green and blue."""
+
+    content: bytes
+    width: int
+    height: int
+    sums: tuple[int, int, int]
+    squares: tuple[int, int, int]
+
+
+def shrink(content: bytes, side: int, quality: int, decode: Decoder) -> SmallImage | Refusal:
+    """Make a small, upright copy in sRGB of an image file.
+
+    The shorter side becomes `side` pixels, and smaller images keep their size. `quality` is that of JPEG, 1 to 100;
+    colours have half the resolution (4:2:0), as in most photographs: with all of it, files were 28 % larger and took
+    35 % longer to decode. A small JPEG file that is nothing but pixels is taken as it is. The sums are those of the
+    pixels before they are encoded.
+
+    Refusals: those of `decode`, and too_long (a JPEG file cannot be that long).
+    """
+    pixels = decode(content, side)
+    if isinstance(pixels, Refusal):
+        return pixels
+    height, width, _ = pixels.shape
+    if max(width, height) > _LONGEST:
+        return Refusal("too_long", f"{width} × {height} pixels; a JPEG file has at most {_LONGEST:,} on a side")
+    if plain_jpeg_size(content) != (width, height):
+        content = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
+    return SmallImage(content, width, height, *_sums(pixels))
+
+
+def _sums(pixels: RGB) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    # By histogram: Pillow counts levels ten times as fast as numpy adds squares.
+    counts = np.array(Image.fromarray(pixels).histogram(), dtype=np.int64).reshape(3, 256)
+    red, green, blue = (counts @ _LEVELS).tolist()
+    red2, green2, blue2 = (counts @ _LEVELS**2).tolist()
+    return (red, green, blue), (red2, green2, blue2)
