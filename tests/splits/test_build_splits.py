@@ -215,6 +215,7 @@ def test_the_receipt_counts_what_the_splits_say(split: Splitting, facts: pd.Data
     }
     classes = receipt[receipt["partition"] == "cover"].groupby(["outcome", "region_name"])["images"].sum().to_dict()
     assert classes == rows.groupby([outcome, facts["cover"]]).size().to_dict()
+    assert receipt["near_duplicates"].isna().all()  # not among the groups
     query = f"SELECT count(*) FROM '{split.tables.tables}/splits/*/run_id=receipt/*.parquet' WHERE split = 'train'"
     assert duckdb.sql(query).fetchall() == [(counted["train", "kept"],)]
 

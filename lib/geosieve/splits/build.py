@@ -25,8 +25,9 @@ from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.report import JobReport
 from geosieve.splits import quotas, rules
 from geosieve.splits.classes import Classes, label_column, read_classes
-from geosieve.splits.config import LEFT_OUT, Balance, Cap, Cells, Split, SplitConfig, fraction
+from geosieve.splits.config import LEFT_OUT, PERCEPTUAL_HASH, Balance, Cap, Cells, Split, SplitConfig, fraction
 from geosieve.splits.groups import with_groups
+from geosieve.splits.near_duplicates import with_near_duplicates
 from geosieve.splits.receipt import count_outcomes, receipt_rows, summarize
 from geosieve.tables.arrow import tasks_for
 from geosieve.tables.publish import Leaf, Publication
@@ -57,12 +58,13 @@ def build_splits(context: Context[SplitConfig], publication: Publication) -> int
         found = chosen.found()
         found |= {"labels": f"{classes.run.rows} rows in {classes.run.uri}"} if classes else {}
         # Without groups, because finding them runs joins.
-        context.show_plan(found, {"drawn": _drawn(config.model_copy(update={"groups": []}), images, classes)})
+        ungrouped = config.model_copy(update={"groups": []})
+        context.show_plan(found, {"drawn": _drawn(ungrouped, images, classes, report.rows_in)})
         return 0
     with ExitStack() as kept:
         splitter = _Splitter(config, classes, kept, tasks_for(spark, report.rows_in))
         with report.stage("draw"):
-            drawn = splitter.keep(_drawn(config, images, classes))
+            drawn = splitter.keep(_drawn(config, images, classes, report.rows_in))
             _refuse_repeated_ids(drawn)
         done = [drawn.where("drawn IS NULL")]
         for split in config.splits:
@@ -76,7 +78,9 @@ def build_splits(context: Context[SplitConfig], publication: Publication) -> int
                 raise IntegrityError("the receipt does not add up to the images", hint="please report this")
             publication.write(SPLIT_RECEIPT, receipt_rows(spark, outcomes, classes))
     report.details["splits"] = summarize(outcomes)
-    _warn(report, config, drawn)
+    if PERCEPTUAL_HASH in config.groups:
+        report.details["near_duplicates"] = _near_duplicates(drawn)
+    _warn(report, config, images, drawn)
     return report.rows_in
 
 
@@ -108,7 +112,7 @@ class _Splitter:
         """
         earlier = reduce(DataFrame.unionByName, before).where(rules.LIVE)
         if split.known_group:
-            rows = rules.leave_out(rows, F.col("group").isNull(), "no_group")
+            rows = rules.leave_out(rows, ~F.col("known"), "no_group")
         if self.config.groups and len(before) > 1:
             rows = rules.apart_by_group(rows, earlier)
         if split.apart_km is not None:
@@ -164,15 +168,22 @@ def _read_images(spark: SparkSession, config: SplitConfig) -> Images:
     return images
 
 
-def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> DataFrame:
-    """One row per image with the columns that the rules need and the split it is drawn for (`drawn`).
+def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None, n: int) -> DataFrame:
+    """One row per image with the columns that the rules need and the split it is drawn for (`drawn`); n images.
 
-    Rows drawn for no split have a `reason`: they have no position, or their hash lies above all shares.
+    Rows drawn for no split have a `reason`: they have no position, or their hash lies above all shares. With near
+    duplicates as a group there is the column `duplicate_of`.
     """
-    keys = ["author", "sequence", "content_sha256"]
+    keys = ["author", "sequence", "content_sha256", PERCEPTUAL_HASH]
     rows = images.select("source", "image_id", "lat", "lon", *keys)
     rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
-    rows = with_groups(rows, config.groups).drop(*keys)
+    if PERCEPTUAL_HASH in config.groups:
+        assert config.near_duplicate_bits is not None
+        bits = config.near_duplicate_bits
+        # Every hash is copied to bits + 1 bands.
+        rows = with_near_duplicates(rows, bits, tasks_for(images.sparkSession, n * (bits + 1)))
+    known = F.coalesce(F.lit(None).cast("string"), *_naming(config)).isNotNull()
+    rows = with_groups(rows, config.groups).withColumn("known", known).drop(*keys)
     if classes is not None:
         rows = rows.join(classes.labels, ["source", "image_id"], "left")
     positioned, drawn = F.expr(POSITIONED), _lot(config)
@@ -184,6 +195,11 @@ def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None) -> D
         reason.alias("reason"),
         F.lit(None).cast("double").alias("distance_km"),
     )
+
+
+def _naming(config: SplitConfig) -> list[str]:
+    """The groups that name an author or an album, or at least a file. A perceptual hash names nobody."""
+    return [key for key in config.groups if key != PERCEPTUAL_HASH]
 
 
 def _lot(config: SplitConfig) -> Column:
@@ -224,14 +240,28 @@ def _split_columns() -> list[Column]:
     return [F.col("source"), F.col("image_id"), split, F.col("drawn"), F.col("reason"), F.col("distance_km")]
 
 
-def _warn(report: JobReport, config: SplitConfig, drawn: DataFrame) -> None:
+def _near_duplicates(drawn: DataFrame) -> dict[str, int]:
+    """How many groups of near duplicates there are, and how many images are in one."""
+    counts = drawn.agg(F.count_distinct("duplicate_of").alias("groups"), F.count("duplicate_of").alias("images"))
+    return {name: int(count) for name, count in counts.collect()[0].asDict().items()}
+
+
+def _warn(report: JobReport, config: SplitConfig, images: DataFrame, drawn: DataFrame) -> None:
     for split in config.splits:
         if report.details["splits"].get(split.name, {}).get("kept", 0) == 0:
             report.warn(f"split {split.name} is empty")
-    if config.groups:
-        alone = drawn.where("group IS NULL AND drawn IS NOT NULL").groupBy("drawn").count().orderBy("drawn").collect()
+    naming = _naming(config)
+    if naming:
+        alone = drawn.where("NOT known AND drawn IS NOT NULL").groupBy("drawn").count().orderBy("drawn").collect()
         for row in alone:
-            keys = ", ".join(config.groups)
+            keys = ", ".join(naming)
             report.warn(
                 f"{row['count']} images drawn for {row.drawn} have no {keys}: nothing keeps them apart by group"
+            )
+    if PERCEPTUAL_HASH in config.groups:
+        unseen = images.where(F.col(PERCEPTUAL_HASH).isNull()).groupBy("source").count().orderBy("source").collect()
+        for row in unseen:
+            report.warn(
+                f"{row['count']} images of source {row['source']} have no {PERCEPTUAL_HASH}: their near duplicates are "
+                "not found (a source has hashes if its files are read with `fingerprint`)"
             )

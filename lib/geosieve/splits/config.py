@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,9 @@ LEFT_OUT = "left_out"
 """Value of the column `split` for images that are in no split."""
 NO_SPLIT = "none"
 """Key of the report's counts for images that were drawn for no split."""
+PERCEPTUAL_HASH = "perceptual_hash"
+"""The column of `groups` in which values that differ by few bits count as equal, too."""
+_DEFAULT_BITS = 4
 
 _HALF_EARTH_KM = 20_015  # no two points of the Earth are farther apart
 
@@ -65,7 +68,11 @@ class Split(Config):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     sources: list[str] = []
     share: Share | None = None
-    known_group: bool = Field(False, description="leave out images that have no value in any column of groups")
+    known_group: bool = Field(
+        False,
+        description="leave out images that have no value in any column of groups; a perceptual_hash does not count, "
+        "because it names nobody",
+    )
     apart_km: Km | None = Field(
         None, description="leave out images within this distance of an image of an earlier split"
     )
@@ -100,7 +107,8 @@ class SplitConfig(JobConfig):
     """Configuration of `build_splits`. If two splits conflict, the one listed first keeps its images.
 
     ValueError if a split or source occurs twice, the shares sum to more than 1, labels are missing for a cap or
-    balance, or no groups are given although images are drawn by group or a split requires a known group.
+    balance, no groups are given although images are drawn by group or a split requires a known group, or bits are given
+    although near duplicates are no group.
     """
 
     name: str = Field(
@@ -109,9 +117,17 @@ class SplitConfig(JobConfig):
     seed: int = Field(ge=0, lt=1 << 31)
     images: ImagesInput
     labels: LabelsInput | None = None
-    groups: list[Literal["author", "sequence", "content_sha256"]] = Field(
+    groups: list[Literal["author", "sequence", "content_sha256", "perceptual_hash"]] = Field(
         ["author", "sequence"],
-        description="images that share a value in one of these columns, directly or through others, stay together",
+        description="images that share a value in one of these columns, directly or through others, stay together; "
+        "of perceptual_hash, also values that differ by few bits (near duplicates)",
+    )
+    near_duplicate_bits: int | None = Field(
+        None,
+        ge=0,
+        le=8,
+        description="most bits of 64 in which the perceptual hashes of near duplicates differ; only with "
+        f"perceptual_hash in groups, and then by default {_DEFAULT_BITS}",
     )
     draw: Literal["group", "image"] | Cells = Field(
         "group", description="the unit of the draw: whole groups, single images, or cells"
@@ -119,6 +135,16 @@ class SplitConfig(JobConfig):
     splits: list[Split] = Field(
         min_length=1, description="in order of precedence: list first the splits that must not leak"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_default_bits(cls, given: Any) -> Any:
+        """Fill in the default where it has a meaning, so that the effective configuration is complete."""
+        if not isinstance(given, dict) or given.get("near_duplicate_bits") is not None:
+            return given
+        groups = given.get("groups")
+        wanted = isinstance(groups, list) and PERCEPTUAL_HASH in groups
+        return {**given, "near_duplicate_bits": _DEFAULT_BITS} if wanted else given
 
     @model_validator(mode="after")
     def _consistent(self) -> SplitConfig:
@@ -135,6 +161,12 @@ class SplitConfig(JobConfig):
             raise ValueError("labels: needed for the cap or balance of a split")
         if not self.groups and (self.draw == "group" or any(split.known_group for split in self.splits)):
             raise ValueError("groups: name at least one, or draw images or cells and ask for no known group")
+        if set(self.groups) == {PERCEPTUAL_HASH} and any(split.known_group for split in self.splits):
+            raise ValueError(f"known_group: name a column of groups beside {PERCEPTUAL_HASH}, which names nobody")
+        if self.near_duplicate_bits is not None and PERCEPTUAL_HASH not in self.groups:
+            raise ValueError(
+                f"near_duplicate_bits: needs {PERCEPTUAL_HASH} in groups, otherwise no hashes are compared"
+            )
         return self
 
     @property

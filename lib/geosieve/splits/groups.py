@@ -29,7 +29,7 @@ def component_roots(first: Ints, other: Ints) -> tuple[Ints, Ints]:
 
 
 def with_groups(images: DataFrame, keys: Sequence[str]) -> DataFrame:
-    """Add the column `group` (bigint): the same for all images that are linked by values of `keys` (string columns).
+    """Add the column `group` (bigint): the same for all images that are linked by values of `keys` (columns).
 
     `group` is null where all keys are null. Equal values link images of different sources too, because the same Flickr
     authors occur in MP-16 and YFCC. Values are compared by 64-bit hashes. A hash collision could merge two groups, but

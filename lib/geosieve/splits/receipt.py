@@ -16,26 +16,28 @@ KEPT = "kept"
 
 
 def count_outcomes(rows: DataFrame, partitions: list[str]) -> pd.DataFrame:
-    """Count images by drawn, outcome, partition and region.
+    """Count images by drawn, outcome, partition and region, and those of them that have a near duplicate.
 
     `outcome` is `kept` or the reason. Rows with a null partition count all images; the others count them by the regions
-    of one partition.
+    of one partition. `near_duplicates` is null if `rows` has no column `duplicate_of`.
     """
+    near = F.count("duplicate_of") if "duplicate_of" in rows.columns else F.lit(None)
     outcome = F.coalesce("reason", F.lit(KEPT)).alias("outcome")
     counted = [
         rows.groupBy(
             "drawn", outcome, F.lit(name).cast("string").alias("partition"), region.cast("bigint").alias("region")
-        ).agg(F.count("*").alias("images"))
+        ).agg(F.count("*").alias("images"), near.alias("near_duplicates"))
         for name, region in [(None, F.lit(None)), *((name, F.col(label_column(name))) for name in partitions)]
     ]
+    columns = ["drawn", "outcome", "partition", "region", "images", "near_duplicates"]
     collected = [row for frame in counted for row in frame.collect()]
-    return pd.DataFrame(collected, columns=["drawn", "outcome", "partition", "region", "images"], dtype=object)
+    return pd.DataFrame(collected, columns=columns, dtype=object)
 
 
 def receipt_rows(spark: SparkSession, outcomes: pd.DataFrame, classes: Classes | None) -> DataFrame:
     """The rows of the table `split_receipt`: `outcomes` with the names of the regions."""
     rows = [
-        (*row[:4], classes.name(row[2], row[3]) if classes is not None and row[2] is not None else None, row[4])
+        (*row[:4], classes.name(row[2], row[3]) if classes is not None and row[2] is not None else None, *row[4:])
         for row in outcomes.itertuples(index=False, name=None)
     ]
     return spark.createDataFrame(rows, SPLIT_RECEIPT.spark_schema()).coalesce(1)

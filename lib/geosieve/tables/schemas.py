@@ -317,6 +317,13 @@ SPLIT_RECEIPT = Table(
         Column("region", "bigint", "region, or -1, -2, -3 as in `labels`; null: not labelled", nullable=True),
         Column("region_name", "string", "name of the region", nullable=True),
         Column("images", "bigint", "number of images"),
+        Column(
+            "near_duplicates",
+            "bigint",
+            "number of these images that have a near duplicate among all images, in whichever split; null if "
+            "`perceptual_hash` is not among the groups",
+            nullable=True,
+        ),
     ),
     (Column("split_set", "string", "name of the set of splits"),),
 )
