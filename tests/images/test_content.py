@@ -8,22 +8,21 @@ import hashlib
 import lzma
 import random
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from fabricated_archives import tar_of
 
 from geosieve.images import archives, content
 from geosieve.images.content import read_contents
 from geosieve.images.headers import Refusal
-from geosieve.images.members import ArchiveLimits
-from geosieve.images.photo_rows import MAX_BYTES
+from geosieve.images.photo_rows import PhotoLimits
 from geosieve.runtime.errors import InputError, RetryableError
 
-LIMITS = ArchiveLimits()
+LIMITS = PhotoLimits()
 BYTES = random.Random(0).randbytes(5_000)
 
 
@@ -84,12 +83,12 @@ def test_what_is_gone_or_changed_costs_one_image(tmp_path: Path) -> None:
 def test_bytes_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "bomb"
     packed = zlib.compressobj(wbits=-zlib.MAX_WBITS)
-    chunks = [packed.compress(bytes(1 << 20)) for _ in range((MAX_BYTES >> 20) + 1)]
+    chunks = [packed.compress(bytes(1 << 20)) for _ in range((LIMITS.bytes >> 20) + 1)]
     bomb = b"".join([*chunks, packed.flush()])
     path.write_bytes(bomb)
     deflated = row(path, expected=None, length=len(bomb), compression="deflate")
     with path.open("ab") as file:
-        file.truncate(MAX_BYTES + 10)  # a hole
+        file.truncate(LIMITS.bytes + 10)  # a hole
     whole = row(path, expected=None, offset=None, length=None, compression=None)
     assert found(deflated, whole) == ["too_large", "too_large"]
 
@@ -135,6 +134,15 @@ class _Store:
     def __init__(self, packed: bytes, good: int, message: str) -> None:
         self.packed, self.good, self.message, self.at = packed, good, message, 0
 
+    def __enter__(self) -> _Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def size(self) -> int:
+        return len(self.packed)
+
     def read(self, length: int = -1) -> bytes:
         if self.at >= self.good:
             raise OSError(self.message)
@@ -170,11 +178,40 @@ def test_a_store_that_fails_ends_the_task_and_makes_no_rejects(
     # In the middle of a compressed tar, where it looks like a damaged archive.
     packed = gzip.compress(tar_of({"a.jpg": BYTES, "b.jpg": BYTES[::-1]}))
 
-    @contextmanager
-    def opened(uri: str) -> Iterator[Any]:
-        yield None, len(packed), _Store(packed, 6_000, message)
+    class FailingLater:
+        def open_input_file(self, path: str) -> Any:
+            return _Store(packed, 6_000, message)
 
-    monkeypatch.setattr(archives, "opened", opened)
+    monkeypatch.setattr("geosieve.runtime.store._locate", lambda uri: (FailingLater(), uri))
     rows = [row(path, member=name, offset=None, compression="tar.gz", expected=None) for name in ("a.jpg", "b.jpg")]
     with pytest.raises(error):
         list(read_contents(rows, LIMITS))
+
+
+def test_cells_of_parquet_are_read_by_their_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [None if k % 10 == 7 else BYTES[k : 2 * k + 1] for k in range(100)]
+    other = [bytes([k]) for k in range(100)]
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"image": cells, "other": other}), path, row_group_size=13)
+    groups = []
+    iter_batches = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "iter_batches",
+        lambda file, *given, row_groups, **options: (
+            groups.extend(row_groups) or iter_batches(file, *given, row_groups=row_groups, **options)
+        ),
+    )
+
+    def cell(number: int, expected: bytes | None, column: str = "image") -> dict[str, Any]:
+        return row(path, expected, offset=number, member=column, compression="parquet")
+
+    wanted = [cell(k, cells[k]) for k in (0, 3, 12, 13, 60, 61, 99)]
+    assert found(*wanted) == [cells[k] for k in (0, 3, 12, 13, 60, 61, 99)]
+    assert groups == [0, 1, 4, 7]
+    assert found(cell(5, cells[5]), cell(5, other[5], "other"), cell(6, cells[6])) == [cells[5], other[5], cells[6]]
+    # What is not what was catalogued: another row, a null, a row and a column that are not there.
+    strange = [cell(5, cells[6]), cell(7, b""), cell(100, b"x"), cell(3, b"x", "no")]
+    assert [found(one)[0] for one in strange] == ["changed_content"] * 4
+    path.write_bytes(b"PAR1 and no more")
+    assert found(cell(0, cells[0])) == ["changed_content"]

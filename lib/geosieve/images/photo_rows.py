@@ -37,6 +37,9 @@ Read = Callable[[int | None], tuple[Row, bytes] | RefusedMember]
 """Reads at most so many bytes of an image file (None: all). Returns columns of `images` that say where the bytes are,
 and the bytes."""
 
+PARQUET = "parquet"
+"""Value of `compression`: the image is in the column `member` and the row `offset` of a Parquet file."""
+
 _START = 1 << 16  # bytes that hold the header of most JPEG files
 
 

@@ -18,7 +18,7 @@ from geosieve.images.archives import opened
 from geosieve.images.coordinate_lists import IMAGE, INPUT_URI, MALFORMED, ROW, TEXT_COLUMNS
 from geosieve.images.listed import PHOTO
 from geosieve.images.members import text_of
-from geosieve.images.photo_rows import SCHEMA, Describer, PhotoLimits, Row, describer, refused_row
+from geosieve.images.photo_rows import PARQUET, SCHEMA, Describer, PhotoLimits, Row, describer, refused_row
 from geosieve.images.sources import RecordColumns
 from geosieve.runtime.files import FileInfo
 
@@ -61,7 +61,7 @@ def parquet_records(rows: DataFrame, column: str, limits: PhotoLimits, fingerpri
 
 def _of_parquet(photos: Describer, column: str, row: Row) -> Row:
     content, uri = row.pop(IMAGE), row[INPUT_URI]
-    place = {"member": column, "offset": row.pop(ROW), "length": len(content or b""), "compression": "parquet"}
+    place = {"member": column, "offset": row.pop(ROW), "length": len(content or b""), "compression": PARQUET}
     return {**row, PHOTO: _photo(photos, uri, content, place)}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, field_validator, model_validator
 
-from geosieve.images.members import ArchiveLimits
+from geosieve.images.photo_rows import PhotoLimits
 from geosieve.images.read import ImagesInput
 from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config, RunId
@@ -45,7 +45,7 @@ class TrainingSetConfig(JobConfig):
     images: ImagesInput
     labels: LabelsInput
     splits: ChosenSplits
-    limits: ArchiveLimits = Field(ArchiveLimits(), description="of compressed tars: as when their images were ingested")
+    limits: PhotoLimits = Field(PhotoLimits(), description="as when the images were ingested")
     side: int = Field(
         320,
         ge=16,

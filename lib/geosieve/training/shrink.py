@@ -9,7 +9,7 @@ import simplejpeg
 from PIL import Image
 
 from geosieve.images.decode import RGB
-from geosieve.images.headers import Refusal
+from geosieve.images.headers import MAX_PIXELS, Refusal
 from geosieve.images.isolation import Decoder
 from geosieve.images.plain_jpeg import plain_jpeg_size
 
@@ -29,25 +29,25 @@ class SmallImage:
     squares: tuple[int, int, int]
 
 
-def shrink(content: bytes, side: int, quality: int, decode: Decoder) -> SmallImage | Refusal:
+def shrink(content: bytes, side: int, quality: int, decode: Decoder, pixels: int = MAX_PIXELS) -> SmallImage | Refusal:
     """Make a small, upright copy in sRGB of an image file.
 
     The shorter side becomes `side` pixels, and smaller images keep their size. `quality` is that of JPEG, 1 to 100;
     colours have half the resolution (4:2:0), as in most photographs: with all of it, files were 28 % larger and took
     35 % longer to decode. A small JPEG file that is nothing but pixels is taken as it is. The sums are those of the
-    pixels before they are encoded.
+    pixels before they are encoded. `pixels`: images of more are refused.
 
     Refusals: those of `decode`, and too_long (a JPEG file cannot be that long).
     """
-    pixels = decode(content, side)
-    if isinstance(pixels, Refusal):
-        return pixels
-    height, width, _ = pixels.shape
+    found = decode(content, side, pixels)
+    if isinstance(found, Refusal):
+        return found
+    height, width, _ = found.shape
     if max(width, height) > _LONGEST:
         return Refusal("too_long", f"{width} × {height} pixels; a JPEG file has at most {_LONGEST:,} on a side")
     if plain_jpeg_size(content) != (width, height):
-        content = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), quality, "RGB", "420")
-    return SmallImage(content, width, height, *_sums(pixels))
+        content = simplejpeg.encode_jpeg(np.ascontiguousarray(found), quality, "RGB", "420")
+    return SmallImage(content, width, height, *_sums(found))
 
 
 def _sums(pixels: RGB) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -43,15 +43,13 @@ def small_images(members: DataFrame, size: int, config: TrainingSetConfig) -> Da
 
     def make(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
-        with decoder() as decode:
-            made = (
-                {
-                    **row,
-                    **_columns_of(content if isinstance(content, Refusal) else shrink(content, side, quality, decode)),
-                }
-                for row, content in read_contents(rows, limits)
-            )
-            yield from _batches(made, arrow)
+        with decoder(limits.seconds) as decode:
+
+            def made(row: Row, found: bytes | Refusal) -> Row:
+                small = found if isinstance(found, Refusal) else shrink(found, side, quality, decode, limits.pixels)
+                return {**row, **_columns_of(small)}
+
+            yield from _batches((made(row, found) for row, found in read_contents(rows, limits)), arrow)
 
     with_bytes = placed(members.where(f"NOT {WITHOUT_BYTES}"), size).mapInArrow(make, schema)
     values = {"error_class": F.lit(NO_BYTES), "message": F.lit(NO_BYTES_MESSAGE)}

@@ -1,0 +1,101 @@
+"""Payloads of 200 kB through Spark to Python on two cores: by reference from a tar, and as a column of Parquet.
+
+The payloads are random bytes. A task adds up their lengths; nothing is decoded.
+
+Run from the repository's root: python -m benchmarks.payloads
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from benchmarks.timing import bar
+
+PAYLOADS, SIZE = 20_000, 200_000
+BAR = 5_000
+REPEATS = 3
+
+
+def make(root: Path) -> None:
+    """A tar and eight Parquet files of the same payloads."""
+    noise = np.random.default_rng(0)
+    blocks = [noise.bytes(SIZE) for _ in range(100)]
+    with tarfile.open(root / "a.tar", "w") as archive:
+        for number in range(PAYLOADS):
+            member = tarfile.TarInfo(f"{number:06d}.jpg")
+            member.size = SIZE
+            archive.addfile(member, io.BytesIO(blocks[number % 100]))
+    (root / "parquet").mkdir()
+    column = pa.array(blocks * (PAYLOADS // 8 // 100), pa.binary())
+    for number in range(8):
+        path = root / "parquet" / f"{number}.parquet"
+        pq.write_table(pa.table({"image": column}), path, compression="none", use_dictionary=False, row_group_size=500)
+
+
+def by_reference(spark: SparkSession, root: Path) -> int:
+    """Bytes of all members, read by tasks from where they lie in the tar."""
+    from geosieve.images.archives import list_members
+    from geosieve.images.content import placed, read_contents
+    from geosieve.images.members import Member
+    from geosieve.images.photo_rows import PhotoLimits
+
+    uri, limits = f"file:{root}/a.tar", PhotoLimits()
+    members = [member for member in list_members(uri, limits) if isinstance(member, Member)]
+    rows = [(uri, member.name, member.data, member.length, "none", None) for member in members]
+    schema = "uri string, member string, offset bigint, length bigint, compression string, content_sha256 string"
+    frame = placed(spark.createDataFrame(rows, schema), PAYLOADS * SIZE)
+
+    def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        read = read_contents((row for batch in batches for row in batch.to_pylist()), limits)
+        yield pa.RecordBatch.from_pydict({"bytes": [sum(len(found) for _, found in read if isinstance(found, bytes))]})
+
+    return _total(frame, lengths)
+
+
+def as_column(spark: SparkSession, root: Path) -> int:
+    """Bytes of a column of Parquet, read by the JVM and sent to Python."""
+    from geosieve.images.records import small_batches
+
+    def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield pa.RecordBatch.from_pydict({"bytes": [sum(len(v.as_py()) for b in batches for v in b.column("image"))]})
+
+    with small_batches(spark):
+        return _total(spark.read.parquet(str(root / "parquet")), lengths)
+
+
+def _total(frame: DataFrame, lengths: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> int:
+    return sum(row["bytes"] for row in frame.mapInArrow(lengths, "bytes bigint").collect())
+
+
+def main() -> int:
+    """Return exit code 1 if a bar is missed."""
+    from geosieve.runtime.session import spark_session
+
+    os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g pyspark-shell")
+    met = []
+    with tempfile.TemporaryDirectory() as work, spark_session("payloads", local=False) as spark:
+        make(Path(work))
+        for name, way in (("by reference, from a tar", by_reference), ("as a column of Parquet", as_column)):
+            seconds = []
+            for _ in range(REPEATS):
+                start = perf_counter()
+                assert way(spark, Path(work)) == PAYLOADS * SIZE
+                seconds.append(perf_counter() - start)
+            met.append(bar(f"payloads of {SIZE // 1_000} kB {name}", PAYLOADS / min(seconds), BAR, "/s", at_least=True))
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
