@@ -19,6 +19,7 @@ _SLOW = (
         "test_s3_store",
         "test_demos",
         "test_hostile_folder",
+        "test_killed_pixels",
         "test_build_splits",
         "test_evaluate",
     ),
