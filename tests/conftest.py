@@ -33,6 +33,7 @@ _SLOW = (
     *("test_publish_races", "test_build_overlay", "test_dry_runs", "test_how_to", "test_s3_rasters", "test_s3_config"),
     *(
         "test_spark_submit",
+        "test_prepare_training_set",
         "test_ingest_archives",
         "test_ingest_listed",
         "test_s3_archives",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import simplejpeg
@@ -21,6 +24,7 @@ from geosieve.images import content
 from geosieve.images.decode import resized
 from geosieve.images.plain_jpeg import plain_jpeg_size
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
+from geosieve.tables import schemas
 
 BOXES = {"west": (-180, 0), "east": (0, 180)}
 SPLITS = [
@@ -30,6 +34,7 @@ SPLITS = [
 REFUSED = {name: error_class for name, (_, error_class) in hostile().items()} | {
     **{f"gone/{k}.jpg": "missing_file" for k in (0, 1)},
     **{f"gone/{k}.jpg": "changed_content" for k in (2, 3)},
+    **{f"changed.tar.gz/d/{k}.jpg": "changed_content" for k in range(1, 14)},
     **{"listed": "no_bytes", "on the web": "no_bytes"},
 }
 
@@ -69,6 +74,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trai
         (made.folder / f"gone/{k}.jpg").unlink()
     (made.folder / "gone/2.jpg").write_bytes(photo(999))
     (made.folder / "gone/3.jpg").write_bytes(b"")
+    made.write("changed.tar.gz", gzip.compress(tar_of({"d/0.jpg": photo(280), "d/1.jpg": b"other"})))
     return made
 
 
@@ -206,22 +212,28 @@ def test_every_file_is_one_row_group_and_is_listed(world: TrainingWorld, report:
         assert (facts["files"], facts["images"]) == (len(of_split), sum(file["rows"] for file in of_split))
 
 
-def test_tasks_and_the_order_of_images_do_not_matter(
-    world: TrainingWorld, report: dict[str, Any], spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+def test_tasks_the_order_of_images_and_other_splits_do_not_matter(
+    world: TrainingWorld,
+    report: dict[str, Any],
+    splits: dict[str, str],
+    spark: SparkSession,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     world.publish(world.rows[::-1], "other_order", files=3)
-    monkeypatch.setattr(content, "_BYTES_PER_TASK", 30_000)
+    monkeypatch.setattr(content, "_BYTES_PER_TASK", 30_000)  # some ten tasks
     before = spark.conf.get("spark.sql.shuffle.partitions")
     spark.conf.set("spark.sql.shuffle.partitions", "3")
     try:
-        code, other = world.prepare("r2", images={"run": "other_order"})
+        code, other = world.prepare("r2", images={"run": "other_order"}, splits={"only": ["train"]})
     finally:
         spark.conf.set("spark.sql.shuffle.partitions", str(before))
     assert code == EXIT_DONE, other["error"]
-    assert world.shards("r2").equals(world.shards("r1"))
-    assert world.rejects("r2") == world.rejects("r1")
-    one, two = report["details"]["splits"], other["details"]["splits"]
-    assert {k: v["mean"] + v["std"] for k, v in one.items()} == {k: v["mean"] + v["std"] for k, v in two.items()}
+    both = world.shards("r1")
+    assert world.shards("r2").equals(both.filter(pc.equal(both["split"], "train")))
+    assert world.rejects("r2") == {name: error for name, error in world.rejects().items() if splits[name] == "train"}
+    assert list(other["details"]["splits"]) == ["train"]
+    for fact in ("mean", "std", "classes"):
+        assert other["details"]["splits"]["train"][fact] == report["details"]["splits"]["train"][fact]
 
 
 def test_the_report_tells_colours_classes_hashes_and_runs(
@@ -259,19 +271,16 @@ def test_a_committed_run_is_left_alone(world: TrainingWorld, report: dict[str, A
     assert code == EXIT_NOTHING_TO_DO and again["status"] == "nothing_to_do"
 
 
-def test_a_changed_archive_costs_the_images_that_are_no_longer_in_it(world: TrainingWorld) -> None:
-    path = world.folder / "packed.tar.gz"
-    before = path.read_bytes()
-    path.write_bytes(tar_of({"d/0.jpg": b"other"}))  # no longer compressed, too
+def test_a_file_of_several_row_groups_is_refused(
+    world: TrainingWorld, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "TRAINING_SHARDS", replace(schemas.TRAINING_SHARDS, row_group_bytes=4_000))
+    spark.conf.set("parquet.page.size.row.check.min", "1")  # by default, Parquet looks after 100 rows
     try:
-        code, report = world.prepare("packed", splits={"only": ["train"]})
+        code, report = world.prepare("groups", splits={"only": ["test"]})
     finally:
-        path.write_bytes(before)
-    assert code == EXIT_DONE, report["error"]
-    lost = {name for name, error in world.rejects("packed").items() if error == "changed_content"}
-    assert lost > {"gone/2.jpg"} or any(name.startswith("packed.tar.gz/") for name in lost)
-    assert not [row for row in world.shards("packed").to_pylist() if row["image_id"].startswith("packed.tar.gz/")]
-    assert {file["split"] for file in world.files("packed")} == {"train"}
+        spark.conf.unset("parquet.page.size.row.check.min")
+    assert code == EXIT_BAD_CONFIG and "row groups, not one" in report["error"] and "memory" in report["error"]
 
 
 @pytest.mark.parametrize(

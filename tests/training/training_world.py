@@ -97,7 +97,7 @@ class TrainingWorld(Workspace):
             self._add(name, name, content, offset=0, length=len(content), compression="none")
 
     def _write_archives(self) -> None:
-        first = {"stored.zip": 200, "deflated.zip": 220, "plain.tar": 240, "packed.tar.gz": 260}
+        first = {"stored.zip": 200, "deflated.zip": 220, "plain.tar": 240, "packed.tar.gz": 260, "changed.tar.gz": 280}
         for name, seed in first.items():
             members = {f"d/{k}.jpg": photo(seed + k) for k in range(14)}
             if name.endswith(".zip"):

@@ -1,8 +1,9 @@
-"""What the report says of a training set: classes, colours, and the rules of the splits that no longer hold."""
+"""What the report says of a training set: outcomes, classes, colours, and rules of the splits that no longer hold."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from math import sqrt
@@ -14,10 +15,46 @@ from pyspark.sql import functions as F
 from geosieve.labels.read import WITHOUT_REGION, CommittedLabels
 from geosieve.splits.classes import label_column
 from geosieve.splits.config import Balance, Cap, Split, fraction
+from geosieve.training.files import bucket
 from geosieve.training.small_images import SQUARES, SUMS
 
 _LISTED = 50  # regions of a partition that the report lists: those with the most images
 _LEVELS = 255  # colours are told in units of the brightest level
+
+
+COUNTED = ("images", "pixels", "bytes", *SUMS, *SQUARES)
+
+Outcomes = dict[str, dict[str | None, Counter[str]]]
+"""By split and error class (None: good images): sums COUNTED of numbers, bytes and colours."""
+
+
+def count_outcomes(keys: DataFrame) -> tuple[Outcomes, dict[str, dict[int, int]]]:
+    """What came of the images, and the number of good ones by split and `bucket`.
+
+    `keys` are rows of `small_images`, without the images. The driver gets a row per split and bucket.
+    """
+    good = F.col("error_class").isNull()
+    pixels = (F.col("width").cast("bigint") * F.col("height")).alias("pixels")
+    columns = [F.lit(1).alias("images"), pixels, *map(F.col, COUNTED[2:])]
+    of_good = F.when(good, bucket()).alias("bucket")  # rejects, which have no place, are counted together
+    rows = keys.select("split", "error_class", of_good, *columns).groupBy("split", "error_class", "bucket")
+    outcomes: Outcomes = {}
+    buckets: dict[str, dict[int, int]] = {}
+    for row in sorted(rows.agg(*(F.sum(name).alias(name) for name in COUNTED)).collect(), key=str):
+        split, error_class = row["split"], row["error_class"]
+        outcomes.setdefault(split, {}).setdefault(error_class, Counter()).update({k: row[k] or 0 for k in COUNTED})
+        if error_class is None:
+            buckets.setdefault(split, {})[row["bucket"]] = row["images"]
+    return outcomes, buckets
+
+
+def rejected(outcomes: Outcomes, names: Iterable[str]) -> dict[str, int]:
+    """Refused images of some splits by error class."""
+    totals: Counter[str] = Counter()
+    for name in names:
+        found = outcomes.get(name, {})
+        totals.update({error_class: counts["images"] for error_class, counts in found.items() if error_class})
+    return dict(sorted(totals.items()))
 
 
 def channels(summed: Mapping[str, Any]) -> dict[str, list[float]]:

@@ -2,18 +2,19 @@
 
 The images of a split are ordered by `SHUFFLE`, then by source and id. Of n files for N images, file i gets the places
 from ⌊i N / n⌋ to ⌊(i + 1) N / n⌋. Places are counted in buckets of the first bits of the random number, so no task
-sorts a whole split. The driver holds one row per bucket and per file, and none per image.
+sorts a whole split. The driver holds a row per bucket and per file, and none per image.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession, Window
+import pandas as pd
+from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
 from geosieve.training.members import KEYS, SHUFFLE
@@ -25,7 +26,11 @@ training_shards begins another row group at four times as many."""
 _FILES_PER_RANK = 4
 _ORDER = (SHUFFLE, *KEYS)
 _KEY = f"struct<{SHUFFLE}:bigint,source:string,image_id:string>"
+_BUCKET_BITS = 12
 _ROW_BITS = 33  # of `monotonically_increasing_id`; the bits above are the number of the Spark partition
+
+Key = tuple[int, str, str]
+"""Values of `SHUFFLE`, source and image id."""
 
 
 @dataclass(frozen=True)
@@ -51,62 +56,78 @@ def files_for(rows: int, size: int, rows_per_file: int, ranks: int) -> int:
     return min(rows, -(-least // ranks) * ranks)
 
 
-def in_files(keys: DataFrame, images: DataFrame, plans: Mapping[str, SplitPlan]) -> DataFrame:
+def bucket() -> Column:
+    """The bucket of a row by `SHUFFLE`: the order of buckets is that of their rows."""
+    return F.shiftright(SHUFFLE, 64 - _BUCKET_BITS)
+
+
+def in_files(
+    keys: DataFrame, images: DataFrame, plans: Mapping[str, SplitPlan], counts: Mapping[str, Mapping[int, int]]
+) -> DataFrame:
     """`images` with the columns shard and shard_row: one Spark partition per file, in its order.
 
-    `keys` has split, SHUFFLE, source and image_id of the same rows, and is read twice. `plans`: by split; the Spark
-    partitions are in the order of its keys, then of the shards.
+    `keys` has split, SHUFFLE, source and image_id of the same rows. `plans` and `counts`, the number of rows by bucket,
+    are by split. The Spark partitions are in the order of the plans, then of the shards.
     """
-    spark, total = keys.sparkSession, sum(plan.files for plan in plans.values())
-    bits = max(1, (total - 1).bit_length())
-    bucket = F.shiftright(SHUFFLE, 64 - bits).alias("bucket")
-    counted = keys.groupBy("split", bucket).count().orderBy("split", "bucket").collect()
-    firsts = _first_keys(keys.withColumn("bucket", bucket), counted, plans)
-    lookup = F.broadcast(_lookup(spark, counted, firsts, 64 - bits))
-    found = images.withColumn("bucket", bucket).join(lookup, ["split", "bucket"])
+    total = sum(plan.files for plan in plans.values())
+    firsts = _first_keys(keys.withColumn("bucket", bucket()), plans, counts)
+    spread = _keys_of_partitions(keys.sparkSession, total)
+    lookup = F.broadcast(_lookup(keys.sparkSession, firsts, counts, spread))
+    found = images.withColumn("bucket", bucket()).join(lookup, ["split", "bucket"])
     here = f"struct({', '.join(_ORDER)})"
-    found = found.withColumn("shard", F.expr(f"before + size(filter(firsts, key -> key <= {here}))"))
-    names = [(split, shard) for split, plan in plans.items() for shard in range(plan.files)]
-    numbers = [(*name, number) for name, number in zip(names, _keys_of_partitions(spark, total), strict=True)]
-    spread = spark.createDataFrame(numbers, "split string, shard int, spread bigint")
-    placed = found.join(F.broadcast(spread), ["split", "shard"]).repartition(total, "spread")
+    found = found.withColumn("passed", F.expr(f"size(filter(firsts, key -> key <= {here}))"))
+    placed = found.withColumn("shard", F.expr("before + passed")).repartition(total, F.expr("spread[passed]"))
     row = F.monotonically_increasing_id().bitwiseAND(F.lit((1 << _ROW_BITS) - 1)).cast("int")
-    return (
-        placed.sortWithinPartitions(*_ORDER).withColumn("shard_row", row).drop("bucket", "before", "firsts", "spread")
-    )
+    added = ("bucket", "before", "firsts", "spread", "passed")
+    return placed.sortWithinPartitions(*_ORDER).withColumn("shard_row", row).drop(*added)
 
 
-def _first_keys(keys: DataFrame, counted: list[Any], plans: Mapping[str, SplitPlan]) -> dict[str, list[Any]]:
+def _first_keys(
+    keys: DataFrame, plans: Mapping[str, SplitPlan], counts: Mapping[str, Mapping[int, int]]
+) -> dict[str, list[Key]]:
     """The key of the first image of each file, by split, in ascending order."""
     starts = []
     for split, plan in plans.items():
-        buckets = [row for row in counted if row["split"] == split]
-        before = accumulate((row["count"] for row in buckets[:-1]), initial=0)
-        starts += [
-            (split, row["bucket"], start, plan.rows, plan.files) for row, start in zip(buckets, before, strict=True)
-        ]
+        of_split = sorted(counts[split].items())
+        before = accumulate((n for _, n in of_split), initial=0)
+        starts += [(split, at, start, plan.rows, plan.files) for (at, _), start in zip(of_split, before, strict=False)]
     schema = "split string, bucket bigint, start bigint, rows bigint, files bigint"
-    started = F.broadcast(keys.sparkSession.createDataFrame(starts, schema))
+    started = F.broadcast(_frame(keys.sparkSession, starts, schema))
     within = F.row_number().over(Window.partitionBy("split", "bucket").orderBy(*_ORDER))
     placed = keys.select("split", "bucket", *_ORDER, within.alias("within")).join(started, ["split", "bucket"])
     # Place p lies in file i if ⌊i N / n⌋ <= p < ⌊(i + 1) N / n⌋, that is, i = ⌈(p + 1) n / N⌉ - 1.
     placed = placed.withColumn("place", F.expr("start + within - 1"))
     placed = placed.withColumn("shard", F.expr("((place + 1) * files - 1) div rows"))
-    first = placed.where("place = shard * rows div files").orderBy("split", "shard")
-    found: dict[str, list[Any]] = {split: [] for split in plans}
-    for row in first.select("split", *_ORDER).collect():
-        found[row["split"]].append(tuple(row[1:]))
+    found: dict[str, list[Key]] = {split: [] for split in plans}
+    for split, _, *key in sorted(
+        placed.where("place = shard * rows div files").select("split", "shard", *_ORDER).collect()
+    ):
+        found[split].append((key[0], key[1], key[2]))
     return found
 
 
-def _lookup(spark: SparkSession, counted: list[Any], firsts: Mapping[str, list[Any]], shift: int) -> DataFrame:
-    """For each bucket: the last file that begins `before` it (-1: none), and the first keys of files inside it."""
-    rows = []
-    buckets = {split: [key[0] >> shift for key in keys] for split, keys in firsts.items()}
-    for split, bucket, _ in counted:
-        start, end = bisect_left(buckets[split], bucket), bisect_left(buckets[split], bucket + 1)
-        rows.append((split, bucket, start - 1, firsts[split][start:end]))
-    return spark.createDataFrame(rows, f"split string, bucket bigint, before int, firsts array<{_KEY}>")
+def _lookup(
+    spark: SparkSession,
+    firsts: Mapping[str, list[Key]],
+    counts: Mapping[str, Mapping[int, int]],
+    spread: Sequence[int],
+) -> DataFrame:
+    """One row per split and bucket, to find the file of an image.
+
+    `before`: the last file that begins in an earlier bucket (-1: none). `firsts`: first keys of the files that begin in
+    the bucket. `spread`: of these files, and before them of the file `before`, the keys that lead to their partitions.
+    """
+    rows, file = [], 0
+    for split, keys in firsts.items():
+        buckets = [key[0] >> (64 - _BUCKET_BITS) for key in keys]
+        of_files = [0, *spread[file : file + len(keys)]]  # from file -1 on, which gets no image
+        for at in sorted(counts[split]):
+            start, end = bisect_left(buckets, at), bisect_left(buckets, at + 1)
+            inside = [dict(zip(_ORDER, key, strict=True)) for key in keys[start:end]]
+            rows.append((split, at, start - 1, inside, of_files[start : end + 1]))
+        file += len(keys)
+    schema = f"split string, bucket bigint, before int, firsts array<{_KEY}>, spread array<bigint>"
+    return _frame(spark, rows, schema)
 
 
 def _keys_of_partitions(spark: SparkSession, partitions: int) -> list[int]:
@@ -116,9 +137,14 @@ def _keys_of_partitions(spark: SparkSession, partitions: int) -> list[int]:
     rows, they get a number whose hash is that partition.
     """
     found: dict[int, int] = {}
-    tried = 20 * partitions  # a number misses a partition with probability exp(-20)
+    tried = 20 * partitions  # none of these leads to a partition with probability exp(-20)
     while len(found) < partitions:
         hashed = F.expr(f"pmod(hash(id), {partitions})").alias("partition")
         rows = spark.range(tried).groupBy(hashed).agg(F.min("id").alias("id")).collect()
         found, tried = {row["partition"]: row["id"] for row in rows}, 2 * tried
     return [found[partition] for partition in range(partitions)]
+
+
+def _frame(spark: SparkSession, rows: list[tuple[Any, ...]], schema: str) -> DataFrame:
+    # From pandas, by Arrow: rows would be sent through a Python worker first.
+    return spark.createDataFrame(pd.DataFrame(rows, dtype=object), schema)

@@ -31,10 +31,18 @@ from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import read_committed
 from geosieve.tables.schemas import PARTITIONS, REJECTS
 from geosieve.training.config import TrainingSetConfig
-from geosieve.training.facts import broken_rules, channels, class_counts, rule_partitions
+from geosieve.training.facts import (
+    Outcomes,
+    broken_rules,
+    channels,
+    class_counts,
+    count_outcomes,
+    rejected,
+    rule_partitions,
+)
 from geosieve.training.files import SplitPlan, files_for, in_files
 from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
-from geosieve.training.small_images import SQUARES, SUMS, small_images
+from geosieve.training.small_images import small_images
 from geosieve.training.written import written_files
 
 JOB, SHARDS_FILE = "prepare_training_set", "_shards.json"
@@ -78,23 +86,23 @@ def prepare_training_set(context: Context[TrainingSetConfig], publication: Publi
             small = _on_disk(small_images(chosen, members.bytes, config), kept)
             # What follows needs the images once, and everything else several times.
             keys = _on_disk(small.drop("image", LAT, LON, *METADATA), kept)
-            counted = _count(keys)
+            outcomes, buckets = count_outcomes(keys)
         good = keys.where("error_class IS NULL")
-        plans = _plan(context, names, counted)
+        plans = _plan(context, names, outcomes)
         with report.stage("write"):
-            rows = in_files(good, small.where("error_class IS NULL"), plans)
+            rows = in_files(good, small.where("error_class IS NULL"), plans, buckets)
             report.rows_out = publication.write(config.table(), rows.select(*_columns(config)))
-            files = written_files(spark, publication, config.table(), plans)
+            files = written_files(publication, config.table(), plans)
             publication.attach(config.table(), SHARDS_FILE, json.dumps({"files": files}, indent=0))
         with report.stage("rejects"):
             publication.write(REJECTS, keys.where("error_class IS NOT NULL").select(*_reject_columns()))
-            report.rejected = _rejected(counted)
+            report.rejected = rejected(outcomes, names)
             gone = sum(report.rejected.get(error_class, 0) for error_class in (MISSING_FILE, CHANGED_CONTENT))
             if gone:
                 report.warn(f"the files of {gone} images are gone or have changed since they were catalogued")
         with report.stage("report"):
             report.details["partitions"] = _hashes(spark, config, labels)
-            report.details["splits"] = _told(counted, plans, class_counts(good, labels), files)
+            report.details["splits"] = _told(outcomes, plans, class_counts(good, labels), files)
             checked = [split for split in rules if split.name in names and split.partition not in unlabelled]
             for broken in broken_rules(checked, good, labels):
                 report.warn(broken)
@@ -126,42 +134,24 @@ def _on_disk(frame: DataFrame, kept: ExitStack) -> DataFrame:
     return stored
 
 
-def _count(keys: DataFrame) -> dict[tuple[str, str | None], Any]:
-    """Rows, bytes, pixels and sums of colours by split and error class (None: good)."""
-    pixels = F.sum(F.col("width").cast("bigint") * F.col("height")).alias("pixels")
-    sums = [F.sum(name).alias(name) for name in ("bytes", *SUMS, *SQUARES)]
-    rows = keys.groupBy("split", "error_class").agg(F.count("*").alias("rows"), pixels, *sums).collect()
-    return {(row["split"], row["error_class"]): row for row in sorted(rows, key=str)}
-
-
-def _rejected(counted: dict[tuple[str, str | None], Any]) -> dict[str, int]:
-    totals: dict[str, int] = {}
-    for (_, error_class), row in counted.items():
-        if error_class is not None:
-            totals[error_class] = totals.get(error_class, 0) + row["rows"]
-    return totals
-
-
-def _plan(
-    context: Context[TrainingSetConfig], names: Iterable[str], counted: dict[tuple[str, str | None], Any]
-) -> dict[str, SplitPlan]:
+def _plan(context: Context[TrainingSetConfig], names: Iterable[str], outcomes: Outcomes) -> dict[str, SplitPlan]:
     """The files of each split. InputError if a split has no image."""
     config, plans = context.config, {}
     for name in names:
-        row = counted.get((name, None))
-        if row is None:
-            refused = {error_class: row["rows"] for (split, error_class), row in counted.items() if split == name}
+        good = outcomes.get(name, {}).get(None)
+        if good is None:
+            refused = rejected(outcomes, [name])
             raise InputError(
                 f"split {name} has no image that can be used; refused: {refused or 'none'}",
                 hint="name the splits that are wanted (splits.only)",
             )
-        files = files_for(row["rows"], row["bytes"], config.rows_per_file, config.ranks)
+        files = files_for(good["images"], good["bytes"], config.rows_per_file, config.ranks)
         if files % config.ranks:
             context.report.warn(
-                f"split {name} has only {row['rows']} images: {files} files, which {config.ranks} ranks cannot share "
-                "evenly"
+                f"split {name} has only {good['images']} images: {files} files, and {config.ranks} ranks cannot share "
+                "them evenly"
             )
-        plans[name] = SplitPlan(row["rows"], files)
+        plans[name] = SplitPlan(good["images"], files)
     return plans
 
 
@@ -185,7 +175,7 @@ def _hashes(spark: SparkSession, config: TrainingSetConfig, labels: CommittedLab
 
 
 def _told(
-    counted: dict[tuple[str, str | None], Any],
+    outcomes: Outcomes,
     plans: dict[str, SplitPlan],
     classes: dict[str, dict[str, dict[str, Any]]],
     files: list[dict[str, Any]],
@@ -196,8 +186,8 @@ def _told(
             "images": plan.rows,
             "files": plan.files,
             "bytes": sum(file["bytes"] for file in files if file["split"] == name),
-            "rejected": {error: row["rows"] for (split, error), row in counted.items() if split == name and error},
-            **channels(counted[name, None]),
+            "rejected": rejected(outcomes, [name]),
+            **channels(outcomes[name][None]),
             "classes": classes[name],
         }
         for name, plan in plans.items()

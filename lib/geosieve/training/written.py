@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow.parquet as pq
-from pyspark.sql import SparkSession
 
 from geosieve.runtime.errors import ConfigError, IntegrityError
 from geosieve.runtime.store import open_input
@@ -14,10 +14,10 @@ from geosieve.tables.publish import Publication
 from geosieve.tables.schema import Table
 from geosieve.training.files import SplitPlan
 
+_AT_ONCE = 16  # requests to the store in flight
 
-def written_files(
-    spark: SparkSession, publication: Publication, table: Table, plans: Mapping[str, SplitPlan]
-) -> list[dict[str, Any]]:
+
+def written_files(publication: Publication, table: Table, plans: Mapping[str, SplitPlan]) -> list[dict[str, Any]]:
     """Name, split, shard, rows and bytes of each file that was written, in order.
 
     ConfigError if a file has several row groups, IntegrityError if one has other rows than it should have.
@@ -26,8 +26,8 @@ def written_files(
     found = (uri.rpartition("/")[2] for uri in publication.written(table).inputFiles())
     names = sorted(found, key=lambda name: int(name.split("-")[1]))  # part-00000-…: the number of Spark's partition
     uris = [f"{leaf}/{name}" for name in names]
-    context = spark.sparkContext
-    facts = context.parallelize(uris, min(len(uris), 4 * context.defaultParallelism)).map(_footer).collect()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        facts = list(pool.map(_footer, uris))
     planned = [(split, shard, rows) for split, plan in plans.items() for shard, rows in enumerate(plan.rows_of_files)]
     files = []
     for name, (groups, split, shard, rows, size) in zip(names, facts, strict=True):
