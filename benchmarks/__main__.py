@@ -24,6 +24,7 @@ NAMES = (
     "list_photos",
     "decode_photos",
     "driver_memory",
+    "near_duplicates",
 )
 
 
@@ -36,7 +37,7 @@ def main(names: list[str]) -> int:
         for name in NAMES:
             source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
             summary = (ast.get_docstring(ast.parse(source)) or "").splitlines()[0]
-            print(f"{name:14} {summary}")
+            print(f"{name:16} {summary}")
         return 0
     names = list(NAMES) if names == ["all"] else names
     unknown = [name for name in names if name not in NAMES]
