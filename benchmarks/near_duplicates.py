@@ -48,8 +48,8 @@ def by_comparing_all(hashes: Hashes, bits: int) -> dict[int, int]:
     signs = 1 - 2 * np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32)
     pairs = []
     for start in range(0, hashes.size, 1_000):
-        near = (64 - signs[start : start + 1_000] @ signs.T) / 2 <= bits
-        pairs.append(np.argwhere(near) + np.array([start, 0]))
+        equal_less_differing = signs[start : start + 1_000] @ signs.T
+        pairs.append(np.argwhere(equal_less_differing >= 64 - 2 * bits) + np.array([start, 0]))
     first, other = np.concatenate(pairs).T
     graph = coo_array((np.ones(first.size, bool), (first, other)), shape=(hashes.size, hashes.size))
     _, component = connected_components(graph, directed=False)

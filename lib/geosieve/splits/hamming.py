@@ -29,7 +29,7 @@ Numbers = NDArray[np.uint64]
 _SORT = 20  # time per number to sort by a key and to find the runs
 _CALLS = 60_000  # time per key that does not depend on the numbers
 _SLICE = 1 << 14  # numbers that are compared at once: their arrays stay in the processor's cache
-_TURNS = 4
+_TURNS = 4  # orders in which a long run is sorted, to compare neighbours
 _HELD = 1 << 18  # pairs that are held until they are joined
 
 
