@@ -27,6 +27,7 @@ NAMES = (
     "payloads",
     "prepare_training_set",
     "driver_memory",
+    "near_duplicates",
 )
 
 

@@ -30,8 +30,8 @@ def by_comparing_all(hashes: Hashes, bits: int) -> dict[int, int]:
     signs = 1 - 2 * np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32)
     pairs = []
     for start in range(0, hashes.size, 1_000):
-        differing = (64 - signs[start : start + 1_000] @ signs.T) / 2
-        pairs.append(np.argwhere(differing <= bits) + np.array([start, 0]))
+        equal_less_differing = signs[start : start + 1_000] @ signs.T
+        pairs.append(np.argwhere(equal_less_differing >= 64 - 2 * bits) + np.array([start, 0]))
     first, other = np.concatenate(pairs).T
     root, before = np.arange(hashes.size), None
     while before is None or (root != before).any():  # each takes the smallest of its neighbours until nothing changes
@@ -52,11 +52,9 @@ def planted(n: int, flips: int, seed: int = 0) -> Hashes:
     return np.concatenate([own, copies])
 
 
-def found_by_spark(
-    spark: SparkSession, hashes: pd.Series, bits: int, tasks: int, partitions: int = 2
-) -> dict[int, int]:
+def found_by_spark(spark: SparkSession, hashes: pd.Series, bits: int, n: int, partitions: int = 2) -> dict[int, int]:
     frame = spark.createDataFrame(pd.DataFrame({"perceptual_hash": hashes}), "perceptual_hash bigint")
-    rows = hash_roots(frame.repartition(partitions), bits, tasks).collect()
+    rows = hash_roots(frame.repartition(partitions), bits, n).collect()
     found = {row.perceptual_hash: row.root for row in rows}
     assert len(found) == len(rows)
     return found
@@ -73,7 +71,7 @@ def test_twenty_thousand_hashes_as_by_comparing_all(spark: SparkSession) -> None
     hashes = planted(20_000, flips=6)
     expected = by_comparing_all(hashes, 4)
     assert 3_000 < len(expected) < 8_000
-    assert found_by_spark(spark, pd.Series(hashes), 4, tasks=4) == expected
+    assert found_by_spark(spark, pd.Series(hashes), 4, hashes.size) == expected
 
 
 @pytest.mark.parametrize("bits", range(9))
@@ -85,7 +83,7 @@ def test_every_number_of_bits(bits: int) -> None:
 @pytest.mark.parametrize("bits", [0, 1, 8])
 def test_every_band_of_spark_finds_its_pairs(spark: SparkSession, bits: int) -> None:
     hashes = planted(1_500, flips=10, seed=bits)
-    assert found_by_spark(spark, pd.Series(hashes), bits, tasks=3) == by_comparing_all(hashes, bits)
+    assert found_by_spark(spark, pd.Series(hashes), bits, hashes.size) == by_comparing_all(hashes, bits)
 
 
 @settings(max_examples=60, deadline=None)
@@ -110,9 +108,9 @@ def test_chains_equal_hashes_signs_and_nulls(spark: SparkSession) -> None:
     hashes = pd.Series([c, b, None, a, alone, alone, negative, None], dtype="Int64")
     expected = dict.fromkeys([a, b, c, negative], min(a, b, c, negative))
     assert expected[a] == negative < 0
-    assert found_by_spark(spark, hashes, 4, tasks=2) == expected
+    assert found_by_spark(spark, hashes, 4, 8) == expected
     nothing = pd.Series([None, alone, alone], dtype="Int64")
-    assert found_by_spark(spark, nothing, 8, tasks=2) == {}
+    assert found_by_spark(spark, nothing, 8, 3) == {}
 
 
 def skewed(seed: int) -> Hashes:
@@ -138,11 +136,11 @@ def test_numbers_that_share_more_are_compared_where_there_are_more() -> None:
     assert blocks_in_key(10**6, 8, 8) == 0  # bits that may all differ give no key
 
 
-def test_neither_order_nor_tasks_decide(spark: SparkSession) -> None:
+def test_neither_order_nor_division_decide(spark: SparkSession) -> None:
     hashes = np.concatenate([planted(1_500, flips=5), skewed(0)])
     found = [
-        found_by_spark(spark, pd.Series(np.random.default_rng(seed).permutation(hashes)), 4, tasks, partitions)
-        for seed, tasks, partitions in [(1, 1, 1), (2, 7, 3)]
+        found_by_spark(spark, pd.Series(np.random.default_rng(seed).permutation(hashes)), 4, n, partitions)
+        for seed, n, partitions in [(1, 10, 1), (2, 400_000, 3)]
     ]
     assert found[0] == found[1] == by_comparing_all(hashes, 4)
 

@@ -179,9 +179,7 @@ def _drawn(config: SplitConfig, images: DataFrame, classes: Classes | None, n: i
     rows = rules.with_cells(rows, config.draw.s2_level) if isinstance(config.draw, Cells) else rows
     if PERCEPTUAL_HASH in config.groups:
         assert config.near_duplicate_bits is not None
-        bits = config.near_duplicate_bits
-        # Every hash is copied to bits + 1 bands.
-        rows = with_near_duplicates(rows, bits, tasks_for(images.sparkSession, n * (bits + 1)))
+        rows = with_near_duplicates(rows, config.near_duplicate_bits, n)
     known = F.coalesce(F.lit(None).cast("string"), *_naming(config)).isNotNull()
     rows = with_groups(rows, config.groups).withColumn("known", known).drop(*keys)
     if classes is not None:

@@ -6,15 +6,13 @@ and Das Sarma: Detecting Near-Duplicates for Web Crawling, WWW 2007). With c = 1
 are equal in one block; a higher c makes more choices of fewer numbers. `blocks_in_key` weighs both.
 
 Hashes of images are not uniform: many flat images may be equal in most blocks. So a run of numbers that are equal in
-the chosen blocks, if it is long, is treated in the same way by its other bits. And runs whose numbers are linked
-already are not compared.
+the chosen blocks, if it is long, is treated in the same way by its other bits. And numbers of one component are not
+compared with each other where most of a run belongs to it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 from math import comb
 from typing import Any
@@ -31,7 +29,7 @@ Numbers = NDArray[np.uint64]
 _SORT = 20  # time per number to sort by a key and to find the runs
 _CALLS = 60_000  # time per key that does not depend on the numbers
 _SLICE = 1 << 14  # numbers that are compared at once: their arrays stay in the processor's cache
-_NEIGHBOURS = 8
+_TURNS = 4  # orders in which a long run is sorted, to compare neighbours
 _HELD = 1 << 18  # pairs that are held until they are joined
 
 
@@ -56,43 +54,42 @@ def _work(n: int, bits: int, k: int, blocks: int) -> float:
     return comb(k + blocks, blocks) * (n * _SORT + _CALLS + alike)
 
 
-@cache
-def _longest(bits: int, k: int) -> int:
-    """The largest n for which n numbers are compared with each other directly."""
-    return bisect_left(range(1 << 40), True, key=lambda n: blocks_in_key(n, bits, k) > 0) - 1
-
-
 def linked(numbers: Numbers, bits: int, k: int) -> Ints:
     """Link different `numbers` (n,) of `bits` bits that differ by at most k bits, directly or by a chain.
 
     Returns the index of the first number of each number's component, shape (n,). Needs about 40 bytes per number.
     """
     blocks = blocks_in_key(numbers.size, bits, k)
-    cuts = borders(bits, max(1, k + blocks))
+    keys = combinations(range(k + blocks), blocks)
+    return linked_by(keys, numbers, borders(bits, max(1, k + blocks)), k)
+
+
+def linked_by(keys: Iterable[tuple[int, ...]], numbers: Numbers, cuts: Sequence[int], k: int) -> Ints:
+    """As `linked`, but only numbers that are equal in all blocks of one of the keys are linked with each other.
+
+    Blocks are those of `cuts`, as `borders` returns them.
+    """
     roots = np.arange(numbers.size)
-    for key in combinations(range(k + blocks), blocks):
-        roots = link_equal(numbers, cuts, key, k, roots)
+    for key in keys if numbers.size > 1 else ():
+        roots = _link_equal(numbers, cuts, key, k, roots)
     return roots
 
 
-def link_equal(numbers: Numbers, cuts: Sequence[int], key: tuple[int, ...], k: int, roots: Ints) -> Ints:
-    """Link the numbers that are equal in the blocks `key` and differ by at most k bits in the others.
-
-    `numbers` (n,) are different and have the blocks of `cuts`, as `borders` returns them. `roots` (n,) are the links
-    that are known, as `linked` returns them. Returns `roots` with the new links.
-    """
+def _link_equal(numbers: Numbers, cuts: Sequence[int], key: tuple[int, ...], k: int, roots: Ints) -> Ints:
+    """`roots` with links between the numbers that are equal in the blocks `key` and differ by at most k bits."""
     value = _bits_of(numbers, cuts, key)
     order = np.argsort(value, kind="stable")
-    value = value[order]
-    starts = np.flatnonzero(np.append(True, value[1:] != value[:-1])) if value.size else np.empty(0, np.int64)
+    starts = np.flatnonzero(np.append(True, np.diff(value[order]) != 0))
     starts, sizes = _unlinked(starts, np.diff(np.append(starts, value.size)), roots[order])
+    long = sizes * sizes / 2 > _CALLS
     others = [block for block in range(len(cuts) - 1) if block not in key]
     bits = sum(cuts[block + 1] - cuts[block] for block in others)
-    long = sizes > _longest(bits, k)
+    pairs = []
     for start, size in zip(starts[long], sizes[long], strict=True):
         run = order[start : start + size]
-        roots = _link_long(_bits_of(numbers[run], cuts, others).astype(np.uint64), bits, k, run, roots)
-    return _link_short(numbers, k, order, starts[~long], sizes[~long], roots)
+        rest = _bits_of(numbers[run], cuts, others).astype(np.uint64)
+        pairs.append((run, run[_roots_of_run(rest, bits, k, roots[run])]))
+    return _link_short(numbers, k, order, starts[~long], sizes[~long], _joined(roots, pairs))
 
 
 def _bits_of(numbers: Numbers, cuts: Sequence[int], blocks: Sequence[int]) -> NDArray[np.unsignedinteger[Any]]:
@@ -107,50 +104,55 @@ def _bits_of(numbers: Numbers, cuts: Sequence[int], blocks: Sequence[int]) -> ND
 
 def _unlinked(starts: Ints, sizes: Ints, roots: Ints) -> tuple[Ints, Ints]:
     """Starts and sizes of the runs of `roots` that have two different roots."""
-    if not starts.size:
-        return starts, sizes
     several = np.minimum.reduceat(roots, starts) < np.maximum.reduceat(roots, starts)
     return starts[several], sizes[several]
 
 
-def _link_long(rest: Numbers, bits: int, k: int, run: Ints, roots: Ints) -> Ints:
-    """Link the numbers `run`, which differ only in `rest`, numbers of `bits` bits."""
+def _roots_of_run(rest: Numbers, bits: int, k: int, known: Ints) -> Ints:
+    """As `linked`, for the numbers `rest` (n,) of a long run, of which those of equal `known` are linked already."""
+    _, first, inverse = np.unique(known, return_index=True, return_inverse=True)
     # Numbers that stand beside each other after sorting are often near. In a run of flat images, which are all near to
-    # each other, this alone links nearly all, where comparing all with all would take hours.
-    order = np.argsort(rest)
-    rest, run = rest[order], run[order]
-    near = [(_near(rest[:-distance], rest[distance:], k), distance) for distance in range(1, _NEIGHBOURS + 1)]
-    roots = _joined(roots, [(run[found], run[found + distance]) for found, distance in near])
-    root, images = np.unique(roots[run], return_counts=True)
-    single = np.flatnonzero(roots[run] != root[images.argmax()])
+    # each other, this alone links nearly all, where comparing all with all would take hours. The bits are turned, since
+    # numbers that differ in a high bit alone stand far from each other.
+    pairs = []
+    for turn in range(0, bits, -(-bits // _TURNS)):
+        turned = rest >> np.uint64(turn) | rest << np.uint64(bits - turn) & np.uint64((1 << bits) - 1)
+        order = np.argsort(turned)
+        for distance in (1, 2):
+            near = _near(rest[order[:-distance]], rest[order[distance:]], k)
+            pairs.append((order[near], order[near + distance]))
+    roots = _joined(first[inverse], pairs)
+    root, members = np.unique(roots, return_counts=True)
+    apart = np.flatnonzero(roots != root[members.argmax()])
     blocks = blocks_in_key(rest.size, bits, k)
-    if single.size * rest.size > _work(rest.size, bits, k, blocks):
-        return _joined(roots, [(run, run[linked(rest, bits, k)])])
+    if blocks and apart.size * rest.size > _work(rest.size, bits, k, blocks):
+        return _joined(roots, [(np.arange(rest.size), linked(rest, bits, k))])
     step = max(1, _SLICE // rest.size)
-    for part in (single[at : at + step] for at in range(0, single.size, step)):
-        first, other = np.divmod(_near(rest[part, None], rest, k), rest.size)
-        roots = _joined(roots, [(run[part[first]], run[other])])
+    for part in (apart[at : at + step] for at in range(0, apart.size, step)):
+        near, other = np.divmod(_near(rest[part, None], rest, k), rest.size)
+        roots = _joined(roots, [(part[near], other)])
     return roots
 
 
 def _link_short(numbers: Numbers, k: int, order: Ints, starts: Ints, sizes: Ints, roots: Ints) -> Ints:
     """Compare all numbers of each run. A run is numbers[order[start : start + size]]."""
-    held: list[tuple[Ints, Ints]] = []
+    pairs: list[tuple[Ints, Ints]] = []
+    held = 0
     for start, size in _slices(starts, sizes):
         ends = np.cumsum(size)
         index = order[np.repeat(start - (ends - size), size) + np.arange(ends[-1])]
         compared, end = numbers[index], np.repeat(ends, size)
         for distance in range(1, size[0]):
-            upto = int(size[size > distance].sum())  # the longest runs stand first
+            upto = ends[np.searchsorted(-size, -distance) - 1]  # the longest runs stand first
             near = _near(compared[: upto - distance], compared[distance:upto], k)
             near = near[near + distance < end[near]]  # of the same run
             first, other = index[near], index[near + distance]
             new = roots[first] != roots[other]
-            if new.any():
-                held.append((first[new], other[new]))
-                if sum(pairs[0].size for pairs in held) > _HELD:
-                    roots, held = _joined(roots, held), []
-    return _joined(roots, held)
+            pairs.append((first[new], other[new]))
+            held += pairs[-1][0].size
+            if held > _HELD:
+                roots, pairs, held = _joined(roots, pairs), [], 0
+    return _joined(roots, pairs)
 
 
 def _slices(starts: Ints, sizes: Ints) -> Iterator[tuple[Ints, Ints]]:
