@@ -141,11 +141,11 @@ def _link_short(numbers: Numbers, k: int, order: Ints, starts: Ints, sizes: Ints
     for start, size in _slices(starts, sizes):
         ends = np.cumsum(size)
         index = order[np.repeat(start - (ends - size), size) + np.arange(ends[-1])]
-        compared, end = numbers[index], np.repeat(ends, size)
+        compared = numbers[index]
         for distance in range(1, size[0]):
             upto = ends[np.searchsorted(-size, -distance) - 1]  # the longest runs stand first
+            # Some of these pairs are of two runs; they are near to each other all the same.
             near = _near(compared[: upto - distance], compared[distance:upto], k)
-            near = near[near + distance < end[near]]  # of the same run
             first, other = index[near], index[near + distance]
             new = roots[first] != roots[other]
             pairs.append((first[new], other[new]))
