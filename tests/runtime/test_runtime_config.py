@@ -141,6 +141,18 @@ def test_the_digest_tells_values_apart_and_not_the_order_or_omission_of_keys(tmp
     assert len(digests[0]) == 64
 
 
+def test_a_key_that_a_later_version_adds_leaves_the_digest_as_it_was() -> None:
+    class Later(Example):
+        hurry: bool = False
+        limits: Rule = Rule(pattern="*")
+
+    content = {"name": "a", "rules": [{"pattern": "*.tif"}]}
+    digest = Example.model_validate(content).digest()
+    assert Later.model_validate(content).digest() == digest
+    assert Later.model_validate({**content, "limits": {"pattern": "*"}}).digest() == digest
+    assert Later.model_validate({**content, "hurry": True}).digest() != digest
+
+
 class Input(Config):
     run: RunId = "latest"
     sources: list[str] = []

@@ -30,8 +30,12 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON form, in hex."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON form, in hex.
+
+        Values that equal their defaults do not count: a run keeps its configuration when a later version has more keys.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
