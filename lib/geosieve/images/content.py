@@ -36,7 +36,7 @@ _MISSING = Refusal(MISSING_FILE, "there is no such file")
 _CHANGED = Refusal(CHANGED_CONTENT, "the file has changed since it was catalogued")
 _TOO_LARGE = Refusal("too_large", MESSAGES["too_large"])
 
-_BYTES_PER_TASK = 96 << 20
+_BYTES_PER_TASK = 64 << 20
 
 
 def placed(rows: DataFrame, size: int) -> DataFrame:
