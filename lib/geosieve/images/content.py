@@ -38,7 +38,7 @@ MISSING_FILE, CHANGED_CONTENT = "missing_file", "changed_content"
 _MISSING = Refusal(MISSING_FILE, "there is no such file")
 _CHANGED = Refusal(CHANGED_CONTENT, "the file has changed since it was catalogued")
 
-_BYTES_PER_TASK = 96 << 20
+_BYTES_PER_TASK = 64 << 20
 _IMAGES_AT_ONCE = 16  # of a column of Parquet
 
 

@@ -21,7 +21,6 @@ from geosieve.training.small_images import SQUARES, SUMS
 _LISTED = 50  # regions of a partition that the report lists: those with the most images
 _LEVELS = 255  # colours are told in units of the brightest level
 
-
 COUNTED = ("images", "pixels", "bytes", *SUMS, *SQUARES)
 
 Outcomes = dict[str, dict[str | None, Counter[str]]]

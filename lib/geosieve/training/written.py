@@ -39,7 +39,9 @@ def written_files(publication: Publication, table: Table, plans: Mapping[str, Sp
             )
         files.append({"name": name, "split": split, "shard": shard, "rows": rows, "bytes": size})
     if [(file["split"], file["shard"], file["rows"]) for file in files] != planned:
-        raise IntegrityError("the files that were written are not those that were planned", where=leaf)
+        raise IntegrityError(
+            "the files that were written are not those that were planned", where=leaf, hint="run again"
+        )
     return files
 
 
