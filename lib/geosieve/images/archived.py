@@ -19,6 +19,7 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
 from geosieve.images.archives import is_archive, list_members, opened, read_member, stream_members
+from geosieve.images.content import placed
 from geosieve.images.members import Member, RefusedMember
 from geosieve.images.photo_rows import (
     ARROW_SCHEMA,
@@ -36,7 +37,6 @@ SIDECAR = "sidecar"
 """Error class of members that describe images and are none. They are counted, and are no rows."""
 _SIDECARS = (".json", ".txt", ".cls", ".csv", ".xml", ".xmp", ".md", ".html")
 
-_BYTES_PER_TASK = 96 << 20
 _ROWS_AT_ONCE = 1_024
 
 _TEXTS, _NUMBERS = ("uri", "name", "compression", "error_class", "message"), ("offset", "length", "size", "data", "crc")
@@ -70,11 +70,7 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
     `references`: as from `list_archives`. They are read several times, so they should be persisted.
     """
     sizes = references.agg(F.sum(F.expr(f"if({STREAMED}, 0, length)")), F.expr(f"count_if({STREAMED})")).collect()[0]
-    context = references.sparkSession.sparkContext
-    tasks = max(2 * context.defaultParallelism, -(-(sizes[0] or 0) // _BYTES_PER_TASK))
-    good = references.where(f"error_class IS NULL AND NOT {STREAMED}")
-    # By range, so that a task reads an archive from one place onwards.
-    placed = good.repartitionByRange(tasks, "uri", "offset").sortWithinPartitions("uri", "offset")
+    good = placed(references.where(f"error_class IS NULL AND NOT {STREAMED}"), sizes[0] or 0)
     streams = references.where(STREAMED).repartition(max(1, sizes[1]))
     refused = references.where(f"error_class != '{SIDECAR}'")
 
@@ -93,7 +89,7 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
             for row in _rows(batches)
         )
 
-    found = placed.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
+    found = good.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
     return found.unionByName(streams.mapInArrow(streamed, SCHEMA)) if sizes[1] else found
 
 
