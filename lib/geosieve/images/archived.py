@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, fields
+from dataclasses import fields
 from itertools import chain, islice
 
 import pandas as pd
@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import LongType, StringType, StructField, StructType
 
-from geosieve.images.archives import is_archive, list_members, opened, read_member, stream_members
+from geosieve.images.archives import SUFFIXES, is_archive, list_members, opened, read_member, stream_members
 from geosieve.images.content import placed
 from geosieve.images.members import Member, RefusedMember
 from geosieve.images.photo_rows import (
@@ -93,6 +93,12 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
     return found.unionByName(streams.mapInArrow(streamed, SCHEMA)) if sizes[1] else found
 
 
+def count_archived(rows: DataFrame) -> int:
+    """The number of rows of SCHEMA that come from archives."""
+    endings = "|".join(SUFFIXES).replace(".", r"\\.")
+    return rows.where(f"lower(uri) RLIKE '({endings})$'").count()
+
+
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
     return chain.from_iterable(batch.to_pylist() for batch in batches)
 
@@ -154,7 +160,8 @@ def _id(folder: str, uri: str, name: str | None) -> str:
 
 def _reference(uri: str, member: Member | RefusedMember, limits: PhotoLimits) -> Row:
     refused = _refusal(member, limits) if isinstance(member, Member) and member.name else None
-    return {"uri": uri, **asdict(refused or member)}
+    found = refused or member
+    return {"uri": uri, **{name: getattr(found, name) for name in found.__slots__}}
 
 
 def _refusal(member: Member, limits: PhotoLimits) -> RefusedMember | None:

@@ -31,6 +31,7 @@ from geosieve.images.sources import (
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError
+from geosieve.tables.arrow import tasks_for
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGES, REJECTS
 
@@ -39,9 +40,12 @@ JOB = "ingest_images"
 
 @dataclass(frozen=True)
 class _Opened:
-    """A source: how its raw rows are counted, its checked rows, the stage that checks, and what was found."""
+    """A source: how its rows are counted, its checked rows, the stage that checks, and what was found.
 
-    count: Callable[[], int]
+    `count` gets the checked rows, as they are kept: members of archives are known only when they have been read.
+    """
+
+    count: Callable[[DataFrame], int]
     checked: DataFrame
     stage: str
     found: dict[str, Any]
@@ -85,10 +89,12 @@ def _on_disk(frame: DataFrame) -> Iterator[DataFrame]:
 def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, publication: Publication) -> int:
     report = ctx.report
     with report.stage("count_input"):
-        report.rows_in = opened.count()
+        report.rows_in = opened.count(checked)
     if report.rows_in == 0:
         raise InputError("empty input: it holds no rows", where=ctx.config.source.uri)
-    with _on_disk(row_checks.repeated_ids(checked)) as repeated:
+    # Spark does not join small partitions of what is kept on disk.
+    tasks = tasks_for(ctx.spark, report.rows_in)
+    with _on_disk(row_checks.repeated_ids(checked).coalesce(tasks)) as repeated:
         with report.stage("check"):
             # Most sources have no id twice; then no row needs to be shuffled.
             settled = row_checks.refuse_repeats(checked, repeated) if repeated.count() else checked
@@ -113,15 +119,15 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource | ListedFiles, 
     found: dict[str, Any] = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
     rows = photos.read_photos(ctx.spark, listing, source.limits, source.fingerprint)
     if not listing.archives:
-        return _Opened(lambda: listing.files, rows, STAGE, found)
+        return _Opened(lambda _: listing.files, rows, STAGE, found)
     found["archives"] = len(listing.archives)
     if ctx.dry_run:
-        return _Opened(lambda: listing.files, rows, STAGE, found)
+        return _Opened(lambda _: listing.files, rows, STAGE, found)
     references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
     found["sidecars"] = references.where(f"error_class = '{archived.SIDECAR}'").count()
     members = archived.read_archived(references, folder, source.limits, source.fingerprint)
-    inside = kept.enter_context(_on_disk(members))
-    return _Opened(lambda: listing.files + inside.count(), rows.unionByName(inside), STAGE, found)
+    checked = rows.unionByName(members)
+    return _Opened(lambda read: listing.files + archived.count_archived(read), checked, STAGE, found)
 
 
 def _open(ctx: Context[IngestConfig], kept: ExitStack) -> _Opened:
@@ -148,10 +154,10 @@ def _open_list(spark: SparkSession, source: CsvSource | RecordSource, kept: Exit
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
     eastward = source.longitudes == "0..360"
     if PHOTO not in raw.columns:
-        return _Opened(raw.count, row_checks.check_rows(raw, eastward), row_checks.STAGE, found)
+        return _Opened(lambda _: raw.count(), row_checks.check_rows(raw, eastward), row_checks.STAGE, found)
     raw = kept.enter_context(_on_disk(raw))  # images are decoded once
     checked = with_files(row_checks.check_rows(raw, eastward, [PHOTO]))
-    return _Opened(raw.count, checked, row_checks.STAGE, found)
+    return _Opened(lambda _: raw.count(), checked, row_checks.STAGE, found)
 
 
 def _with_files(ctx: Context[IngestConfig], source: ListedFiles, listed: _Opened, kept: ExitStack) -> _Opened:
@@ -166,7 +172,7 @@ def _with_files(ctx: Context[IngestConfig], source: ListedFiles, listed: _Opened
     if found["files_not_listed"]:
         ctx.report.warn(f"{found['files_not_listed']} image files have no row in the list and were left out")
     checked = with_files(matched.rows).unionByName(matched.refused)
-    return _Opened(lambda: listed.count() + matched.refused.count(), checked, listed.stage, found)
+    return _Opened(lambda _: listed.count(rows) + matched.refused.count(), checked, listed.stage, found)
 
 
 def _images(checked: DataFrame) -> DataFrame:

@@ -52,8 +52,9 @@ class RefusedMember:
 class ArchiveLimits(Config):
     """What is still believed of an archive.
 
-    A worker holds all members of an archive, at some 400 bytes each. The deflate format allows a ratio of 1,032; images
-    are at most a few times larger than stored. Members of less than a megabyte may have any ratio.
+    While an archive is listed, a worker holds some 50 bytes of each member of a zip, and the names of a tar. The
+    deflate format allows a ratio of 1,032; images are at most a few times larger than stored. Members of less than a
+    megabyte may have any ratio.
     """
 
     members: int = Field(default=1_000_000, ge=1, le=10_000_000, description="largest number of members of one archive")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
@@ -33,6 +33,7 @@ SCHEMA = StructType(
 ARROW_SCHEMA = to_arrow_schema(SCHEMA)
 
 Row = dict[str, Any]
+_EMPTY: Row = dict.fromkeys(SCHEMA.names)
 Read = Callable[[int | None], tuple[Row, bytes] | RefusedMember]
 """Reads at most so many bytes of an image file (None: all). Returns columns of `images` that say where the bytes are,
 and the bytes."""
@@ -82,9 +83,8 @@ def refusal_of(name: str, size: int, limits: PhotoLimits) -> str | None:
 
 def refused_row(image_id: str, uri: str, error_class: str, message: str) -> Row:
     """The row of a file that is refused."""
-    row: Row = dict.fromkeys(SCHEMA.names)
     values = {"image_id": image_id, "uri": uri, "input_uri": uri, "warnings": [], NOTHING: []}
-    return {**row, **values, "error_class": error_class, "message": message}
+    return {**_EMPTY, **values, "error_class": error_class, "message": message}
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,9 @@ class Describer:
         header = read_header(content, self.limits.pixels)
         if isinstance(header, Refusal):
             return refused_row(image_id, uri, header.error_class, header.message)
-        row: Row = dict.fromkeys(SCHEMA.names)
-        values = {field.name: getattr(header, field.name) for field in fields(header)}
-        values["warnings"] = [{"code": code, "message": message} for code, message in header.warnings]
-        return {**row, "image_id": image_id, "uri": uri, "input_uri": uri, **values, **hashes, **place}
+        warnings = [{"code": code, "message": message} for code, message in header.warnings]
+        values = {"image_id": image_id, "uri": uri, "input_uri": uri, **vars(header), "warnings": warnings}
+        return {**_EMPTY, **values, **hashes, **place}
 
     def _read(self, read: Read) -> tuple[Row, bytes] | RefusedMember:
         if not self.fingerprint:

@@ -7,8 +7,12 @@ cuts names at NUL characters.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from geosieve.images.members import (
     ArchiveLimits,
@@ -21,6 +25,9 @@ from geosieve.images.members import (
     too_many,
 )
 
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 _END, _END_64, _LOCATOR_64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _ENTRY, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _TAIL = 22 + 65_535 + 20  # end record, its comment, and zip64's locator before it
@@ -30,6 +37,7 @@ _ENCRYPTED, _STREAMED, _UTF8 = 1, 8, 0x800  # flags
 _UNIX, _FILE_TYPE, _REGULAR = 3, 0o170000, (0, 0o100000)
 _IN_ZIP64 = 0xFFFFFFFF
 _ENTRY_SIZE = 46
+_FAR = 1 << 62  # beyond the end of every file; a directory may name places that do not fit into 64 bits with a sign
 
 LOCAL_HEADER = 30
 """Bytes of the header before each member, without its name and extra fields."""
@@ -55,10 +63,10 @@ def zip_members(read_at: ReadAt, size: int, limits: ArchiveLimits) -> Iterator[M
         yield RefusedMember(None, "broken_archive", "the content is of no zip")
         return
     if directory is None:
-        yield from _checked(_by_local_headers(read_at, size), limits)
+        yield from _checked(lambda: _by_local_headers(read_at, size), limits)
         yield RefusedMember(None, "truncated_archive", "a zip without a central directory; whole members were used")
         return
-    yield from _checked(_entries(read_at, directory, limits), limits, directory.offset)
+    yield from _checked(lambda: _entries(read_at, directory, limits), limits, directory.offset)
 
 
 def data_offset(read_at: ReadAt, member: Member) -> int | None:
@@ -186,44 +194,61 @@ def _by_local_headers(read_at: ReadAt, size: int) -> Iterator[Member | RefusedMe
 
 
 def _checked(
-    members: Iterator[Member | RefusedMember], limits: ArchiveLimits, end: int | None = None
+    members: Callable[[], Iterator[Member | RefusedMember]], limits: ArchiveLimits, end: int | None = None
 ) -> Iterator[Member | RefusedMember]:
-    """Refuse members by name, ratio, repetition and overlap. `end`: where the members' bytes must end, if known."""
-    found: list[Member] = []
-    names: set[str] = set()
-    for member in members:
+    """Refuse members by name, ratio, repetition and overlap. `end`: where the members' bytes must end, if known.
+
+    The members are read twice, so that three numbers of each are held and not all of it.
+    """
+    places, names = array("q"), array("q")
+    for member in members():
+        if isinstance(member, Member) and _fault(member, limits) is None:
+            end_of_bytes = member.offset + LOCAL_HEADER + len(member.name) + member.length
+            places.extend((min(member.offset, _FAR), min(end_of_bytes, _FAR)))
+            names.append(hash(member.name))
+    repeated = np.ones(len(names), dtype=bool)
+    repeated[np.unique(names, return_index=True)[1]] = False
+    overlapping = _overlapping(np.array(places, np.int64).reshape(-1, 2), repeated, end)
+    number = 0
+    for member in members():
         if isinstance(member, RefusedMember):
             yield member
             continue
-        fault = fault_of_name(member.name)
+        fault = _fault(member, limits)
         if fault is not None:
-            yield RefusedMember(member.name, "unsafe_name", fault)
-        elif member.name in names:
+            yield fault
+            continue
+        if repeated[number]:
             yield RefusedMember(member.name, "duplicate_member", "another member before it has this name")
-        elif is_ratio_bomb(member.length, member.size, limits):
-            yield RefusedMember(
-                member.name, "ratio_bomb", f"{member.length:,} bytes claim to hold {member.size:,}; see limits.ratio"
-            )
-        else:
-            names.add(member.name)
-            found.append(member)
-    overlapping = _overlapping(found, end)
-    for number, member in enumerate(found):
-        if number in overlapping:
+        elif overlapping[number]:
             yield RefusedMember(member.name, "overlapping_members", "its bytes reach into those of another member")
         else:
             yield member
+        number += 1
 
 
-def _overlapping(members: list[Member], end: int | None) -> set[int]:
-    """Numbers of members whose bytes reach into the next member, or pass the end of all members.
+def _fault(member: Member, limits: ArchiveLimits) -> RefusedMember | None:
+    """Why a member is refused by itself; None if it is not."""
+    fault = fault_of_name(member.name)
+    if fault is not None:
+        return RefusedMember(member.name, "unsafe_name", fault)
+    if is_ratio_bomb(member.length, member.size, limits):
+        told = f"{member.length:,} bytes claim to hold {member.size:,}; see limits.ratio"
+        return RefusedMember(member.name, "ratio_bomb", told)
+    return None
 
-    Of bytes that several members share, the last one may keep them: a member that claims too much costs itself only.
+
+def _overlapping(places: Ints, repeated: Bools, end: int | None) -> Bools:
+    """Which members reach into the next member, or pass the end of all members.
+
+    `places`: where each member begins and ends, shape (n, 2). `repeated` ones, shape (n,), do not count. Of bytes that
+    several members share, the last one may keep them: a member that claims too much costs itself only.
     """
-    order = sorted(range(len(members)), key=lambda k: (members[k].offset, members[k].length))
-    limits = [*(members[k].offset for k in order[1:]), end]
-    return {
-        k
-        for k, limit in zip(order, limits[: len(order)], strict=True)
-        if limit is not None and members[k].offset + LOCAL_HEADER + len(members[k].name) + members[k].length > limit
-    }
+    found = np.zeros(len(places), dtype=bool)
+    others = np.flatnonzero(~repeated)
+    order = others[np.lexsort((places[others, 1] - places[others, 0], places[others, 0]))]
+    starts, ends = places[order].T
+    found[order[:-1]] = ends[:-1] > starts[1:]
+    if end is not None and order.size:
+        found[order[-1]] = ends[-1] > end
+    return found
