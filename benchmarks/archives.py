@@ -2,7 +2,7 @@
 
 The photos are synthetic scenes (benchmarks.decode_photos), a few of them under many names. Times are of the job
 `ingest_images`, with its tables, without the start of its session. `zipfile` reads the same headers in one process. The
-zip is catalogued twice in a session, and the second run counts: compiling Spark's code takes some 5 s, whatever the size.
+zip is catalogued twice in a session, and the second run counts: compiling Spark's code takes some 5 s at any size.
 
 Run from the repository's root: python -m benchmarks.archives
 """

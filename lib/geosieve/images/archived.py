@@ -64,14 +64,17 @@ def list_archives(spark: SparkSession, uris: list[str], limits: PhotoLimits) -> 
     return archives.repartition(max(1, len(uris))).mapInArrow(listed, _REFERENCE)
 
 
-def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
-    """The columns of SCHEMA, one row per member of archives below `folder`, good or refused; sidecars are no rows.
+def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, fingerprint: bool) -> tuple[DataFrame, int]:
+    """The members of archives below `folder`, good or refused, as rows of SCHEMA, and the number of sidecars.
 
     `references`: as from `list_archives`. They are read several times, so they should be persisted.
     """
-    sizes = references.agg(F.sum(F.expr(f"if({STREAMED}, 0, length)")), F.expr(f"count_if({STREAMED})")).collect()[0]
-    good = placed(references.where(f"error_class IS NULL AND NOT {STREAMED}"), sizes[0] or 0)
-    streams = references.where(STREAMED).repartition(max(1, sizes[1]))
+    is_sidecar = f"coalesce(error_class = '{SIDECAR}', false)"
+    conditions = {"streams": STREAMED, "sidecars": is_sidecar}
+    counts = [F.expr(f"count_if({condition})").alias(name) for name, condition in conditions.items()]
+    found = references.agg(F.sum(F.expr(f"if({STREAMED}, 0, length)")).alias("bytes"), *counts).collect()[0]
+    good = placed(references.where(f"error_class IS NULL AND NOT {STREAMED}"), found["bytes"] or 0)
+    streams = references.where(STREAMED).repartition(max(1, found["streams"]))
     refused = references.where(f"error_class != '{SIDECAR}'")
 
     def members(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -89,8 +92,10 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
             for row in _rows(batches)
         )
 
-    found = good.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
-    return found.unionByName(streams.mapInArrow(streamed, SCHEMA)) if sizes[1] else found
+    rows = good.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
+    if found["streams"]:
+        rows = rows.unionByName(streams.mapInArrow(streamed, SCHEMA))
+    return rows, found["sidecars"]
 
 
 def count_archived(rows: DataFrame) -> int:

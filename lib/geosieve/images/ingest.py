@@ -124,8 +124,7 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource | ListedFiles, 
     if ctx.dry_run:
         return _Opened(lambda _: listing.files, rows, STAGE, found)
     references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
-    found["sidecars"] = references.where(f"error_class = '{archived.SIDECAR}'").count()
-    members = archived.read_archived(references, folder, source.limits, source.fingerprint)
+    members, found["sidecars"] = archived.read_archived(references, folder, source.limits, source.fingerprint)
     checked = rows.unionByName(members)
     return _Opened(lambda read: listing.files + archived.count_archived(read), checked, STAGE, found)
 
