@@ -23,6 +23,7 @@ from geosieve.images.headers import Refusal
 from geosieve.images.members import ReadAt, RefusedMember
 from geosieve.images.photo_rows import PARQUET, PhotoLimits, Row, messages
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.store import is_missing
 
 REFERENCE = ("uri", "member", "offset", "length", "compression", "content_sha256")
 """Columns of `images` that say where the bytes are, and what they were when they were catalogued."""
@@ -175,5 +176,5 @@ def _checked(row: Row, content: bytes, limits: PhotoLimits) -> bytes | Refusal:
 
 
 def _raise_unless_gone(error: InputError) -> None:
-    if not isinstance(error.__cause__, FileNotFoundError):
+    if not is_missing(error):
         raise error

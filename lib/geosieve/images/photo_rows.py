@@ -54,7 +54,7 @@ class PhotoLimits(ArchiveLimits):
     seconds: float = Field(
         default=SECONDS,
         gt=0,
-        description="longest time to decode an image, where it is limited: in tasks that are retried",
+        description="longest time to decode an image; longer ones fail a task's first attempt",
     )
 
 

@@ -29,6 +29,7 @@ from geosieve.images.photo_rows import (
 )
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
+from geosieve.runtime.store import is_missing
 
 _ROWS_AT_ONCE = 1_024
 _FOLDERS_AT_ONCE = 8  # requests to the store in flight while a folder is listed
@@ -133,7 +134,7 @@ def _read(path: str, most: int | None) -> tuple[Row, bytes] | RefusedMember:
         with opened(path) as (read_at, size, _):
             content = read_at(0, size if most is None else most)
     except InputError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
+        if is_missing(error):
             return RefusedMember(None, "missing_file", "it was gone when it was to be read")
         raise
     return {"offset": 0, "length": size, "compression": "none"}, content

@@ -21,12 +21,16 @@ WITHOUT_REGION = {OUTSIDE: "outside", NODATA: "no data", UNMAPPED: "unknown"}
 
 @dataclass(frozen=True)
 class CommittedLabels:
-    """One committed run of `labels`, with the partitions that are read from it."""
+    """One committed run of `labels`, with the partitions that are read from it.
+
+    `hashes`: those of all partitions whose labels the run has, by name.
+    """
 
     spark: SparkSession
     root: str
     run: Run
     partitions: tuple[str, ...]
+    hashes: Mapping[str, str]
 
     def rows(self) -> DataFrame:
         """One row per image: image_id, source, lat, lon, s2_id, run_id and a column of region indices per partition.
@@ -65,12 +69,13 @@ def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[s
             f"{len(runs)} runs of labels", where=where, hint="an image stands in each: name one, or `latest`"
         )
     used = read_committed(spark, root, PARTITIONS, job=LABEL_JOB, run_id=runs[0].run_id)
-    known = sorted(row["partition"] for row in used.select("partition").collect())
-    missing = sorted(set(partitions) - set(known))
+    rows = used.select("partition", "partition_hash").orderBy("partition").collect()
+    hashes = {row["partition"]: row["partition_hash"] for row in rows}
+    missing = sorted(set(partitions) - hashes.keys())
     if missing:
         raise InputError(
-            f"run {runs[0].run_id} has no label of {', '.join(missing)}; it has {', '.join(known)}",
+            f"run {runs[0].run_id} has no label of {', '.join(missing)}; it has {', '.join(hashes)}",
             where=runs[0].uri,
-            hint=did_you_mean(missing[0], known) or "label the images with it first, or choose another run",
+            hint=did_you_mean(missing[0], hashes) or "label the images with it first, or choose another run",
         )
-    return CommittedLabels(spark, root, runs[0], tuple(partitions))
+    return CommittedLabels(spark, root, runs[0], tuple(partitions), hashes)

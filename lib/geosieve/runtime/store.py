@@ -38,6 +38,11 @@ def open_input(uri: str) -> Iterator[NativeFile]:
         raise of_store(str(error), uri) or InputError(f"it cannot be read: {error}", where=uri) from error
 
 
+def is_missing(error: InputError) -> bool:
+    """Whether an error of `open_input` says that there is no such file."""
+    return isinstance(error.__cause__, FileNotFoundError)
+
+
 def read(uri: str, most: int) -> bytes:
     """Return at most the first `most` bytes of a file. Raises the errors of `open_input`."""
     with open_input(uri) as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
@@ -97,6 +98,11 @@ class Split(Config):
         return rule.partition if rule is not None else None
 
 
+def rule_partitions(splits: Iterable[Split]) -> list[str]:
+    """The partitions of the splits' caps and balances, sorted by name."""
+    return sorted({split.partition for split in splits if split.partition is not None})
+
+
 class Cells(Config):
     """Draw whole S2 cells. The images of a split then form compact areas, so `apart_km` leaves out few neighbours."""
 
@@ -172,4 +178,4 @@ class SplitConfig(JobConfig):
     @property
     def partitions(self) -> list[str]:
         """The partitions that caps and balances use, sorted by name."""
-        return sorted({split.partition for split in self.splits if split.partition is not None})
+        return rule_partitions(self.splits)

@@ -14,7 +14,7 @@ from pyspark.sql import functions as F
 
 from geosieve.labels.read import WITHOUT_REGION, CommittedLabels
 from geosieve.splits.classes import label_column
-from geosieve.splits.config import Balance, Cap, Split, fraction
+from geosieve.splits.config import Balance, Cap, Split, fraction, rule_partitions
 from geosieve.training.files import bucket
 from geosieve.training.small_images import SQUARES, SUMS
 
@@ -104,11 +104,6 @@ def class_counts(images: DataFrame, labels: CommittedLabels) -> dict[str, dict[s
             name = names[row["partition"]][row["region"]]
             by_name[name] = by_name.get(name, 0) + row["count"]  # regions may share a name
     return found
-
-
-def rule_partitions(splits: list[Split]) -> list[str]:
-    """The partitions of the splits' caps and balances, sorted by name."""
-    return sorted({split.partition for split in splits if split.partition is not None})
 
 
 def broken_rules(splits: list[Split], images: DataFrame, labels: CommittedLabels) -> Iterator[str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from pyspark import StorageLevel
@@ -23,13 +24,12 @@ from geosieve.images.read import Images, read_images
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.labels.read import CommittedLabels, read_labels
-from geosieve.partitions.read import LABEL_JOB
 from geosieve.runtime.errors import InputError
 from geosieve.splits.classes import label_column
+from geosieve.splits.config import rule_partitions
 from geosieve.splits.read import CommittedSplits, read_splits
 from geosieve.tables.publish import Leaf, Publication
-from geosieve.tables.read import read_committed
-from geosieve.tables.schemas import PARTITIONS, REJECTS
+from geosieve.tables.schemas import REJECTS
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.facts import (
     Outcomes,
@@ -38,7 +38,6 @@ from geosieve.training.facts import (
     class_counts,
     count_outcomes,
     rejected,
-    rule_partitions,
 )
 from geosieve.training.files import SplitPlan, files_for, in_files
 from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
@@ -101,7 +100,7 @@ def prepare_training_set(context: Context[TrainingSetConfig], publication: Publi
             if gone:
                 report.warn(f"the files of {gone} images are gone or have changed since they were catalogued")
         with report.stage("report"):
-            report.details["partitions"] = _hashes(spark, config, labels)
+            report.details["partitions"] = {name: labels.hashes[name] for name in config.labels.partitions}
             report.details["splits"] = _told(outcomes, plans, class_counts(good, labels), files)
             checked = [split for split in rules if split.name in names and split.partition not in unlabelled]
             for broken in broken_rules(checked, good, labels):
@@ -116,11 +115,9 @@ def prepare_training_set(context: Context[TrainingSetConfig], publication: Publi
 def _labels(spark: SparkSession, config: TrainingSetConfig, of_rules: list[str]) -> tuple[CommittedLabels, list[str]]:
     """The labels of the wanted partitions and of those of the splits' rules, and the latter that the run lacks."""
     labels = read_labels(spark, config.labels.root, config.labels.run, config.labels.partitions)
-    used = read_committed(spark, config.labels.root, PARTITIONS, job=LABEL_JOB, run_id=labels.run.run_id)
-    known = {row["partition"] for row in used.select("partition").collect()}
-    more = [name for name in of_rules if name in known and name not in labels.partitions]
-    wanted = (*labels.partitions, *more)
-    return CommittedLabels(spark, labels.root, labels.run, wanted), sorted(set(of_rules) - known)
+    more = [name for name in of_rules if name in labels.hashes and name not in labels.partitions]
+    wanted = replace(labels, partitions=(*labels.partitions, *more))
+    return wanted, sorted(set(of_rules) - labels.hashes.keys())
 
 
 def _runs(images: Images, labels: CommittedLabels, splits: CommittedSplits) -> dict[str, Any]:
@@ -165,13 +162,6 @@ def _columns(config: TrainingSetConfig) -> list[Any]:
 def _reject_columns() -> list[Any]:
     given = ("error_class", "message")
     return [F.col("image_id").alias("id"), F.col("uri"), F.lit("prepare").alias("stage"), *given]
-
-
-def _hashes(spark: SparkSession, config: TrainingSetConfig, labels: CommittedLabels) -> dict[str, str]:
-    """The hashes of the partitions whose labels the training set has."""
-    used = read_committed(spark, labels.root, PARTITIONS, job=LABEL_JOB, run_id=labels.run.run_id)
-    hashes = {row["partition"]: row["partition_hash"] for row in used.select("partition", "partition_hash").collect()}
-    return {name: hashes[name] for name in config.labels.partitions}
 
 
 def _told(
