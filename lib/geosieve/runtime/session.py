@@ -47,6 +47,9 @@ _STATIC = {
 _LOCAL = "local[*,2]"
 """All cores of this machine, and a second attempt of a task whose worker crashed. With `local[*]` there is only one."""
 
+_DAEMON = "geosieve.runtime.daemon"
+"""Not imported: PySpark's daemon, on which it builds, is for the process that Spark starts."""
+
 _checked: WeakSet[SparkSession] = WeakSet()
 """Sessions that need not be checked again."""
 
@@ -103,6 +106,7 @@ def _check(spark: SparkSession) -> None:
     java.check(spark)
     jars.check(spark)
     _look_up_names(spark)
+    _use_own_daemon(spark)
     from sedona.spark import SedonaContext
 
     SedonaContext.create(spark)
@@ -119,3 +123,14 @@ def _look_up_names(spark: SparkSession) -> None:
         for part in name.split("."):
             setattr(scope, part, getattr(scope, part))
             scope = getattr(scope, part)
+
+
+def _use_own_daemon(spark: SparkSession) -> None:
+    """On one machine, fork workers from a daemon that has imported their libraries.
+
+    Executors on other machines may have this package only from `--py-files`, which a daemon does not see: there the
+    setting is for whoever submits the job (docs/cluster.md). Spark reads it when the first worker starts.
+    """
+    jvm: Any = spark._jvm
+    if spark.sparkContext._jsc.isLocal():  # type: ignore[attr-defined]
+        jvm.org.apache.spark.SparkEnv.get().conf().setIfMissing("spark.python.daemon.module", _DAEMON)

@@ -1,0 +1,25 @@
+"""Python workers on one machine are forked from a daemon that has imported what tasks use."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from geosieve.runtime import daemon
+
+
+def test_workers_start_with_the_libraries_of_tasks_outside_of_the_garbage_collection(spark: SparkSession) -> None:
+    used = daemon.USED_BY_TASKS
+
+    def look(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            present = [name in sys.modules for name in used]
+            columns = {"imported": [all(present)] * batch.num_rows, "frozen": [gc.get_freeze_count()] * batch.num_rows}
+            yield pa.RecordBatch.from_pydict(columns)
+
+    rows = spark.range(8).repartition(8).mapInArrow(look, "imported boolean, frozen bigint").collect()
+    assert all(row.imported and row.frozen > 100_000 for row in rows)
