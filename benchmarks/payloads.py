@@ -1,4 +1,4 @@
-"""Payloads of 200 kB through Spark to Python on two cores: by reference from a tar, and as a column of Parquet.
+"""Payloads of 200 kB in Python workers on two cores, by references that Spark moves: from a tar, from a Parquet column.
 
 The payloads are random bytes. A task adds up their lengths; nothing is decoded.
 
@@ -12,7 +12,7 @@ import os
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -44,42 +44,38 @@ def make(root: Path) -> None:
         pq.write_table(pa.table({"image": column}), path, compression="none", use_dictionary=False, row_group_size=500)
 
 
-def by_reference(spark: SparkSession, root: Path) -> Callable[[], int]:
-    """A function that adds up the bytes of all members, read by tasks from where they lie in the tar."""
+def in_a_tar(spark: SparkSession, root: Path) -> DataFrame:
+    """References to all members of the tar."""
     from geosieve.images.archives import list_members
-    from geosieve.images.content import placed, read_contents
+    from geosieve.images.content import placed
     from geosieve.images.members import Member
     from geosieve.images.photo_rows import PhotoLimits
 
-    uri, limits = f"file:{root}/a.tar", PhotoLimits()
-    members = [member for member in list_members(uri, limits) if isinstance(member, Member)]
+    uri = f"file:{root}/a.tar"
+    members = [member for member in list_members(uri, PhotoLimits()) if isinstance(member, Member)]
     rows = [(uri, member.name, member.data, member.length, "none", None) for member in members]
     schema = "uri string, member string, offset bigint, length bigint, compression string, content_sha256 string"
     frame = placed(spark.createDataFrame(rows, schema), PAYLOADS * SIZE).persist()
     frame.count()
+    return frame
+
+
+def in_parquet(spark: SparkSession, root: Path) -> DataFrame:
+    """References to all cells of the column."""
+    place = ("'image' AS member", "_metadata.row_index AS offset", "0L AS length", "'parquet' AS compression")
+    rows = spark.read.parquet(str(root / "parquet"))
+    return rows.selectExpr("input_file_name() AS uri", *place, "CAST(NULL AS STRING) AS content_sha256")
+
+
+def total_bytes(frame: DataFrame) -> int:
+    """The bytes of all images that `frame` points to, read by its tasks."""
+    from geosieve.images.content import read_contents
+    from geosieve.images.photo_rows import PhotoLimits
 
     def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        read = read_contents((row for batch in batches for row in batch.to_pylist()), limits)
+        read = read_contents((row for batch in batches for row in batch.to_pylist()), PhotoLimits())
         yield pa.RecordBatch.from_pydict({"bytes": [sum(len(found) for _, found in read if isinstance(found, bytes))]})
 
-    return lambda: _total(frame, lengths)
-
-
-def as_column(spark: SparkSession, root: Path) -> Callable[[], int]:
-    """A function that adds up the bytes of a column of Parquet, read by the JVM and sent to Python."""
-    from geosieve.images.records import small_batches
-
-    def lengths(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield pa.RecordBatch.from_pydict({"bytes": [sum(len(v.as_py()) for b in batches for v in b.column("image"))]})
-
-    def total() -> int:
-        with small_batches(spark):
-            return _total(spark.read.parquet(str(root / "parquet")), lengths)
-
-    return total
-
-
-def _total(frame: DataFrame, lengths: Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]) -> int:
     return sum(row["bytes"] for row in frame.mapInArrow(lengths, "bytes bigint").collect())
 
 
@@ -92,11 +88,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as work, spark_session("payloads", local=False) as spark:
         make(Path(work))
         os.sync()  # or the disk would still be written to
-        for name, way in (("by reference, from a tar", by_reference), ("as a column of Parquet", as_column)):
-            seconds, total = [], way(spark, Path(work))
+        for name, references in (("from a tar", in_a_tar), ("from a column of Parquet", in_parquet)):
+            seconds, frame = [], references(spark, Path(work))
             for _ in range(REPEATS):
                 start = perf_counter()
-                assert total() == PAYLOADS * SIZE
+                assert total_bytes(frame) == PAYLOADS * SIZE
                 seconds.append(perf_counter() - start)
             met.append(bar(f"payloads of {SIZE // 1_000} kB {name}", PAYLOADS / min(seconds), BAR, "/s", at_least=True))
     return 0 if all(met) else 1

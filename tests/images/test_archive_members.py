@@ -7,6 +7,7 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from fabricated_archives import tar_of, zip_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geosieve.images.archives import read_member
 from geosieve.images.members import ArchiveLimits, Member, RefusedMember
 from geosieve.images.tar_members import tar_members
 from geosieve.images.zip_members import data_offset, zip_members
@@ -266,6 +268,31 @@ def test_a_tar_that_is_cut_off_or_damaged_gives_what_is_before() -> None:
     damaged = content[:second] + b"c" + content[second + 1 :]
     assert refused(damaged, tar_members) == [(None, "broken_archive")]
     assert [one.name for one in found_in(damaged, tar_members) if isinstance(one, Member)] == ["a.jpg"]
+
+
+def _append(path: Path, name: str, content: bytes, members: List) -> None:
+    if members is zip_members:
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr(name, content)
+    else:
+        with tarfile.open(path, "a") as tar:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+
+
+@pytest.mark.parametrize("members", [zip_members, tar_members])
+def test_an_archive_that_grows_while_it_is_read_gives_what_it_held(tmp_path: Path, members: List) -> None:
+    path, photos, added = tmp_path / "archive", {"a.jpg": b"a" * 600, "b.jpg": b"b" * 600}, b"c" * 30_000
+    path.write_bytes((zip_of if members is zip_members else tar_of)(photos))
+    size, before = path.stat().st_size, found_in(path.read_bytes(), members)
+    _append(path, "c.jpg", added, members)
+    grown = Reads(path.read_bytes())
+    during = list(members(grown, size, LIMITS))  # opened before it grew, listed after
+    for found in (before, during):
+        read = [read_member(grown, one) for one in found if isinstance(one, Member)]
+        contents = dict((one[0].name, one[1]) for one in read if not isinstance(one, RefusedMember))
+        assert photos.items() <= contents.items() <= {**photos, "c.jpg": added}.items()
 
 
 def test_an_extended_header_of_gigabytes_is_not_read() -> None:

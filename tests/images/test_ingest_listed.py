@@ -55,12 +55,14 @@ def test_osv5m_as_published_with_its_zips(ingest: Ingest, tmp_path: Path) -> Non
     (folder / "notes.txt").write_bytes(b"about the images")
     header = "id,latitude,longitude,captured_at,creator_username,sequence\n"
     lines = [f"{name},{name}.5,{name}.25,1430000000000,who,s{int(name) // 4}\n" for name in photos]
-    (tmp_path / "train.csv").write_text(header + "".join(lines) + "77,1,2,,,\n78,100,2,,,\n")
+    # The archive 02.zip, which is none, is not the file of a row with the id 02.
+    (tmp_path / "train.csv").write_text(header + "".join(lines) + "77,1,2,,,\n78,100,2,,,\n02,1,2,,,\n")
     code, report = as_published(ingest, "osv5m_images.yaml", tmp_path / "train.csv", folder)
     assert code == EXIT_DONE, report["error"]
-    # Two rows of the list are no images, one file is cut off, and an archive is none: 22 rows and an archive.
-    assert refused(ingest) == {"77": "no_file", "78": "lat_out_of_range", "13": "truncated", "02.zip": "broken_archive"}
-    assert (report["rows_in"], report["rows_out"]) == (23, 19)
+    # Three rows of the list are no images, one file is cut off, and an archive is none: 23 rows and an archive.
+    of_rows = {"77": "no_file", "78": "lat_out_of_range", "02": "no_file", "13": "truncated"}
+    assert refused(ingest) == {**of_rows, "02.zip": "broken_archive"}
+    assert (report["rows_in"], report["rows_out"]) == (24, 19)
     assert report["details"]["inputs"]["files_not_listed"] == 3  # two photos and the notes
     images = ingest.images()
     assert set(images) == set(photos) - {"13"}
@@ -175,3 +177,32 @@ def test_what_contradicts_itself_is_refused(ingest: Ingest, tmp_path: Path) -> N
     assert code == EXIT_BAD_CONFIG and "not in both" in report["error"]
     code, report = ingest(tmp_path / "a.parquet", format="msgpack", columns=COLUMNS)
     assert code == EXIT_BAD_CONFIG and "image" in report["error"]
+
+
+def test_a_damaged_page_of_a_parquet_column_costs_the_rest_of_its_row_group(ingest: Ingest, tmp_path: Path) -> None:
+    path, photos = tmp_path / "a.parquet", [photo(k) for k in range(120)]
+    columns = {"id": [f"p{k}" for k in range(120)], "latitude": [0.5] * 120, "longitude": [2] * 120, "image": photos}
+    # Pages of one image each, in three row groups.
+    pq.write_table(
+        pa.table(columns),
+        path,
+        row_group_size=40,
+        compression="snappy",
+        use_dictionary=False,
+        data_page_size=1,
+        write_batch_size=1,
+    )
+    chunk = pq.read_metadata(path).row_group(1).column(3)
+    assert chunk.path_in_schema == "image"
+    content = bytearray(path.read_bytes())
+    # Headers of pages are among what is lost; a page's own bytes have no checksum.
+    middle, end = (chunk.data_page_offset + chunk.total_compressed_size * k // 2 for k in (1, 2))
+    content[middle:end] = bytes(end - middle)
+    path.write_bytes(content)
+    code, report = as_published(ingest, "parquet_bytes.yaml", path)
+    assert code == EXIT_DONE, report["error"]
+    images, bad = ingest.images(), refused(ingest)
+    assert images.keys() | bad.keys() == set(columns["id"]) and not images.keys() & bad.keys()
+    first = min(int(name[1:]) for name in bad)
+    assert 40 < first <= 61 and bad == {f"p{k}": "broken_archive" for k in range(first, 80)}
+    assert all(images[f"p{k}"].content_sha256 == sha256(photos[k]) for k in range(120) if f"p{k}" in images)

@@ -148,3 +148,17 @@ def test_texts_of_parquet_that_are_not_utf8_are_refused(ingest: Ingest, tmp_path
     columns = {name: theirs for name, theirs in COLUMNS.items() if name != "captured_at"}
     code, report = ingest(path, format="parquet", columns=columns)
     assert (code, "'id' holds text that is not UTF-8" in report["error"]) == (EXIT_BAD_INPUT, True), report["error"]
+
+
+def test_a_damaged_page_of_texts_ends_the_job(ingest: Ingest, tmp_path: Path) -> None:
+    path = tmp_path / "list.parquet"
+    table = pa.table({"id": [f"p{k}" for k in range(100)], "latitude": [1.0] * 100, "longitude": [2.0] * 100})
+    pq.write_table(table, path, use_dictionary=False)
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    content = bytearray(path.read_bytes())
+    content[chunk.data_page_offset : chunk.data_page_offset + chunk.total_compressed_size] = bytes(
+        chunk.total_compressed_size
+    )
+    path.write_bytes(content)
+    code, report = ingest(path, format="parquet", columns={k: v for k, v in COLUMNS.items() if k != "captured_at"})
+    assert code == EXIT_BAD_INPUT and "damaged" in report["error"]

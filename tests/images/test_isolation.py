@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fabricated_images import image
+from pyspark import TaskContext
 
 from geosieve.images.decode import decode
-from geosieve.images.headers import Refusal
-from geosieve.images.isolation import decoder, isolated
+from geosieve.images.headers import MAX_PIXELS, Refusal, read_header
+from geosieve.images.isolation import decoder, header_reader, isolated
 
 HOSTILE = "hostile_decoder:decode"
 
@@ -50,6 +53,23 @@ def test_a_decoder_that_hangs_is_given_up_in_time() -> None:
 def test_outside_of_a_retried_task_nothing_is_isolated() -> None:
     with decoder() as found:
         assert found is decode
+
+
+def test_a_header_that_crashes_its_reader_costs_one_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every Python process that starts with this folder on its path has a reader that crashes on a mark.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\n"
+        "from geosieve.images import headers\n"
+        "own = headers.open_image\n"
+        "headers.open_image = lambda content, most: os.abort() if content[-5:] == b'CRASH' else own(content, most)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(TaskContext, "get", lambda: SimpleNamespace(attemptNumber=lambda: 1))
+    files = [image(size=(90, 60)), image("PNG", size=(40, 70)) + b"CRASH", b"<html>", image("PNG", size=(40, 70))]
+    with header_reader() as found:
+        outcomes = [found(content, MAX_PIXELS) for content in files]
+    assert isinstance(outcomes[1], Refusal) and outcomes[1].error_class == "decoder_crashed"
+    assert [outcomes[k] for k in (0, 2, 3)] == [read_header(files[k]) for k in (0, 2, 3)]
 
 
 @pytest.mark.parametrize("content", [b"crash", b"hang"])

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -23,6 +22,7 @@ from geosieve.images import row_checks
 from geosieve.images.row_checks import COORDINATE_COUNTS
 from geosieve.labels.read import CommittedLabels
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.frames import on_disk
 
 TRUTH = "truth"
 
@@ -102,11 +102,8 @@ def kept(given: GivenList) -> Iterator[GivenList]:
     """
     frame = given.rows
     tasks = max(4, 2 * frame.sparkSession.sparkContext.defaultParallelism)
-    stored = frame.repartition(tasks, "image_id").persist(StorageLevel.DISK_ONLY)
-    try:
-        yield replace(given, rows=stored)
-    finally:
-        stored.unpersist()
+    with on_disk(frame.repartition(tasks, "image_id")) as rows:
+        yield replace(given, rows=rows)
 
 
 def check(given: GivenList, most_refused: float) -> int:

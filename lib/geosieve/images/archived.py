@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
-from itertools import chain, islice
+from itertools import chain
 
 import pandas as pd
 import pyarrow as pa
@@ -32,17 +32,18 @@ from geosieve.images.photo_rows import (
     refusal_of,
     refused_row,
 )
+from geosieve.tables.arrow import in_batches
 
 SIDECAR = "sidecar"
 """Error class of members that describe images and are none. They are counted, and are no rows."""
 _SIDECARS = (".json", ".txt", ".cls", ".csv", ".xml", ".xmp", ".md", ".html")
 
-_ROWS_AT_ONCE = 1_024
-
 _TEXTS, _NUMBERS = ("uri", "name", "compression", "error_class", "message"), ("offset", "length", "size", "data", "crc")
 _REFERENCE = StructType(
     [*(StructField(name, StringType()) for name in _TEXTS), *(StructField(name, LongType()) for name in _NUMBERS)]
 )
+IN_ARCHIVE = "lower(uri) RLIKE '({})$'".format("|".join(SUFFIXES).replace(".", r"\\."))
+"""Condition in SQL: a row of SCHEMA is a member of an archive, or a fault of the archive itself (`member` is null)."""
 STREAMED = "coalesce(compression LIKE 'tar.%', false)"
 """Condition in SQL: a reference stands for a whole compressed tar."""
 
@@ -58,7 +59,7 @@ def list_archives(spark: SparkSession, uris: list[str], limits: PhotoLimits) -> 
         for archive in _rows(batches):
             uri = archive["uri"]
             found = (member for member in list_members(uri, limits) if not _is_hidden(member.name))
-            yield from _batches((_reference(uri, member, limits) for member in found), schema)
+            yield from in_batches((_reference(uri, member, limits) for member in found), schema)
 
     archives = spark.createDataFrame(pd.DataFrame({"uri": uris}, dtype="object"), "uri string")
     return archives.repartition(max(1, len(uris))).mapInArrow(listed, _REFERENCE)
@@ -79,18 +80,19 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
 
     def members(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with describer(limits, fingerprint) as rows:
-            yield from _batches(_member_rows(rows, folder, _rows(batches)))
+            yield from in_batches(_member_rows(rows, folder, _rows(batches)), ARROW_SCHEMA)
 
     def streamed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with describer(limits, fingerprint) as rows:
             for row in _rows(batches):
-                yield from _batches(_stream_rows(rows, folder, row["uri"], row["compression"]))
+                yield from in_batches(_stream_rows(rows, folder, row["uri"], row["compression"]), ARROW_SCHEMA)
 
     def refusals(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from _batches(
+        found = (
             _refused(folder, row["uri"], RefusedMember(row["name"], row["error_class"], row["message"]))
             for row in _rows(batches)
         )
+        yield from in_batches(found, ARROW_SCHEMA)
 
     rows = good.mapInArrow(members, SCHEMA).unionByName(refused.mapInArrow(refusals, SCHEMA))
     if found["streams"]:
@@ -100,17 +102,11 @@ def read_archived(references: DataFrame, folder: str, limits: PhotoLimits, finge
 
 def count_archived(rows: DataFrame) -> int:
     """The number of rows of SCHEMA that come from archives."""
-    endings = "|".join(SUFFIXES).replace(".", r"\\.")
-    return rows.where(f"lower(uri) RLIKE '({endings})$'").count()
+    return rows.where(IN_ARCHIVE).count()
 
 
 def _rows(batches: Iterable[pa.RecordBatch]) -> Iterator[Row]:
     return chain.from_iterable(batch.to_pylist() for batch in batches)
-
-
-def _batches(rows: Iterator[Row], schema: pa.Schema = ARROW_SCHEMA) -> Iterator[pa.RecordBatch]:
-    while some := list(islice(rows, _ROWS_AT_ONCE)):
-        yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
 def _member_rows(rows: Describer, folder: str, references: Iterable[Row]) -> Iterator[Row]:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
+from pyarrow import NativeFile
 
 from geosieve.images.members import ArchiveLimits, Member, ReadAt, RefusedMember
 from geosieve.images.tar_members import is_header, tar_members
@@ -196,7 +197,7 @@ def stream_members(
     of `open_input`.
     """
     with opened(uri) as (_, size, file):
-        source = _Source(file)
+        source = Source(file)
         stream = _Forward(_UNPACK[kind](source), limits.ratio * size + _SKIPPED_AT_ONCE)
         try:
             for member in tar_members(stream.read_at, _ENDLESS, limits):
@@ -219,24 +220,32 @@ def stream_members(
             yield RefusedMember(None, name, f"it does not decompress further: {str(error)[:150]}")
 
 
-class _Source(io.RawIOBase):
-    """A file that remembers the failure of its store: a decompressor fails with an OSError of its own."""
+class Source(io.RawIOBase):
+    """A file that remembers the failure of its store: a decompressor or a Parquet reader fails with one of its own."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: NativeFile) -> None:
         self._file = file
         self.failure: OSError | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            content: bytes = self._file.read(size if size >= 0 else None)
+        except OSError as error:
+            self.failure = error
+            raise
+        return content
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int:
-        try:
-            content = self._file.read(len(buffer))
-        except OSError as error:
-            self.failure = error
-            raise
-        buffer[: len(content)] = content
-        return len(content)
+    def seekable(self) -> bool:
+        return True
 
 
 class _TooMuch(Exception):

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
-from geosieve.images.archives import opened, stream_members
+from geosieve.images.archives import Source, opened, stream_members
 from geosieve.images.headers import Refusal
 from geosieve.images.members import ReadAt, RefusedMember
 from geosieve.images.photo_rows import PARQUET, PhotoLimits, Row, messages
@@ -38,6 +38,8 @@ MISSING_FILE, CHANGED_CONTENT = "missing_file", "changed_content"
 
 _MISSING = Refusal(MISSING_FILE, "there is no such file")
 _CHANGED = Refusal(CHANGED_CONTENT, "the file has changed since it was catalogued")
+
+_DAMAGED = Refusal("broken_archive", "a page of the Parquet file is damaged, and with it the rest of its row group")
 
 _BYTES_PER_TASK = 64 << 20
 _IMAGES_AT_ONCE = 16  # of a column of Parquet
@@ -60,8 +62,8 @@ def read_contents(rows: Iterable[Row], limits: PhotoLimits) -> Iterator[tuple[Ro
     read, and come in its order; all others keep their order.
 
     Error classes of refusals: missing_file, changed_content (other bytes than were catalogued, or none where they
-    were), too_large. If a store fails or refuses access, its RetryableError or InputError is raised: then nothing is
-    known about the file.
+    were), too_large, and broken_archive (a damaged page of a Parquet file). If a store fails or refuses access, its
+    RetryableError or InputError is raised: then nothing is known about the file.
     """
     for (uri, packed), of_file in groupby(rows, _file_of):
         if packed is not None and packed != PARQUET:
@@ -105,42 +107,55 @@ def _stored(row: Row, read_at: ReadAt, size: int, limits: PhotoLimits) -> bytes 
 class _Column:
     """Cells of a column of bytes in a Parquet file, asked for in ascending order. Row groups in between are skipped.
 
-    Raises ValueError if the file is no Parquet file, or is damaged.
+    Raises ValueError if the file is no Parquet file.
     """
 
-    def __init__(self, file: Any, column: str) -> None:
+    def __init__(self, file: Source, column: str) -> None:
         self._file, self._column = pq.ParquetFile(file, buffer_size=1 << 20), column
         metadata = self._file.metadata
         groups = (metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
         self._starts = [0, *accumulate(groups)]
         self._cells: Iterator[tuple[int, bytes | None]] = iter(())
-        self._end = 0
+        self._end, self._damaged = 0, False
 
-    def cell(self, number: int) -> bytes | None:
-        """The cell of a row, by the row's number in the file; None if there are no bytes."""
+    def cell(self, number: int) -> bytes | Refusal | None:
+        """The cell of a row, by the row's number in the file; None if there are no bytes.
+
+        If a page is damaged, the row and all later ones of its row group are refused as broken_archive.
+        """
         if number >= self._end:
             group = bisect_right(self._starts, number) - 1
             if group >= len(self._starts) - 1 or self._column not in self._file.schema_arrow.names:
                 return None
-            self._end = self._starts[group + 1]
+            self._end, self._damaged = self._starts[group + 1], False
             batches = self._file.iter_batches(_IMAGES_AT_ONCE, row_groups=[group], columns=[self._column])
             values = chain.from_iterable(batch.column(0) for batch in batches)
             self._cells = enumerate((value.as_py() for value in values), self._starts[group])
-        content = next((content for at, content in self._cells if at == number), None)
+        try:
+            content = next((content for at, content in self._cells if at == number), None)
+        except (OSError, ValueError):
+            self._damaged = True
+        if self._damaged:
+            return _DAMAGED
         return content if isinstance(content, bytes) else None
 
 
 def _of_parquet(file: Any, rows: Iterable[Row], limits: PhotoLimits) -> Iterator[tuple[Row, bytes | Refusal]]:
     """Rows of one Parquet file, in ascending order of their numbers (`offset`)."""
-    columns: dict[str, _Column] = {}
+    source, columns = Source(file), dict[str, _Column]()
     for row in rows:
         name = row["member"]
         try:
-            columns[name] = columns.get(name) or _Column(file, name)
+            columns[name] = columns.get(name) or _Column(source, name)
             content = columns[name].cell(row["offset"])
         except ValueError:
             content = None
-        yield row, _CHANGED if content is None else _checked(row, content, limits)
+        if source.failure is not None:
+            raise source.failure
+        if isinstance(content, Refusal):
+            yield row, content
+        else:
+            yield row, _CHANGED if content is None else _checked(row, content, limits)
 
 
 def _streamed(uri: str, kind: str, rows: Iterable[Row], limits: PhotoLimits) -> Iterator[tuple[Row, bytes | Refusal]]:

@@ -52,7 +52,7 @@ T = TypeVar("T")
 TEXT_COLUMNS = tuple(Columns.model_fields)
 MALFORMED, INPUT_URI = "malformed", "input_uri"
 IMAGE, ROW = "image", "row_in_file"
-"""Columns of records that hold an image: its bytes, and the number of the row in its file, from 0."""
+"""The column of records that holds an image's bytes, and a column for the number of a row in its file, from 0."""
 
 Names = Iterable[tuple[str, str | None]]
 """Pairs of our column name and the list's name for it, or None if the list has no such column."""
@@ -160,7 +160,7 @@ def open_csv(
 def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo], key: str = "source") -> DataFrame:
     """Open Parquet files as a frame of text columns, as `open_csv` does; MALFORMED is always null.
 
-    If a column of bytes is mapped to IMAGE, there are IMAGE and ROW, too.
+    If a column of bytes is mapped to IMAGE, there is ROW, too; the bytes are not read.
 
     InputError names the file that is no Parquet file, whose mapped columns are missing, have an unsuitable type or
     differ in type from those of the first file, or whose texts are not UTF-8.
@@ -183,9 +183,11 @@ def open_parquet(spark: SparkSession, columns: Names, files: Sequence[FileInfo],
     frame = spark.read.schema(schema).parquet(*(literal(file.uri) for file in files))
     _refuse_broken_texts(frame)
     texts = {
-        ours: _as_text(ours, theirs, schema[theirs].dataType, theirs in nanoseconds) for ours, theirs in mapped.items()
+        ours: _as_text(ours, theirs, schema[theirs].dataType, theirs in nanoseconds)
+        for ours, theirs in mapped.items()
+        if ours != IMAGE
     }
-    if IMAGE in texts:
+    if IMAGE in mapped:
         texts[ROW] = F.col("_metadata.row_index")
     return _rows(frame, texts, F.lit(None).cast("string"))
 
@@ -601,8 +603,6 @@ def _as_text(ours: str, theirs: str, kind: DataType, is_nanoseconds: bool) -> Co
     """A Parquet column as text that `row_checks` can parse."""
     name = sql_name(theirs)
     column = F.col(name)
-    if ours == IMAGE:
-        return column
     if is_nanoseconds:
         column = F.expr(f"timestamp_micros({name} div 1000)")
     elif ours == "captured_at" and isinstance(kind, FloatType | DoubleType):

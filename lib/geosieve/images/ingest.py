@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -16,7 +15,7 @@ from geosieve.images.coordinate_lists import find_files, open_csv, open_parquet,
 from geosieve.images.listed import PHOTO, match_files, with_files
 from geosieve.images.nothing import NOTHING
 from geosieve.images.photo_rows import STAGE
-from geosieve.images.records import msgpack_records, parquet_records, small_batches
+from geosieve.images.records import msgpack_records, parquet_records
 from geosieve.images.row_checks import OPTIONAL
 from geosieve.images.sources import (
     CsvSource,
@@ -31,6 +30,7 @@ from geosieve.images.sources import (
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.frames import on_disk
 from geosieve.tables.arrow import tasks_for
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGES, REJECTS
@@ -72,18 +72,8 @@ def ingest_images(ctx: Context[IngestConfig], publication: Publication) -> int:
             )
             return 0
         # The parsing of a source costs more than reading back what came of it.
-        checked = kept.enter_context(_on_disk(opened.checked))
+        checked = kept.enter_context(on_disk(opened.checked))
         return _publish(ctx, opened, checked, publication)
-
-
-@contextmanager
-def _on_disk(frame: DataFrame) -> Iterator[DataFrame]:
-    """`frame`, computed once; on disk, for a source may be larger than memory."""
-    kept = frame.persist(StorageLevel.DISK_ONLY)
-    try:
-        yield kept
-    finally:
-        kept.unpersist()
 
 
 def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, publication: Publication) -> int:
@@ -94,7 +84,7 @@ def _publish(ctx: Context[IngestConfig], opened: _Opened, checked: DataFrame, pu
         raise InputError("empty input: it holds no rows", where=ctx.config.source.uri)
     # Spark does not join small partitions of what is kept on disk.
     tasks = tasks_for(ctx.spark, report.rows_in)
-    with _on_disk(row_checks.repeated_ids(checked).coalesce(tasks)) as repeated:
+    with on_disk(row_checks.repeated_ids(checked).coalesce(tasks)) as repeated:
         with report.stage("check"):
             # Most sources have no id twice; then no row needs to be shuffled.
             settled = row_checks.refuse_repeats(checked, repeated) if repeated.count() else checked
@@ -123,7 +113,7 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource | ListedFiles, 
     found["archives"] = len(listing.archives)
     if ctx.dry_run:
         return _Opened(lambda _: listing.files, rows, STAGE, found)
-    references = kept.enter_context(_on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
+    references = kept.enter_context(on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
     members, found["sidecars"] = archived.read_archived(references, folder, source.limits, source.fingerprint)
     checked = rows.unionByName(members)
     return _Opened(lambda read: listing.files + archived.count_archived(read), checked, STAGE, found)
@@ -148,13 +138,12 @@ def _open_list(spark: SparkSession, source: CsvSource | RecordSource, kept: Exit
     if source.columns.image_id is None:
         raw = with_row_numbers(raw, files)
     if isinstance(source, ParquetSource) and source.columns.image is not None:
-        kept.enter_context(small_batches(spark))
         raw = parquet_records(raw, source.columns.image, source.limits, source.fingerprint)
     found = {"files": len(files), "bytes": sum(file.size for file in files), "first": files[0].uri}
     eastward = source.longitudes == "0..360"
     if PHOTO not in raw.columns:
         return _Opened(lambda _: raw.count(), row_checks.check_rows(raw, eastward), row_checks.STAGE, found)
-    raw = kept.enter_context(_on_disk(raw))  # images are decoded once
+    raw = kept.enter_context(on_disk(raw))  # images are decoded once
     checked = with_files(row_checks.check_rows(raw, eastward, [PHOTO]))
     return _Opened(lambda _: raw.count(), checked, row_checks.STAGE, found)
 
@@ -165,7 +154,7 @@ def _with_files(ctx: Context[IngestConfig], source: ListedFiles, listed: _Opened
     found = {**listed.found, **{f"image_{name}": value for name, value in opened.found.items()}}
     if ctx.dry_run:
         return _Opened(listed.count, listed.checked, listed.stage, found)
-    rows, files = (kept.enter_context(_on_disk(frame)) for frame in (listed.checked, opened.checked))
+    rows, files = (kept.enter_context(on_disk(frame)) for frame in (listed.checked, opened.checked))
     matched = match_files(rows, files, source.match)
     found["files_not_listed"] = matched.unlisted()
     if found["files_not_listed"]:

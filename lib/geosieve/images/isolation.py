@@ -1,8 +1,8 @@
-"""Decoding in a child process, one image at a time, so that a poisoned image costs one image.
+"""Decoding and reading headers in a child process, one image at a time, so that a poisoned image costs one image.
 
 A decoder that crashes ends its process: in a Spark task, the Python worker. One that hangs is ended by an alarm.
-The task fails, and Spark tries it again. Only then, in a second attempt, is each image decoded in a child process, and
-the culprit becomes a refusal. The first attempt pays nothing for this but two system calls per image.
+The task fails, and Spark tries it again. Only then, in a second attempt, does each image go through a child process,
+and the culprit becomes a refusal. The first attempt pays nothing for this but two system calls per image.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import IO, Protocol
+from typing import IO, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 from pyspark import TaskContext
 
 from geosieve.images.decode import RGB, decode
-from geosieve.images.headers import MAX_PIXELS, Refusal
+from geosieve.images.headers import MAX_PIXELS, ImageHeader, Refusal, read_header
 
 SECONDS = 30.0
 """Time that an image may take to decode in a child process. 200 megapixels take about ten."""
@@ -32,6 +32,13 @@ SECONDS = 30.0
 _LENGTH = struct.Struct("<q")
 _AT_ONCE = 1 << 20
 _START_SECONDS = 300.0  # for the child's imports, on a busy machine
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+HeaderReader = Callable[[bytes, int], ImageHeader | Refusal]
+"""A function like `read_header`."""
 
 
 class Decoder(Protocol):
@@ -50,18 +57,44 @@ def decoder(seconds: float = SECONDS) -> Iterator[Decoder]:
     if context is None:
         yield decode
     elif context.attemptNumber() == 0:
-        yield _within(seconds)
+        yield _within(decode, seconds)
     else:
         with isolated(seconds) as found:
             yield found
 
 
-def _within(seconds: float) -> Decoder:
-    def found(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal:
+@contextmanager
+def header_reader(seconds: float = SECONDS) -> Iterator[HeaderReader]:
+    """The reader of headers for a Spark task, guarded like `decoder`: `read_header`, in later attempts after a trial.
+
+    The trial reads the header in a child process. If that survives, the header is read here.
+    """
+    context = TaskContext.get()
+    if context is None:
+        yield read_header
+    elif context.attemptNumber() == 0:
+        yield _within(read_header, seconds)
+    else:
+        with isolated(seconds, f"{__name__}:{_try_header.__name__}") as try_header:
+
+            def found(content: bytes, pixels: int = MAX_PIXELS) -> ImageHeader | Refusal:
+                tried = try_header(content, None, pixels)
+                return tried if isinstance(tried, Refusal) else read_header(content, pixels)
+
+            yield found
+
+
+def _try_header(content: bytes, side: int | None, pixels: int) -> RGB | Refusal:
+    found = read_header(content, pixels)
+    return found if isinstance(found, Refusal) else np.empty((0, 0, 3), np.uint8)
+
+
+def _within(function: Callable[P, T], seconds: float) -> Callable[P, T]:
+    def found(*arguments: P.args, **options: P.kwargs) -> T:
         # Nothing handles this signal, so it ends the process, even one whose decoder holds Python's lock.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
-            return decode(content, side, pixels)
+            return function(*arguments, **options)
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -9,6 +9,7 @@ from typing import Literal
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
+from geosieve.images.archived import IN_ARCHIVE
 from geosieve.images.photo_rows import SCHEMA
 
 PHOTO = "photo"
@@ -42,7 +43,9 @@ def match_files(rows: DataFrame, files: DataFrame, match: Match) -> Matched:
     A row without a file gets the error class no_file. One with several files gets ambiguous_file, unless these have the
     same bytes.
     """
-    keyed = files.select(F.explode(_keys(match)).alias("key"), F.struct(*SCHEMA.names).alias(PHOTO))
+    # A fault of an archive, e.g. of `02.zip`, is not the file of the row `02`.
+    images = files.where(f"NOT (member IS NULL AND {IN_ARCHIVE})")
+    keyed = images.select(F.explode(_keys(match)).alias("key"), F.struct(*SCHEMA.names).alias(PHOTO))
     good = F.col("photo.error_class").isNull()
     by_key = keyed.groupBy("key").agg(
         F.min_by(PHOTO, F.struct(~good, "photo.image_id")).alias(PHOTO),

@@ -12,8 +12,8 @@ from pydantic import Field
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import ArrayType, StringType, StructField, StructType
 
-from geosieve.images.headers import EXTENSIONS, MAX_PIXELS, Refusal, is_whole_header, read_header
-from geosieve.images.isolation import SECONDS, Decoder, decoder
+from geosieve.images.headers import EXTENSIONS, MAX_PIXELS, Refusal, is_whole_header
+from geosieve.images.isolation import SECONDS, Decoder, HeaderReader, decoder, header_reader
 from geosieve.images.members import ArchiveLimits, RefusedMember
 from geosieve.images.nothing import NOTHING
 from geosieve.images.perceptual_hash import SIDE, perceptual_hash
@@ -54,7 +54,7 @@ class PhotoLimits(ArchiveLimits):
     seconds: float = Field(
         default=SECONDS,
         gt=0,
-        description="longest time to decode an image; longer ones fail a task's first attempt",
+        description="longest time to read or decode an image; longer ones fail a task's first attempt",
     )
 
 
@@ -94,6 +94,7 @@ class Describer:
     limits: PhotoLimits
     fingerprint: bool
     decode: Decoder
+    read_header: HeaderReader
 
     def read_row(self, image_id: str, uri: str, read: Read) -> Row:
         """The row of a file: its columns, or why it is refused. Without fingerprint, only its header is read."""
@@ -106,13 +107,12 @@ class Describer:
         """The row of a file whose bytes were read. `place`: columns of `images` that say where they are."""
         hashes: Row = {}
         if self.fingerprint:
-            # Pixels come first: what crashes a decoder may crash the reader of headers, and only decoding is isolated.
             pixels = self.decode(content, SIDE, self.limits.pixels)
             if isinstance(pixels, Refusal):
                 return refused_row(image_id, uri, pixels.error_class, pixels.message)
             hashes["perceptual_hash"] = perceptual_hash(pixels)
             hashes["content_sha256"] = hashlib.sha256(content).hexdigest()
-        header = read_header(content, self.limits.pixels)
+        header = self.read_header(content, self.limits.pixels)
         if isinstance(header, Refusal):
             return refused_row(image_id, uri, header.error_class, header.message)
         warnings = [{"code": code, "message": message} for code, message in header.warnings]
@@ -130,5 +130,5 @@ class Describer:
 @contextmanager
 def describer(limits: PhotoLimits, fingerprint: bool) -> Iterator[Describer]:
     """A Describer for one Spark task."""
-    with decoder(limits.seconds) as decode:
-        yield Describer(limits, fingerprint, decode)
+    with decoder(limits.seconds) as decode, header_reader(limits.seconds) as read_header:
+        yield Describer(limits, fingerprint, decode, read_header)

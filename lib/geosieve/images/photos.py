@@ -30,8 +30,8 @@ from geosieve.images.photo_rows import (
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import FileInfo, Files, literal
 from geosieve.runtime.store import is_missing
+from geosieve.tables.arrow import in_batches
 
-_ROWS_AT_ONCE = 1_024
 _FOLDERS_AT_ONCE = 8  # requests to the store in flight while a folder is listed
 
 _BAD_NAME = "bad_name"
@@ -118,13 +118,11 @@ def read_photos(spark: SparkSession, listing: Listing, limits: PhotoLimits, fing
         .select("path")  # without `content`, Spark opens no file
     )
 
-    def read(batches: Iterable[pa.RecordBatch]) -> Iterable[pa.RecordBatch]:
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with describer(limits, fingerprint) as rows:
-            for batch in batches:
-                paths = batch.column("path").to_pylist()
-                for some in (paths[at : at + _ROWS_AT_ONCE] for at in range(0, len(paths), _ROWS_AT_ONCE)):
-                    found = [rows.read_row(path[len(folder) + 1 :], path, partial(_read, path)) for path in some]
-                    yield pa.RecordBatch.from_pylist(found, schema=ARROW_SCHEMA)
+            paths = chain.from_iterable(batch.column("path").to_pylist() for batch in batches)
+            found = (rows.read_row(path[len(folder) + 1 :], path, partial(_read, path)) for path in paths)
+            yield from in_batches(found, ARROW_SCHEMA)
 
     return files.mapInArrow(read, SCHEMA).unionByName(_refused_rows(spark, listing, limits))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import msgpack
@@ -15,54 +14,49 @@ from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.images.archives import opened
+from geosieve.images.content import CHANGED_CONTENT, read_contents
 from geosieve.images.coordinate_lists import IMAGE, INPUT_URI, MALFORMED, ROW, TEXT_COLUMNS
+from geosieve.images.headers import Refusal
 from geosieve.images.listed import PHOTO
 from geosieve.images.members import text_of
 from geosieve.images.photo_rows import PARQUET, SCHEMA, Describer, PhotoLimits, Row, describer, refused_row
 from geosieve.images.sources import RecordColumns
 from geosieve.runtime.files import FileInfo
+from geosieve.tables.arrow import in_batches
 
 _TEXTS = [*TEXT_COLUMNS, MALFORMED, INPUT_URI]
 _RECORD = StructType([*(StructField(name, StringType()) for name in _TEXTS), StructField(PHOTO, SCHEMA)])
 _ARROW = to_arrow_schema(_RECORD)
-_ROWS_AT_ONCE = 256
-
-# The default of 10,000 would gather gigabytes of images.
-_IMAGES_PER_BATCH = 16
-_BATCH_SETTING = "spark.sql.execution.arrow.maxRecordsPerBatch"
 
 _READ_AT_ONCE = 1 << 20
 _MOST_FIELDS = 1_000  # of a record
 
 
-@contextmanager
-def small_batches(spark: SparkSession) -> Iterator[None]:
-    """Limit Spark's Arrow batches to a few rows inside the context. Frames of `parquet_records` are executed in it."""
-    before = spark.conf.get(_BATCH_SETTING)
-    spark.conf.set(_BATCH_SETTING, _IMAGES_PER_BATCH)
-    try:
-        yield
-    finally:
-        spark.conf.set(_BATCH_SETTING, str(before))
-
-
 def parquet_records(rows: DataFrame, column: str, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
-    """Rows of `open_parquet` with PHOTO in place of the bytes. `column`: the name of the column of bytes."""
+    """Rows of `open_parquet` with ROW, as rows of text with PHOTO. `column`: the name of the column of bytes.
+
+    Tasks read the bytes themselves, without the JVM. A damaged page of them costs the rest of its row group.
+    """
 
     def describe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        texts = chain.from_iterable(batch.to_pylist() for batch in batches)
+        references = ({**row, "uri": row[INPUT_URI], "offset": row[ROW], **place} for row in texts)
         with describer(limits, fingerprint) as photos:
-            for batch in batches:
-                yield pa.RecordBatch.from_pylist(
-                    [_of_parquet(photos, column, row) for row in batch.to_pylist()], _ARROW
-                )
+            found = (_of_parquet(photos, row, content) for row, content in read_contents(references, limits))
+            yield from in_batches(found, _ARROW)
 
-    return rows.select(*_TEXTS, IMAGE, ROW).mapInArrow(describe, _RECORD)
+    place = {"member": column, "length": None, "compression": PARQUET, "content_sha256": None}
+    return rows.select(*_TEXTS, ROW).mapInArrow(describe, _RECORD)
 
 
-def _of_parquet(photos: Describer, column: str, row: Row) -> Row:
-    content, uri = row.pop(IMAGE), row[INPUT_URI]
-    place = {"member": column, "offset": row.pop(ROW), "length": len(content or b""), "compression": PARQUET}
-    return {**row, PHOTO: _photo(photos, uri, content, place)}
+def _of_parquet(photos: Describer, row: Row, content: bytes | Refusal) -> Row:
+    texts = {name: row[name] for name in _TEXTS}
+    if isinstance(content, Refusal):
+        if content.error_class == CHANGED_CONTENT:  # nothing was known of it, so that there is nothing
+            return {**texts, PHOTO: _photo(photos, row["uri"], None, {})}
+        return {**texts, PHOTO: refused_row("", row["uri"], content.error_class, content.message)}
+    place = {name: row[name] for name in ("member", "offset", "compression")}
+    return {**texts, PHOTO: _photo(photos, row["uri"], content, {**place, "length": len(content)})}
 
 
 def _photo(photos: Describer, uri: str, content: object, place: Row) -> Row:
@@ -87,8 +81,7 @@ def msgpack_records(
         with describer(limits, fingerprint) as photos:
             uris = chain.from_iterable(batch.column("uri").to_pylist() for batch in batches)
             rows = chain.from_iterable(_of_msgpack(photos, names, uri) for uri in uris)
-            while some := list(islice(rows, _ROWS_AT_ONCE)):
-                yield pa.RecordBatch.from_pylist(some, _ARROW)
+            yield from in_batches(rows, _ARROW)
 
     uris = pd.DataFrame({"uri": [file.uri for file in files]}, dtype="object")
     return spark.createDataFrame(uris, "uri string").repartition(len(files)).mapInArrow(read, _RECORD)

@@ -5,18 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.geo.codes import NODATA, OUTSIDE, UNMAPPED
 from geosieve.partitions.read import LABEL_JOB
+from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
-from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_runs
+from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_run
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
 
 WITHOUT_REGION = {OUTSIDE: "outside", NODATA: "no data", UNMAPPED: "unknown"}
 """Negative labels, which mean that an image has no region, and their names for people."""
+
+
+class LabelsInput(Config):
+    """A committed run of `labels`."""
+
+    root: str
+    run: RunId = Field("latest", description="a run id or `latest`")
 
 
 @dataclass(frozen=True)
@@ -63,19 +72,15 @@ def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[s
     the `partitions`.
     """
     where = f"{root}/{LABELS.name}"
-    runs = select_runs(committed_runs(spark, root, LABELS), run, where)
-    if len(runs) > 1:
-        raise InputError(
-            f"{len(runs)} runs of labels", where=where, hint="an image stands in each: name one, or `latest`"
-        )
-    used = read_committed(spark, root, PARTITIONS, job=LABEL_JOB, run_id=runs[0].run_id)
+    chosen = select_run(committed_runs(spark, root, LABELS), run, where)
+    used = read_committed(spark, root, PARTITIONS, job=LABEL_JOB, run_id=chosen.run_id)
     rows = used.select("partition", "partition_hash").orderBy("partition").collect()
     hashes = {row["partition"]: row["partition_hash"] for row in rows}
     missing = sorted(set(partitions) - hashes.keys())
     if missing:
         raise InputError(
-            f"run {runs[0].run_id} has no label of {', '.join(missing)}; it has {', '.join(hashes)}",
-            where=runs[0].uri,
+            f"run {chosen.run_id} has no label of {', '.join(missing)}; it has {', '.join(hashes)}",
+            where=chosen.uri,
             hint=did_you_mean(missing[0], hashes) or "label the images with it first, or choose another run",
         )
-    return CommittedLabels(spark, root, runs[0], tuple(partitions), hashes)
+    return CommittedLabels(spark, root, chosen, tuple(partitions), hashes)

@@ -16,7 +16,6 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
-from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -35,6 +34,7 @@ from geosieve.partitions.mapped import MapAssigner, area_of_pixels, parts_of_fil
 from geosieve.partitions.read import CommittedTables, partitions_frame, regions_frame, used_partitions
 from geosieve.rasters.candidates import NOTHING, CandidateIndex, every_cell, join_outlines
 from geosieve.runtime.errors import ConfigError, IntegrityError
+from geosieve.runtime.frames import on_disk
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
 from geosieve.tables.arrow import chunks
@@ -125,8 +125,7 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
         return 0
     with report.stage("join"):
         bands = _bands(spark, grid, partitions, land, config.reduce)
-    runs = _runs(spark, bands).persist(StorageLevel.DISK_ONLY)
-    try:
+    with on_disk(_runs(spark, bands)) as runs:
         with report.stage("runs"):
             labels, atoms = _atoms(runs, grid)
         _check_whole(grid, atoms)
@@ -138,8 +137,6 @@ def build_overlay(context: Context[OverlayConfig], publication: Publication) -> 
                 report.warn(warning)
         with report.stage("write"):
             publication.write(OVERLAY_RUNS, _with_atoms(runs, labels, digest, land is not None))
-    finally:
-        runs.unpersist()
     with report.stage("atoms"):
         columns = {"atom": np.arange(len(labels)), **spans.describe(grid, atoms), "area_km2": area}
         if land is None:

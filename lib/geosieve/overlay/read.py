@@ -15,7 +15,7 @@ from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition
 from geosieve.runtime.config import Config, RunId
 from geosieve.runtime.errors import InputError
-from geosieve.tables.read import committed_runs, read_committed, read_runs, select_runs
+from geosieve.tables.read import committed_runs, read_committed, read_runs, select_run
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import OVERLAY_ATOMS, OVERLAY_RUNS, PARTITIONS, REGIONS, overlay_atoms_table
 
@@ -101,7 +101,7 @@ def read_published(spark: SparkSession, source: OverlayInput) -> PublishedOverla
         raise InputError(
             f"there is no overlay {source.name!r}; overlays: {known}", where=where, hint=f"run {BUILD_JOB} first"
         )
-    (run,) = select_runs(mine, source.run, where)
+    run = select_run(mine, source.run, where)
     own = [column.name for column in OVERLAY_ATOMS.columns]
     stored = spark.read.parquet(*(f"{run.uri}/{name}" for name in run.files)).columns
     names = [name for name in stored if name not in own]

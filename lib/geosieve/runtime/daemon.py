@@ -1,8 +1,8 @@
 """Spark's daemon of Python workers, which imports what most tasks use before it forks its first worker.
 
-Spark starts one daemon per executor; every worker is a fork of it. Two things then cost nothing that otherwise cost each
-worker a second and each task 40 ms on one core: importing libraries, and the collection of garbage after a task, which
-looks at every object of every imported module (`gc.freeze` takes them out).
+Spark starts one daemon per executor, and every worker is a fork of it. This saves each worker a second for its imports,
+and each task 40 ms on one core: Spark collects garbage after every task, which looks at every object of every imported
+module unless they are frozen.
 
 Started by Spark as `python -m geosieve.runtime.daemon`, where `spark.python.daemon.module` says so.
 """
@@ -30,7 +30,7 @@ def main() -> None:
         import_module(name)
     gc.collect()
     gc.freeze()
-    manager()
+    manager()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ _LOST = re.compile(
 )
 
 _THROTTLED, _REFUSED, _MISSING, _FULL, _BARRED = "throttled", "refused", "missing", "full", "barred"
+_DAMAGED = "damaged"
 
 _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches decides
     (
@@ -88,6 +89,12 @@ _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches d
         r"PATH_NOT_FOUND|No such file or directory|specified (?:key|bucket) does not exist",
         errors.EXIT_BAD_INPUT,
         "there is no such file or bucket (404); check the URI",
+    ),
+    (
+        _DAMAGED,
+        r"parquet\.format\.PageHeader|ParquetDecodingException|[Cc]ould not (?:read|decompress) page",
+        errors.EXIT_BAD_INPUT,
+        "a page of a Parquet file is damaged; copy the file again, or write it anew",
     ),
 )
 

@@ -132,5 +132,5 @@ def _use_own_daemon(spark: SparkSession) -> None:
     setting is for whoever submits the job (docs/cluster.md). Spark reads it when the first worker starts.
     """
     jvm: Any = spark._jvm
-    if spark.sparkContext._jsc.isLocal():  # type: ignore[attr-defined]
+    if spark.sparkContext._jsc.isLocal():
         jvm.org.apache.spark.SparkEnv.get().conf().setIfMissing("spark.python.daemon.module", _DAEMON)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from geosieve.labels.read import WITHOUT_REGION, read_labels
+from geosieve.labels.read import WITHOUT_REGION, LabelsInput, read_labels
 from geosieve.runtime.errors import ConfigError
 from geosieve.runtime.names import advice
-from geosieve.splits.config import LabelsInput
 from geosieve.tables.read import Run
 
 

@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from geosieve.geo.s2 import MAX_LEVEL
 from geosieve.images.read import ImagesInput
 from geosieve.job.publishing import JobConfig
-from geosieve.runtime.config import Config, RunId
+from geosieve.labels.read import LabelsInput
+from geosieve.runtime.config import Config
 
 LEFT_OUT = "left_out"
 """Value of the column `split` for images that are in no split."""
@@ -30,13 +31,6 @@ Km = Annotated[float, Field(gt=0, le=_HALF_EARTH_KM)]
 def fraction(share: float) -> Fraction:
     """The share exactly as written: 0.1 becomes 1/10, not the nearest binary number."""
     return Fraction(str(share))
-
-
-class LabelsInput(Config):
-    """A committed run of `labels` that provides the classes for caps and balances."""
-
-    root: str
-    run: RunId = Field("latest", description="a run id or `latest`")
 
 
 class Cap(Config):

@@ -13,7 +13,7 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
 from geosieve.splits.config import SplitConfig
 from geosieve.tables.publish import CONFIG
-from geosieve.tables.read import Run, attachment, committed_runs, read_runs, select_runs
+from geosieve.tables.read import Run, attachment, committed_runs, read_runs, select_run
 from geosieve.tables.schemas import SPLITS
 
 
@@ -58,9 +58,5 @@ def read_splits(spark: SparkSession, given: SplitsInput) -> CommittedSplits:
     if given.name not in known:
         hint = advice(given.name, known, "sets of splits") if known else "run build_splits first"
         raise InputError(f"no committed run of the set of splits {given.name!r}", where=where, hint=hint)
-    chosen = select_runs([run for run in runs if run.values["split_set"] == given.name], given.run, where)
-    if len(chosen) > 1:
-        raise InputError(
-            f"{len(chosen)} runs of splits", where=where, hint="an image stands in each: name one, or `latest`"
-        )
-    return CommittedSplits(spark, given.root, chosen[0])
+    chosen = select_run([run for run in runs if run.values["split_set"] == given.name], given.run, where)
+    return CommittedSplits(spark, given.root, chosen)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -16,10 +18,22 @@ It exceeds TASK_ROWS, so that one chunk mostly has all rows of a task, and no ra
 rest.
 """
 
+ROWS_AT_ONCE = 1_024
+"""Number of rows that a worker makes one by one, from files, and hands to Spark at once."""
+
 
 def tasks_for(spark: SparkSession, rows: int) -> int:
     """The number of tasks for about `rows` rows: at most TASK_ROWS per task, and at least two tasks per core."""
     return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // TASK_ROWS))
+
+
+def in_batches(
+    rows: Iterable[dict[str, Any]], schema: pa.Schema, at_once: int = ROWS_AT_ONCE
+) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `at_once` rows; only those of one batch are in memory at a time."""
+    left = iter(rows)
+    while some := list(islice(left, at_once)):
+        yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
 def chunks(batches: Iterable[pa.RecordBatch], rows: int = CHUNK_ROWS) -> Iterator[pa.Table]:

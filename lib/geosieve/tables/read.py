@@ -100,6 +100,17 @@ def select_runs(runs: list[Run], which: str, where: str) -> list[Run]:
     return chosen
 
 
+def select_run(runs: list[Run], which: str, where: str) -> Run:
+    """The one run that `which` selects, for tables of which each run has all rows.
+
+    InputError as for `select_runs`, and if it selects several.
+    """
+    chosen = select_runs(runs, which, where)
+    if len(chosen) > 1:
+        raise InputError(f"{len(chosen)} runs", where=where, hint="each run has all rows: name one, or `latest`")
+    return chosen[0]
+
+
 def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> DataFrame:
     """The rows of committed runs, with the partition columns as strings. A geometry is WKB.
 

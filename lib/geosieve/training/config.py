@@ -7,18 +7,16 @@ from pydantic import Field, field_validator, model_validator
 from geosieve.images.photo_rows import PhotoLimits
 from geosieve.images.read import ImagesInput
 from geosieve.job.publishing import JobConfig
-from geosieve.runtime.config import Config, RunId
+from geosieve.labels.read import LabelsInput
 from geosieve.splits.config import LEFT_OUT
 from geosieve.splits.read import SplitsInput
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import training_shards_table
 
 
-class LabelsInput(Config):
+class ChosenLabels(LabelsInput):
     """A committed run of `labels`, and the partitions whose labels the training set gets."""
 
-    root: str
-    run: RunId = Field("latest", description="a run id or `latest`")
     partitions: list[str] = Field(min_length=1)
 
 
@@ -43,7 +41,7 @@ class TrainingSetConfig(JobConfig):
     )
     seed: int = Field(ge=0, lt=1 << 31, description="of the random order")
     images: ImagesInput
-    labels: LabelsInput
+    labels: ChosenLabels
     splits: ChosenSplits
     limits: PhotoLimits = Field(PhotoLimits(), description="as when the images were ingested")
     side: int = Field(

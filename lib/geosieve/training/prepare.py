@@ -15,8 +15,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from pyspark import StorageLevel
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.images.content import CHANGED_CONTENT, MISSING_FILE
@@ -25,6 +24,7 @@ from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.labels.read import CommittedLabels, read_labels
 from geosieve.runtime.errors import InputError
+from geosieve.runtime.frames import on_disk
 from geosieve.splits.classes import label_column
 from geosieve.splits.config import rule_partitions
 from geosieve.splits.read import CommittedSplits, read_splits
@@ -77,14 +77,14 @@ def prepare_training_set(context: Context[TrainingSetConfig], publication: Publi
         return 0
     with ExitStack() as kept:
         with report.stage("join"):
-            found = _on_disk(found, kept)
+            found = kept.enter_context(on_disk(found))
             members = count_members(found, images, names, report)
             report.rows_in = members.rows
         with report.stage("decode"):
             chosen = found.where(in_set(names)).drop("lat", "lon")
-            small = _on_disk(small_images(chosen, members.bytes, config), kept)
+            small = kept.enter_context(on_disk(small_images(chosen, members.bytes, config)))
             # What follows needs the images once, and everything else several times.
-            keys = _on_disk(small.drop("image", LAT, LON, *METADATA), kept)
+            keys = kept.enter_context(on_disk(small.drop("image", LAT, LON, *METADATA)))
             outcomes, buckets = count_outcomes(keys)
         good = keys.where("error_class IS NULL")
         plans = _plan(context, names, outcomes)
@@ -122,13 +122,6 @@ def _labels(spark: SparkSession, config: TrainingSetConfig, of_rules: list[str])
 
 def _runs(images: Images, labels: CommittedLabels, splits: CommittedSplits) -> dict[str, Any]:
     return {"images": [run.uri for run in images.runs], "labels": labels.run.uri, "splits": splits.run.uri}
-
-
-def _on_disk(frame: DataFrame, kept: ExitStack) -> DataFrame:
-    """`frame`, computed once; on disk, for it may be larger than memory."""
-    stored = frame.persist(StorageLevel.DISK_ONLY)
-    kept.callback(stored.unpersist)
-    return stored
 
 
 def _plan(context: Context[TrainingSetConfig], names: Iterable[str], outcomes: Outcomes) -> dict[str, SplitPlan]:
