@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 from pyspark.sql import SparkSession
@@ -23,3 +25,20 @@ def test_workers_start_with_the_libraries_of_tasks_outside_of_the_garbage_collec
 
     rows = spark.range(8).repartition(8).mapInArrow(look, "imported boolean, frozen bigint").collect()
     assert all(row.imported and row.frozen > 100_000 for row in rows)
+
+
+def test_modules_that_came_after_the_daemon_are_found(spark: SparkSession, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "late.zip", "w") as archive:
+        archive.writestr("late_module.py", "VALUE = 7")
+    (tmp_path / "later_module.py").write_text("VALUE = 8")
+    spark.range(1).rdd.map(str).collect()  # a worker runs already
+    spark.sparkContext.addPyFile(str(tmp_path / "late.zip"))
+    spark.sparkContext.addPyFile(str(tmp_path / "later_module.py"))
+
+    def look(_: int) -> int:
+        import late_module
+        import later_module
+
+        return int(late_module.VALUE + later_module.VALUE)
+
+    assert spark.sparkContext.parallelize([1], 1).map(look).collect() == [15]
