@@ -26,6 +26,7 @@ from PIL import Image
 
 from benchmarks.decode_photos import scene
 from benchmarks.timing import bar
+from geosieve.runtime.session import DAEMON
 
 MEMBERS, FEW = 100_000, 1_000
 TAR_BYTES = 5_000_000_000
@@ -97,7 +98,7 @@ class _Watch:
         while not self._ends.is_set():
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "pyspark.daemon" in process.cmdline():
+                    if DAEMON in process.cmdline():
                         self.peak = max(self.peak, process.memory_info().rss / 2**20)
                 except psutil.Error:
                     continue

@@ -30,6 +30,7 @@ import yaml
 from benchmarks.fabricate import FOLDER, clustered_points, landscan_like
 from benchmarks.maps import koppen, plain_loop
 from benchmarks.timing import REPEATS, bar
+from geosieve.runtime.session import DAEMON
 
 POINTS, FEWER_POINTS = 4_700_000, 1_175_000
 MAPS = ("landscan_like_1", "landscan_like_2", "koppen")
@@ -51,7 +52,7 @@ class Used:
             with contextlib.suppress(psutil.NoSuchProcess):
                 times = process.cpu_times()
                 self.cpu[process.pid] = times.user + times.system
-                if "pyspark.daemon" in process.cmdline():
+                if DAEMON in process.cmdline():
                     rss = process.memory_info().rss
                     self.worker_rss[process.pid] = max(self.worker_rss.get(process.pid, 0), rss)
 

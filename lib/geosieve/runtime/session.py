@@ -47,7 +47,7 @@ _STATIC = {
 _LOCAL = "local[*,2]"
 """All cores of this machine, and a second attempt of a task whose worker crashed. With `local[*]` there is only one."""
 
-_DAEMON = "geosieve.runtime.daemon"
+DAEMON = "geosieve.runtime.daemon"
 """Not imported: PySpark's daemon, on which it builds, is for the process that Spark starts."""
 
 _checked: WeakSet[SparkSession] = WeakSet()
@@ -133,4 +133,4 @@ def _use_own_daemon(spark: SparkSession) -> None:
     """
     jvm: Any = spark._jvm
     if spark.sparkContext._jsc.isLocal():
-        jvm.org.apache.spark.SparkEnv.get().conf().setIfMissing("spark.python.daemon.module", _DAEMON)
+        jvm.org.apache.spark.SparkEnv.get().conf().setIfMissing("spark.python.daemon.module", DAEMON)
