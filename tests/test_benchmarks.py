@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted(path for folder in ("benchmarks", "demo", "jobs") for path in (ROOT / folder).glob("*.py"))
+SCRIPTS = sorted(path for folder in ("benchmarks", "demo", "jobs") for path in (ROOT / folder).rglob("*.py"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -28,4 +28,4 @@ def test_every_name_of_the_package_that_a_script_uses_exists(script: Path) -> No
 
 
 def test_there_are_scripts() -> None:
-    assert {"benchmarks", "demo", "jobs"} == {script.parent.name for script in SCRIPTS}
+    assert {"benchmarks", "demo", "scenes", "jobs"} == {script.parent.name for script in SCRIPTS}
