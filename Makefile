@@ -12,7 +12,7 @@ endif
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 DIR ?= build/jars
 
-.PHONY: demo demo-regions test test-fast lint format bench docs jars clean
+.PHONY: demo demo-regions demo-train test test-fast lint format bench docs jars clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core build/demo/.packages
@@ -20,6 +20,9 @@ demo: $(VENV)/.core build/demo/.packages
 
 demo-regions: $(VENV)/.core build/demo/.packages
 	$(BIN)/python -m demo.regions
+
+demo-train: $(VENV)/.train build/demo/.packages
+	$(BIN)/python -m demo.train
 
 test: $(VENV)/.test build/demo/.packages
 	$(BIN)/python -m pytest -n 2
@@ -56,8 +59,20 @@ $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.core
+$(VENV)/.test: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test]'
+	@touch $@
+
+# Horovod 0.28.1 asks the compiler for C++14, and torch from 2.14 on needs C++20: the last -std counts. On a cluster of
+# GPUs: make HOROVOD_FLAGS='HOROVOD_GPU_OPERATIONS=NCCL' (docs/cluster.md).
+HOROVOD_FLAGS ?=
+$(VENV)/.train: $(VENV)/.core
+	@command -v cmake > /dev/null && command -v g++ > /dev/null || { echo "cmake or g++ is missing, which build Horovod (Debian: apt-get install cmake g++)"; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[train]'
+	@printf '#!/bin/sh\nexec g++ "$$@" -std=c++20\n' > $(BIN)/c++20 && chmod +x $(BIN)/c++20
+	CXX=$(CURDIR)/$(BIN)/c++20 HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
+	HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 $(HOROVOD_FLAGS) \
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation --no-deps horovod
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.core

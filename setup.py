@@ -48,6 +48,17 @@ BENCH = [
     "s2geometry>=0.14",  # peer for S2 cells
     "psutil>=5.9",  # worker memory
 ]
+# Horovod is not among them: it is built against the torch that is installed already (Makefile, docs/cluster.md).
+TRAIN = [
+    "torch>=2.11",  # the oldest that is tested
+    "torchvision>=0.26",  # changes of training images; timm needs it
+    "timm>=1.0.31,<2",  # backbones by name
+    "petastorm==0.12.1",  # reads shards; 0.13 wants setuptools below 70, which torch does not accept
+    "safetensors>=0.5",  # weights and checkpoints without pickle
+    "tensorboard>=2.20",  # curves of a training
+    "cloudpickle>=3",  # of Horovod, whose own requirements are not installed
+    "psutil>=5.9",  # the same
+]
 GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it
 
 setup(
@@ -60,5 +71,5 @@ setup(
     packages=find_packages("lib"),
     package_data={"geosieve.partitions": ["definitions/*.yaml"]},
     install_requires=CORE,
-    extras_require={"test": TEST, "bench": BENCH, "gpu": GPU},
+    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "gpu": GPU},
 )
