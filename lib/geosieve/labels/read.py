@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
 from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -16,6 +17,14 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import did_you_mean
 from geosieve.tables.read import Run, committed_runs, read_committed, read_runs, select_run
 from geosieve.tables.schemas import LABELS, PARTITIONS, REGIONS, labels_table
+
+REGION_COLUMNS = pa.schema(
+    [
+        *(("region", pa.int64()), ("name", pa.string()), ("parent", pa.int64()), ("area_km2", pa.float64())),
+        *(("lat", pa.float64()), ("lon", pa.float64()), ("n_images", pa.int64()), ("geometry", pa.binary())),
+    ]
+)
+"""Columns of `regions_of_partition`, with the outline as WKB."""
 
 WITHOUT_REGION = {OUTSIDE: "outside", NODATA: "no data", UNMAPPED: "unknown"}
 """Negative labels, which mean that an image has no region, and their names for people."""
@@ -32,7 +41,7 @@ class LabelsInput(Config):
 class CommittedLabels:
     """One committed run of `labels`, with the partitions that are read from it.
 
-    `hashes`: those of all partitions whose labels the run has, by name.
+    `hashes` and `sizes` (numbers of regions): of all partitions whose labels the run has, by name.
     """
 
     spark: SparkSession
@@ -40,6 +49,7 @@ class CommittedLabels:
     run: Run
     partitions: tuple[str, ...]
     hashes: Mapping[str, str]
+    sizes: Mapping[str, int]
 
     def rows(self) -> DataFrame:
         """One row per image: image_id, source, lat, lon, s2_id, run_id and a column of region indices per partition.
@@ -47,6 +57,15 @@ class CommittedLabels:
         RetryableError if files of the run are missing.
         """
         return read_runs(self.spark, self.root, labels_table(list(self.partitions)), [self.run])
+
+    def regions(self, partition: str) -> pa.Table:
+        """The regions of a partition that are listed, in the order of the index, with REGION_COLUMNS.
+
+        Of an S2 level, these are the cells that contain an image.
+        """
+        regions = read_committed(self.spark, self.root, REGIONS, job=LABEL_JOB, run_id=self.run.run_id)
+        own = regions.where(F.col("partition") == partition).select(REGION_COLUMNS.names).orderBy("region")
+        return pa.Table.from_pylist([row.asDict() for row in own.collect()], REGION_COLUMNS)
 
     def region_names(self, only: Mapping[str, Sequence[int]] | None = None) -> dict[str, dict[int, str]]:
         """Region names by partition name and region index, in the order of the index.
@@ -74,8 +93,9 @@ def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[s
     where = f"{root}/{LABELS.name}"
     chosen = select_run(committed_runs(spark, root, LABELS), run, where)
     used = read_committed(spark, root, PARTITIONS, job=LABEL_JOB, run_id=chosen.run_id)
-    rows = used.select("partition", "partition_hash").orderBy("partition").collect()
+    rows = used.select("partition", "partition_hash", "n_regions").orderBy("partition").collect()
     hashes = {row["partition"]: row["partition_hash"] for row in rows}
+    sizes = {row["partition"]: row["n_regions"] for row in rows}
     missing = sorted(set(partitions) - hashes.keys())
     if missing:
         raise InputError(
@@ -83,4 +103,4 @@ def read_labels(spark: SparkSession, root: str, run: str, partitions: Sequence[s
             where=chosen.uri,
             hint=did_you_mean(missing[0], hashes) or "label the images with it first, or choose another run",
         )
-    return CommittedLabels(spark, root, chosen, tuple(partitions), hashes)
+    return CommittedLabels(spark, root, chosen, tuple(partitions), hashes, sizes)

@@ -102,12 +102,12 @@ _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches d
 def of_store(text: str, where: str) -> errors.GeosieveError | None:
     """Return the error to raise if a failed read is due to the store and not to the file.
 
-    `text` is the message of GDAL or pyarrow, `where` the file. RetryableError if the store is throttled or down,
+    `text` is the message of GDAL or pyarrow, `where` the file. RetryableError if the store is throttled, down or full,
     InputError if it refuses access; None for every other failure.
     """
     for kind, pattern, _, advice in _STORE:
         if re.search(pattern, text):
-            if kind == _THROTTLED:
+            if kind in (_THROTTLED, _FULL):
                 return errors.RetryableError(f"{advice}: {text[:500]}", where=where)
             return errors.InputError(f"{advice}: {text[:500]}", where=where) if kind == _REFUSED else None
     return None

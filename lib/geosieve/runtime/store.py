@@ -1,4 +1,4 @@
-"""Reads files from any store without a JVM: workers have none, and a configuration is read before the JVM starts.
+"""Files on any store without a JVM: workers have none, and a configuration is read before the JVM starts.
 
 URIs have the same form as in Hadoop. The endpoint and keys of S3 come from environment variables, which GDAL reads, too
 (docs/cluster.md), so they are set only once.
@@ -7,6 +7,7 @@ URIs have the same form as in Hadoop. The endpoint and keys of S3 come from envi
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -28,14 +29,21 @@ def open_input(uri: str) -> Iterator[NativeFile]:
     Raises InputError if the file is missing or cannot be read, or if no store has the URI's scheme; RetryableError if
     its store is throttled or down. Reads within the block raise the same errors.
     """
-    try:
+    with _errors(uri):
         store, path = _locate(uri)  # may ask AWS for the bucket's region, or connect to HDFS
         with store.open_input_file(path) as file:
             yield file
+
+
+@contextmanager
+def _errors(uri: str) -> Iterator[None]:
+    """Raise errors of stores as ours."""
+    try:
+        yield
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=uri) from error
     except OSError as error:
-        raise of_store(str(error), uri) or InputError(f"it cannot be read: {error}", where=uri) from error
+        raise of_store(str(error), uri) or InputError(f"the store failed: {error}", where=uri) from error
 
 
 def is_missing(error: InputError) -> bool:
@@ -48,6 +56,65 @@ def read(uri: str, most: int) -> bytes:
     with open_input(uri) as file:
         content: bytes = file.read(most)
         return content
+
+
+def read_file(uri: str) -> bytes:
+    """The content of a file. Raises the errors of `open_input`."""
+    with open_input(uri) as file:
+        content: bytes = file.readall()
+        return content
+
+
+def list_folder(uri: str) -> list[str]:
+    """The names of the files in a folder, in order; none if there is no such folder. Raises errors of `open_input`."""
+    with _errors(uri):
+        store, path = _locate(uri)
+        found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
+    return sorted(entry.base_name for entry in found if entry.is_file)
+
+
+def write_file(uri: str, content: bytes) -> None:
+    """Write a file, so that readers see all of it or nothing, even if the machine fails. Folders are created.
+
+    Raises the errors of `open_input`; RetryableError if the disk is full. Then nothing is left of it.
+    """
+    with _errors(uri):
+        store, path = _locate(uri)
+        if isinstance(store, fs.S3FileSystem):
+            with store.open_output_stream(path) as stream:  # visible once it is closed
+                stream.write(content)
+            return
+        store.create_dir(path.rpartition("/")[0], recursive=True)
+        aside = f"{path}.{uuid.uuid4().hex}.part"
+        try:
+            with store.open_output_stream(aside) as stream:
+                stream.write(content)
+            if isinstance(store, fs.LocalFileSystem):
+                _to_disk(aside)
+            store.move(aside, path)
+        except OSError:
+            if store.get_file_info(aside).is_file:
+                store.delete_file(aside)
+            raise
+        if isinstance(store, fs.LocalFileSystem):
+            _to_disk(path.rpartition("/")[0] or ".")
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file; nothing if there is none. Raises the errors of `open_input`."""
+    with _errors(uri):
+        store, path = _locate(uri)
+        if store.get_file_info(path).is_file:
+            store.delete_file(path)
+
+
+def _to_disk(path: str) -> None:
+    """Force a local file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _locate(uri: str) -> tuple[Any, str]:

@@ -1,0 +1,228 @@
+"""Predictor artefacts: a trained network as a folder that the rest of the system can trust.
+
+    predictor.json       what it is: partitions by hash, preprocessing, rules, temperatures, metrics, and the SHA-256
+                         of every other file
+    weights.safetensors
+    regions-NAME.parquet the regions of each partition
+    model_card.md
+
+`predictor.json` is written last. Nothing in the folder is pickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from geosieve.geo.arrays import F8
+from geosieve.models.network import Network
+from geosieve.models.preprocessing import Preprocessing
+from geosieve.models.rules import Along, OverCrops, along_ancestors, over_crops
+from geosieve.runtime.config import Config, validate
+from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.store import read_file, write_file
+
+FACTS, WEIGHTS, CARD = "predictor.json", "weights.safetensors", "model_card.md"
+VERSION = 1
+"""Of the format."""
+
+_IMAGES_AT_ONCE = 64
+_LARGEST_FACTS = 16 << 20  # bytes
+
+
+class PartitionOfPredictor(Config):
+    """A partition that a predictor tells, and how good it is. `temperature`: logits are divided by it."""
+
+    name: str
+    hash: str = Field(min_length=1)
+    regions: int = Field(ge=1)
+    temperature: float = Field(1.0, gt=0)
+    metrics: dict[str, Any] = Field({}, description="of the validation split, at the temperature")
+
+
+class PredictorFacts(Config):
+    """What `predictor.json` says."""
+
+    version: Literal[1] = 1
+    name: str
+    kind: Literal["classifier"] = "classifier"
+    backbone: str
+    partitions: list[PartitionOfPredictor] = Field(min_length=1)
+    family: list[str] = []
+    preprocessing: Preprocessing
+    over_crops: OverCrops = "mean"
+    shards: str = Field(description="URI of the run of training shards")
+    training: dict[str, Any] = Field(description="the effective configuration of the training")
+    code: dict[str, str] = Field(description="versions of this package and of what it computes with")
+    licence: str | None = None
+    files: dict[str, str] = Field(description="SHA-256 of the other files, by name")
+
+
+def regions_file(partition: str) -> str:
+    """The name of the file of a partition's regions."""
+    return f"regions-{partition}.parquet"
+
+
+def write_predictor(
+    uri: str,
+    facts: Mapping[str, Any],
+    weights: Mapping[str, torch.Tensor],
+    regions: Mapping[str, pa.Table],
+    card: str,
+) -> PredictorFacts:
+    """Write an artefact into the folder `uri`. `facts`: the values of PredictorFacts but `files`.
+
+    InputError if a weight is not finite, or the number of a partition's regions differs from its table's.
+    """
+    broken = [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]
+    if broken:
+        raise InputError(f"weights that are not finite: {', '.join(broken[:8])}", where=uri)
+    contents = {WEIGHTS: save({name: value.contiguous() for name, value in weights.items()}), CARD: card.encode()}
+    for name, table in regions.items():
+        stream = io.BytesIO()
+        pq.write_table(table, stream, compression="zstd")
+        contents[regions_file(name)] = stream.getvalue()
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    found = validate(PredictorFacts, {**facts, "files": digests}, where=f"{uri}/{FACTS}")
+    for partition in found.partitions:
+        if len(regions[partition.name]) != partition.regions:
+            raise InputError(
+                f"{len(regions[partition.name])} regions for {partition.regions} of {partition.name}", where=uri
+            )
+    for name, content in contents.items():
+        write_file(f"{uri}/{name}", content)
+    write_file(f"{uri}/{FACTS}", found.model_dump_json(indent=1).encode())
+    return found
+
+
+@dataclass(frozen=True)
+class TrainedPredictor:
+    """A predictor that was loaded: from images to log-probabilities over the regions of its partitions."""
+
+    facts: PredictorFacts
+    network: Network
+    device: torch.device
+    regions: Mapping[str, pa.Table]
+
+    @classmethod
+    def load(cls, uri: str, device: str = "cpu", hashes: Mapping[str, str] | None = None) -> TrainedPredictor:
+        """Load an artefact from the folder `uri`, on any store.
+
+        `hashes`: the hashes of partitions, by name, that the predictor is to be used with.
+
+        InputError if a file is missing or is not the one that was written (by its SHA-256), if the weights do not fit
+        the network, or if a partition has another hash. ConfigError if `predictor.json` is of a later version, or
+        `timm` lacks the backbone.
+        """
+        facts = _facts(uri)
+        for partition in facts.partitions:
+            wanted = (hashes or {}).get(partition.name, partition.hash)
+            if wanted != partition.hash:
+                raise InputError(
+                    f"the predictor has learned another version of partition {partition.name}: hash "
+                    f"{partition.hash[:12]}, not {wanted[:12]}",
+                    where=uri,
+                    hint="train it on labels of this version, or use the version that it has learned",
+                )
+        contents = {name: _checked(uri, name, digest) for name, digest in facts.files.items()}
+        network = Network(facts.backbone, {partition.name: partition.regions for partition in facts.partitions})
+        try:
+            network.load_state_dict(load(contents[WEIGHTS]))
+        except (SafetensorError, RuntimeError, KeyError) as error:
+            raise InputError(
+                f"the weights do not fit the network: {str(error)[:300]}", where=f"{uri}/{WEIGHTS}"
+            ) from None
+        network.on(torch.device(device)).eval()
+        regions = {
+            partition.name: pq.read_table(pa.BufferReader(contents[regions_file(partition.name)]))
+            for partition in facts.partitions
+        }
+        return cls(facts, network, torch.device(device), regions)
+
+    def log_probabilities(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, F8]:
+        """Natural logarithms of probabilities by partition, (images, regions). Each row's probabilities sum to one.
+
+        `images`: upright, in sRGB, (height, width, 3), of any sizes.
+        """
+        found = [over_crops(logits, self.facts.over_crops) for logits in self._calibrated(images)]
+        return {p.name: part.cpu().numpy() for p, part in zip(self.facts.partitions, found, strict=True)}
+
+    def hierarchical(
+        self, images: Sequence[NDArray[np.uint8]], crops: OverCrops = "max", rule: Along = "product"
+    ) -> F8:
+        """Log-probabilities over the regions of the finest partition of the family, (images, regions).
+
+        By default f* of GeoEstimation. Other rules: see `rules`. ConfigError if the predictor has no family.
+        """
+        if not self.facts.family:
+            raise ConfigError(f"predictor {self.facts.name} has no family of partitions", hint="train it with family")
+        names = [partition.name for partition in self.facts.partitions]
+        logits = self._logits(images)
+        chain = [logits[names.index(name)].double() for name in self.facts.family]
+        parents = [torch.tensor(self._parents(name), device=self.device) for name in self.facts.family[1:]]
+        return along_ancestors(chain, parents, crops, rule).cpu().numpy()
+
+    def _parents(self, name: str) -> list[int]:
+        column = self.regions[name].column("parent")
+        return [-1 if parent is None else parent for parent in column.to_pylist()]
+
+    def _calibrated(self, images: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+        return [
+            logits.double() / partition.temperature
+            for partition, logits in zip(self.facts.partitions, self._logits(images), strict=True)
+        ]
+
+    def _logits(self, images: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+        """Logits of each partition, (images, crops, regions)."""
+        parts = [self._of_some(images[at : at + _IMAGES_AT_ONCE]) for at in range(0, len(images), _IMAGES_AT_ONCE)]
+        if not parts:
+            crops = self.facts.preprocessing.crops
+            return [torch.zeros(0, crops, partition.regions) for partition in self.facts.partitions]
+        return [torch.cat(of_partition) for of_partition in zip(*parts, strict=True)]
+
+    def _of_some(self, images: Sequence[NDArray[np.uint8]]) -> list[torch.Tensor]:
+        given = self.facts.preprocessing
+        crops = np.stack([given.crops_of(image) for image in images])
+        pixels = torch.from_numpy(crops).to(self.device).flatten(0, 1).permute(0, 3, 1, 2)
+        mean, std = (torch.tensor(v, device=self.device)[:, None, None] * 255 for v in (given.mean, given.std))
+        with torch.inference_mode():
+            found = self.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
+        return [logits.float().reshape(len(images), given.crops, -1) for logits in found]
+
+
+def _facts(uri: str) -> PredictorFacts:
+    where = f"{uri}/{FACTS}"
+    content = read_file(where)
+    try:
+        given = json.loads(content) if len(content) <= _LARGEST_FACTS else None
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise InputError("not the description of a predictor", where=where)
+    version = given.get("version")
+    if isinstance(version, int) and version > VERSION:
+        raise ConfigError(f"a later geosieve wrote version {version}; this one reads up to {VERSION}", where=where)
+    return validate(PredictorFacts, given, where=where)
+
+
+def _checked(uri: str, name: str, digest: str) -> bytes:
+    """The content of a file of an artefact. InputError if its SHA-256 is another."""
+    if "/" in name or name.startswith("."):
+        raise InputError(f"{FACTS} names a file outside of the folder: {name!r}", where=uri)
+    content = read_file(f"{uri}/{name}")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise InputError("the file is not the one that was written: it has another SHA-256", where=f"{uri}/{name}")
+    return content
