@@ -354,6 +354,45 @@ TRAINING_SHARDS = Table(
     row_group_bytes=512 << 20,
 )
 
+PREDICTORS = Table(
+    "predictors",
+    "One row per trained predictor: where its artefact lies, and how good it is on the validation split. Written by "
+    "`train_predictor`.",
+    (
+        Column("artefact", "string", "URI of its folder; `predictor.json` there says all about it"),
+        Column("artefact_sha256", "string", "SHA-256 of `predictor.json`, which has those of the other files, hex"),
+        Column("backbone", "string", "name of its network in timm"),
+        Column("shards", "string", "URI of the run of training shards"),
+        Column(
+            "partitions",
+            "array<struct<name:string,hash:string,regions:bigint,temperature:double,images:bigint,log_loss:double,"
+            "top1:double>>",
+            "partitions that it tells: hash, number of regions, fitted temperature; images of the validation split "
+            "with a region, their mean log loss, and the share whose region is the most probable",
+        ),
+    ),
+    (Column("predictor", "string", "name of the predictor"),),
+)
+
+ENSEMBLES = Table(
+    "ensembles",
+    "One row per fitted ensemble: where its artefact lies. Written by `fit_ensemble`.",
+    (
+        Column("artefact", "string", "URI of its folder; `ensemble.yaml` there says all about it"),
+        Column("artefact_sha256", "string", "SHA-256 of `ensemble.yaml`, hex"),
+        Column("overlay_hash", "string", "hash of the overlay that it was fitted over"),
+        Column(
+            "members",
+            "array<struct<name:string,partition:string,predictor:string,weight:double,temperature:double>>",
+            "members; `predictor` is the URI of an artefact",
+        ),
+        Column(
+            "log_density", "double", "mean natural logarithm of the density per km² at the truth, of held-out images"
+        ),
+    ),
+    (Column("ensemble", "string", "name of the ensemble"),),
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -367,6 +406,8 @@ ALL = (
     SPLITS,
     SPLIT_RECEIPT,
     TRAINING_SHARDS,
+    PREDICTORS,
+    ENSEMBLES,
 )
 
 

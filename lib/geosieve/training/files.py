@@ -19,6 +19,8 @@ from pyspark.sql import functions as F
 
 from geosieve.training.members import KEYS, SHUFFLE
 
+SHARDS_FILE = "_shards.json"
+"""Beside the shards: the list of their files, in order."""
 FILE_BYTES = 128 << 20
 """Bytes of images per file, at most (on average of a split). While it is written, a file is in the memory of its task;
 training_shards begins another row group at four times as many."""

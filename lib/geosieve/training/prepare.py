@@ -39,12 +39,12 @@ from geosieve.training.facts import (
     count_outcomes,
     rejected,
 )
-from geosieve.training.files import SplitPlan, files_for, in_files
+from geosieve.training.files import SHARDS_FILE, SplitPlan, files_for, in_files
 from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
 from geosieve.training.small_images import small_images
 from geosieve.training.written import written_files
 
-JOB, SHARDS_FILE = "prepare_training_set", "_shards.json"
+JOB = "prepare_training_set"
 
 
 def _leaves(config: TrainingSetConfig) -> list[Leaf]:

@@ -1,0 +1,262 @@
+"""Batches of decoded images for training and evaluation, read from training shards with Petastorm.
+
+Petastorm reads Parquet files, in the order of the plan: each stream is a reader of its own with one thread, because
+with several its order is not deterministic (uber/petastorm issues 796 and 798). Its schemas, which are pickled, are not
+used. Images are decoded and changed where they are read, in worker processes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from petastorm import make_batch_reader
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchvision.transforms import v2
+
+from geosieve.geo.arrays import F8, I8
+from geosieve.images.decode import decode
+from geosieve.images.headers import Refusal
+from geosieve.models.preprocessing import Preprocessing
+from geosieve.runtime.errors import GeosieveError, InputError, IntegrityError
+from geosieve.runtime.store import open_input
+from geosieve.training.options import Augmentation
+from geosieve.training.plan import Part, Streams, after, row_order, taken_of
+
+COLUMNS = ("source", "image_id", "shard", "shard_row", "image", "lat", "lon")
+"""Columns that are read, beside the labels."""
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """The files of a split: URIs, rows and numbers (`shard`) in order, and the columns of labels that are read."""
+
+    uris: tuple[str, ...]
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images. `images`: uint8 (n, 3, height, width). `labels`: int64 (n, partitions). `positions`: (n, 2), lat and
+    lon in degrees. `ids`: source and image id of each."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    positions: torch.Tensor
+    ids: tuple[str, ...]
+
+
+class Sampler:
+    """Which rows of a file an epoch sees, in which order: each once, or rows of rare classes more often.
+
+    `weights`: by partition column and class, how often an image of the class is seen; None: every row once.
+    """
+
+    def __init__(self, seed: int, epoch: int, column: int | None = None, weights: F8 | None = None) -> None:
+        self.seed, self.epoch, self.column, self.weights = seed, epoch, column, weights
+
+    def order(self, file: int, labels: I8) -> I8:
+        """Numbers of rows, as many as the file has. `labels`: (rows, partitions)."""
+        order = row_order(self.seed, self.epoch, file, len(labels))
+        if self.weights is None or self.column is None:
+            return order
+        # Class by class, so that each gets its share of the file, up to one image.
+        order = order[np.argsort(labels[order, self.column], kind="stable")]
+        classes = labels[order, self.column]
+        weights = np.where(classes >= 0, self.weights[np.maximum(classes, 0)], 0.0)
+        if not weights.any():
+            return row_order(self.seed, self.epoch, file, len(labels))
+        # Systematic sampling: a row is seen ⌊w⌋ or ⌈w⌉ times, w being its share of the file's rows.
+        ends = np.cumsum(weights) * (len(order) / weights.sum())
+        start = np.random.default_rng([self.seed, self.epoch, file, 1]).random()
+        drawn = order[np.searchsorted(ends, np.arange(len(order)) + start, side="right").clip(max=len(order) - 1)]
+        return np.random.default_rng([self.seed, self.epoch, file, 2]).permutation(drawn)
+
+
+class Augment:
+    """Changes a training image at random; the same image of the same epoch in the same way, whoever reads it."""
+
+    def __init__(self, given: Augmentation, size: int, seed: int, epoch: int) -> None:
+        self._seed = (seed << 20) + epoch
+        steps: list[Any] = [
+            v2.RandomResizedCrop(size, scale=given.scale, ratio=given.ratio, antialias=True),
+            v2.RandomHorizontalFlip(given.horizontal_flip),
+            v2.RandomVerticalFlip(given.vertical_flip),
+        ]
+        colours = (given.brightness, given.contrast, given.saturation, given.hue)
+        if any(colours):
+            steps.append(v2.ColorJitter(*colours))
+        self._change = v2.Compose(steps)
+
+    def __call__(self, image: NDArray[np.uint8], file: int, row: int, seen: int) -> torch.Tensor:
+        """A crop, uint8 (3, size, size). `seen`: how often the epoch has seen the image before."""
+        # Of one number a generator is made, so that the four must not meet in another way.
+        state = np.random.SeedSequence([self._seed, file, row, seen]).generate_state(1, np.uint64)
+        torch.manual_seed(int(state[0] >> np.uint64(1)))
+        return self._change(torch.from_numpy(image).permute(2, 0, 1))  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """One reader over parts of files, whose rows become batches."""
+
+    files: ShardFiles
+    parts: tuple[Part, ...]
+    batch: int
+    sampler: Sampler | None
+    augment: Augment | None
+    preprocessing: Preprocessing
+
+    def batches(self) -> Iterator[Batch]:
+        """Batches of `batch` images, and one of the rest."""
+        rows: list[tuple[Any, ...]] = []
+        for row in self._rows():
+            rows.append(row)
+            if len(rows) == self.batch:
+                yield self._batch(rows)
+                rows = []
+        if rows:
+            yield self._batch(rows)
+
+    def _rows(self) -> Iterator[tuple[Any, ...]]:
+        if not self.parts:
+            return
+        uris = [self.files.uris[part.file] for part in self.parts]
+        columns = [*COLUMNS, *self.files.labels]
+        try:
+            with make_batch_reader(
+                uris,
+                schema_fields=columns,
+                reader_pool_type="thread",
+                workers_count=1,
+                results_queue_size=2,
+                shuffle_row_groups=False,
+                num_epochs=1,
+            ) as reader:
+                for part, group in zip(self.parts, reader, strict=True):
+                    yield from self._of_file(part, group)
+        except GeosieveError:
+            raise
+        except Exception as error:
+            _explain(self.files, self.parts, error)
+            raise
+
+    def _of_file(self, part: Part, group: Any) -> Iterator[tuple[Any, ...]]:
+        rows, uri = self.files.rows[part.file], self.files.uris[part.file]
+        labels = np.stack([np.asarray(getattr(group, name), dtype=np.int64) for name in self.files.labels], axis=1)
+        if len(labels) != rows or (np.asarray(group.shard) != part.file).any():
+            raise IntegrityError(f"it is not file {part.file} of {rows} rows that the plan reads here", where=uri)
+        order = np.arange(rows) if self.sampler is None else self.sampler.order(part.file, labels)
+        seen: dict[int, int] = {}
+        for place, row in enumerate(order.tolist()):
+            seen[row] = seen.get(row, -1) + 1
+            if place >= part.start:
+                identity = f"{group.source[row]}/{group.image_id[row]}"
+                position = (group.lat[row], group.lon[row])
+                yield part.file, row, seen[row], group.image[row], labels[row], position, identity
+
+    def _batch(self, rows: list[tuple[Any, ...]]) -> Batch:
+        with torch.random.fork_rng(devices=[]):  # the training process has random numbers of its own
+            images = [self._image(row[0], row[1], row[2], row[3], row[6]) for row in rows]
+        return Batch(
+            torch.stack(images),
+            torch.from_numpy(np.stack([row[4] for row in rows])),
+            torch.tensor([row[5] for row in rows], dtype=torch.float64),
+            tuple(row[6] for row in rows),
+        )
+
+    def _image(self, file: int, row: int, seen: int, content: bytes, identity: str) -> torch.Tensor:
+        pixels = decode(content)
+        if isinstance(pixels, Refusal):
+            raise InputError(f"image {identity} cannot be decoded: {pixels.error_class}", where=self.files.uris[file])
+        if self.augment is not None:
+            return self.augment(pixels, file, row, seen)
+        crops = torch.from_numpy(self.preprocessing.crops_of(pixels))
+        return crops.permute(0, 3, 1, 2).flatten(0, 1)  # the crops' channels, one after the other
+
+
+def _explain(files: ShardFiles, parts: Sequence[Part], error: Exception) -> None:
+    """InputError that names the damaged or missing file, if there is one."""
+    for part in parts:
+        uri = files.uris[part.file]
+        with open_input(uri) as file:
+            try:
+                pq.ParquetFile(file).read(columns=["image"])
+            except (OSError, ValueError) as damage:
+                raise InputError(
+                    f"the file is damaged or cut off: {str(damage)[:150]}", where=uri, hint="make the shards again"
+                ) from error
+
+
+class _Streams(IterableDataset[Any]):
+    """Stream k for worker k, or the only stream for the process itself."""
+
+    def __init__(self, streams: Sequence[_Stream]) -> None:
+        self._streams = streams
+
+    def __iter__(self) -> Iterator[Batch | Exception]:
+        worker = get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
+        try:
+            yield from self._streams[0 if worker is None else worker.id].batches()
+        except Exception as error:  # noqa: BLE001 - the training process raises it, as it is
+            yield error
+
+
+def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
+    """A batch of each stream in turn, until one ends before the others."""
+    if not processes:
+        yield from streams[0].batches()
+        return
+    forkserver = multiprocessing.get_context("forkserver")  # a fork of a process with threads may hang
+    forkserver.set_forkserver_preload([__name__])
+    loader = DataLoader(
+        _Streams(streams), batch_size=None, num_workers=len(streams), multiprocessing_context=forkserver
+    )
+    for found in loader:
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+
+def training_batches(
+    files: ShardFiles,
+    streams: Streams,
+    skip: int,
+    count: int,
+    *,
+    batch: int,
+    sampler: Sampler,
+    augment: Augment,
+    preprocessing: Preprocessing,
+    processes: bool,
+) -> Iterator[Batch]:
+    """`count` full batches of a rank in an epoch, after the first `skip` ones.
+
+    InputError if a file is damaged, or an image cannot be decoded; IntegrityError if a file is another than planned.
+    """
+    n = len(streams)
+    left = [after(parts, files.rows, taken_of(k, n, skip, batch)) for k, parts in enumerate(streams)]
+    turned = [left[(k + skip) % n] for k in range(n)]
+    readers = [_Stream(files, parts, batch, sampler, augment, preprocessing) for parts in turned]
+    yield from islice(_in_turn(readers, processes), count)
+
+
+def evaluation_batches(
+    files: ShardFiles, rank: int, ranks: int, batch: int, preprocessing: Preprocessing, workers: int
+) -> Iterator[Batch]:
+    """Every image of the files of a rank once, in order, as `preprocessing` says."""
+    own = [Part(file) for file in range(rank, len(files.uris), ranks)]
+    streams = [tuple(own[k :: max(1, workers)]) for k in range(max(1, workers))]
+    readers = [_Stream(files, parts, batch, None, None, preprocessing) for parts in streams if parts]
+    if readers:
+        yield from _in_turn(readers, workers > 0)

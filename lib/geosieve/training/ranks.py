@@ -1,0 +1,97 @@
+"""The processes of a training, by Horovod; also if there is only one.
+
+Horovod is started here and nowhere else: under `horovodrun`, in a Spark task, or alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import horovod.torch as hvd
+import torch
+from torch import nn
+
+T = TypeVar("T")
+
+
+class _Packed:
+    """How gradients travel. Horovod takes only tensors in the usual order of memory, and ours may be channels-last."""
+
+    @staticmethod
+    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
+        return tensor.contiguous(), tensor.dtype
+
+    @staticmethod
+    def decompress(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+        return tensor.to(kind)
+
+
+class _Halved(_Packed):
+    """Gradients in half precision."""
+
+    @staticmethod
+    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
+        return tensor.contiguous().to(torch.float16), tensor.dtype
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that train: number `rank` of `size`, and number `local` on its machine."""
+
+    rank: int
+    size: int
+    local: int
+
+    @classmethod
+    def start(cls) -> Ranks:
+        """Start Horovod, if it does not run yet."""
+        hvd.init()
+        return cls(hvd.rank(), hvd.size(), hvd.local_rank())
+
+    def least(self, value: int) -> int:
+        """The least of the ranks' values."""
+        return int(hvd.allreduce(torch.tensor(value), op=hvd.Min))
+
+    def sums(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum of the ranks' tensors, in double precision, on the CPU."""
+        return hvd.allreduce(values.detach().cpu().double(), op=hvd.Sum)  # type: ignore[no-any-return]
+
+    def broadcast(self, value: T) -> T:
+        """Rank 0's value, on every rank."""
+        # The default name is that of the value's type, which ranks without a value do not share: they would wait.
+        return hvd.broadcast_object(value, root_rank=0, name="broadcast")  # type: ignore[no-any-return]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks, in their order."""
+        return hvd.allgather_object(value, name="gather")  # type: ignore[no-any-return]
+
+    def same_start(self, module: nn.Module) -> None:
+        """Give every rank the weights and buffers of rank 0."""
+        for value in module.state_dict().values():
+            value.copy_(hvd.broadcast(value.contiguous(), root_rank=0))
+
+    def average_buffers(self, module: nn.Module) -> None:
+        """Replace buffers, such as statistics of batch normalisation, by their mean over ranks."""
+        for buffer in module.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(hvd.allreduce(buffer, op=hvd.Average))
+
+    def optimizer(
+        self, inner: torch.optim.Optimizer, module: nn.Module, accumulate: int, fp16: bool
+    ) -> torch.optim.Optimizer:
+        """An optimizer whose steps follow the mean of the ranks' gradients."""
+        return hvd.DistributedOptimizer(  # type: ignore[no-any-return]
+            inner,
+            named_parameters=module.named_parameters(),
+            compression=_Halved if fp16 else _Packed,
+            backward_passes_per_step=accumulate,
+        )
+
+
+def facts() -> Mapping[str, Any]:
+    """Versions that belong to a result."""
+    import horovod
+
+    return {"torch": torch.__version__, "horovod": horovod.__version__}

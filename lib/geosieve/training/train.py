@@ -1,0 +1,222 @@
+"""`train_predictor`: training shards become a predictor artefact, and a row of `predictors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+
+from geosieve.geo.arrays import F8
+from geosieve.job.main import Context, main
+from geosieve.job.publishing import publishes
+from geosieve.models.card import model_card
+from geosieve.models.predictor import FACTS, PartitionOfPredictor, write_predictor
+from geosieve.runtime.errors import ConfigError
+from geosieve.runtime.store import read_file
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.schemas import PREDICTORS
+from geosieve.training import launch
+from geosieve.training.evaluate import OfPartition
+from geosieve.training.loader import ShardFiles
+from geosieve.training.loop import PartitionFacts, Setup
+from geosieve.training.options import TrainConfig
+from geosieve.training.read import CommittedShards, read_shards
+
+JOB = "train_predictor"
+_LISTED = 5
+
+
+def _leaves(config: TrainConfig) -> list[Leaf]:
+    return [Leaf(PREDICTORS, {"predictor": config.name})]
+
+
+@publishes(_leaves)
+def train_predictor(context: Context[TrainConfig], publication: Publication) -> int:
+    """Train, write the artefact, and a row that says where it is. Returns 1, the number of predictors.
+
+    InputError if the shards, their labels or a file of them cannot be used, or the loss is not finite; ConfigError for
+    a backbone, weights or heads that do not exist; RetryableError if a process dies. A later attempt of the same run
+    continues from the last checkpoint.
+    """
+    config, report, spark = context.config, context.report, context.spark
+    with report.stage("inputs"):
+        shards = read_shards(spark, config.shards, list(config.heads))
+        regions = {name: shards.regions(name) for name in config.heads}
+        setup = _setup(context, shards, regions)
+        _tell_empty(context, setup, regions)
+        _check_family(config, regions)
+    if context.dry_run:
+        files = {name: f"{sum(of.rows):,} images in {len(of.uris)} files" for name, of in _splits(setup).items()}
+        heads = {f"head {p.name}": f"{p.regions:,} regions, hash {p.digest}" for p in setup.partitions}
+        context.show_plan({"shards": shards.run.uri, **files, **heads}, {})
+        return 0
+    with report.stage("train"):
+        weights, evaluation = launch.train(spark, setup)
+    with report.stage("write"):
+        facts = {
+            "name": config.name,
+            "backbone": config.backbone,
+            "partitions": [
+                {
+                    "name": p.name,
+                    "hash": p.digest,
+                    "regions": p.regions,
+                    "temperature": evaluation.partitions[p.name].temperature,
+                    "metrics": _metrics(evaluation.partitions[p.name]),
+                }
+                for p in setup.partitions
+            ],
+            "family": config.family,
+            "preprocessing": config.preprocessing,
+            "over_crops": config.over_crops,
+            "shards": shards.run.uri,
+            "training": config.model_dump(mode="json"),
+            "code": {name: version(name) for name in ("geosieve", "torch", "timm", "horovod")},
+        }
+        uri = _artefact(context)
+        written = write_predictor(uri, facts, weights, regions, model_card(facts))
+        digest = hashlib.sha256(read_file(f"{uri}/{FACTS}")).hexdigest()
+        publication.write(PREDICTORS, _row(spark, uri, digest, written.partitions, facts))
+        report.rows_out = 1
+        report.details["predictor"] = uri
+        report.details["validation"] = {name: _metrics(found) for name, found in evaluation.partitions.items()}
+    report.rows_in = 1
+    return 1
+
+
+def _setup(context: Context[TrainConfig], shards: CommittedShards, regions: Mapping[str, pa.Table]) -> Setup:
+    config = context.config
+    files = {}
+    for split in (config.shards.train, config.shards.validation):
+        of_split = shards.files(split)
+        files[split] = ShardFiles(of_split.uris, of_split.rows, tuple(config.heads))
+    partitions = tuple(
+        PartitionFacts(
+            name,
+            shards.hashes[name],
+            _centres(name, table, config.heads[name].haversine_km is not None),
+            shards.images_of(config.shards.train, name, len(table)),
+        )
+        for name, table in regions.items()
+    )
+    identity = json.dumps([config.digest(), shards.run.uri, [[p.name, p.digest] for p in partitions]])
+    return Setup(
+        config,
+        files[config.shards.train],
+        files[config.shards.validation],
+        partitions,
+        f"{_folder(context, 'training')}",
+        hashlib.sha256(identity.encode()).hexdigest(),
+    )
+
+
+def _splits(setup: Setup) -> dict[str, ShardFiles]:
+    return {setup.config.shards.train: setup.train, setup.config.shards.validation: setup.validation}
+
+
+def _folder(context: Context[TrainConfig], kind: str) -> str:
+    """A folder of this run beside the tables, which no engine reads as rows."""
+    config = context.config
+    return f"{config.output.rstrip('/')}/_{kind}/{config.name}/{context.report.run_id}"
+
+
+def _artefact(context: Context[TrainConfig]) -> str:
+    return _folder(context, "predictors")
+
+
+def _centres(name: str, regions: pa.Table, needed: bool) -> F8:
+    """Latitude and longitude of the regions, (regions, 2). ConfigError if they are needed and one has none."""
+    columns = [regions.column(axis).to_numpy(zero_copy_only=False).astype(np.float64) for axis in ("lat", "lon")]
+    centres: F8 = np.stack(columns, axis=1)
+    if needed and np.isnan(centres).any():
+        raise ConfigError(
+            f"regions of partition {name} have no centre, from which distances could be counted",
+            where=f"heads.{name}.haversine_km",
+            hint="leave it out: it is for cells",
+        )
+    return centres
+
+
+def _tell_empty(context: Context[TrainConfig], setup: Setup, regions: Mapping[str, pa.Table]) -> None:
+    """Warn of regions without training images: the predictor cannot learn them."""
+    for partition in setup.partitions:
+        empty = np.flatnonzero(partition.images == 0)
+        if len(empty) == partition.regions:
+            raise ConfigError(f"no training image has a region of {partition.name}", where=f"heads.{partition.name}")
+        if len(empty):
+            names = regions[partition.name].column("name").take(pa.array(empty[:_LISTED])).to_pylist()
+            context.report.warn(
+                f"partition {partition.name}: {len(empty)} of {partition.regions} regions have no training image and "
+                f"will hardly ever be told: {', '.join(names)}{' …' if len(empty) > _LISTED else ''}"
+            )
+
+
+def _check_family(config: TrainConfig, regions: Mapping[str, pa.Table]) -> None:
+    """ConfigError unless each partition of the family says the parents of its regions, in the one before."""
+    for coarse, fine in zip(config.family, config.family[1:], strict=False):
+        parents = regions[fine].column("parent")
+        known = [parent for parent in parents.to_pylist() if parent is not None]
+        if not known or max(known) >= len(regions[coarse]):
+            raise ConfigError(
+                f"the regions of {fine} have no parents among those of {coarse}",
+                where="family",
+                hint="name partitions that build_partitions made as one family, the coarsest first",
+            )
+
+
+def _metrics(found: OfPartition) -> dict[str, Any]:
+    return {
+        "images": found.images,
+        "log_loss": found.log_loss,
+        "top1": found.top1,
+        "top5": found.top5,
+        "temperature": found.temperature,
+        "calibration_error": found.calibration_error,
+        "reliability": [list(row) for row in found.reliability],
+    }
+
+
+def _row(
+    spark: SparkSession, uri: str, digest: str, partitions: list[PartitionOfPredictor], facts: Mapping[str, Any]
+) -> DataFrame:
+    listed = [
+        {
+            "name": p.name,
+            "hash": p.hash,
+            "regions": p.regions,
+            "temperature": p.temperature,
+            "images": p.metrics["images"],
+            "log_loss": p.metrics["log_loss"],
+            "top1": p.metrics["top1"],
+        }
+        for p in partitions
+    ]
+    row: Any = {
+        "artefact": uri,
+        "artefact_sha256": digest,
+        "backbone": facts["backbone"],
+        "shards": facts["shards"],
+        "partitions": listed,
+    }
+    return spark.createDataFrame([row], PREDICTORS.spark_schema())
+
+
+def start(arguments: Sequence[str] | None = None) -> int:
+    """Run the job from its command line, or as one of the ranks that `horovodrun` has started; return the exit code.
+
+    Only rank 0 reads and writes tables.
+    """
+    if not launch.under_horovodrun():
+        return main(JOB, TrainConfig, train_predictor, arguments)
+    if launch.meet().rank > 0:
+        return launch.follow()
+    try:
+        return main(JOB, TrainConfig, train_predictor, arguments)
+    finally:
+        launch.release()

@@ -1,0 +1,99 @@
+"""Training by several real processes: the same as by one, equal on all ranks, and continued after a death."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fabricated_training import setup_of
+from safetensors.torch import load_file
+
+from geosieve.training import loop
+from geosieve.training.metrics import Metrics
+from geosieve.training.ranks import Ranks
+
+RANK = Path(__file__).with_name("rank.py")
+SGD = {"optimizer": {"kind": "sgd", "rate": 0.01}, "epochs": 2}
+
+
+def horovodrun(folder: Path, identity: str, change: dict[str, Any], *options: str, kill: int | None = None) -> int:
+    command = [str(Path(sys.executable).with_name("horovodrun")), *options, sys.executable, str(RANK), str(folder)]
+    command += [identity, json.dumps(change), *([] if kill is None else [str(kill)])]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    print(done.stdout[-3_000:], done.stderr[-3_000:])
+    return done.returncode
+
+
+def two(folder: Path, identity: str, change: dict[str, Any], kill: int | None = None) -> int:
+    return horovodrun(folder, identity, change, "-np", "2", "--gloo", kill=kill)
+
+
+def weights(folder: Path, identity: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"{identity}-weights.safetensors")
+
+
+def lines(folder: Path, identity: str, rank: int) -> list[dict[str, Any]]:
+    text = (folder / f"{identity}-rank{rank}.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
+    """One process takes a batch of each of two streams, which two processes take at the same time."""
+    setup = setup_of(tmp_path, identity="one", loader={"workers": 2}, accumulate=2, **SGD)
+    expected, evaluation = loop.run(setup, Ranks.start(), Metrics(setup.work, 0, None))
+    assert two(tmp_path, "two", SGD) == 0
+    found = weights(tmp_path, "two")
+    moved = max(float((value - loop_start(setup)[name]).abs().max()) for name, value in expected.items())
+    assert moved > 1e-3
+    assert all(torch.allclose(value, expected[name], atol=1e-5) for name, value in found.items())
+    loss = json.loads((tmp_path / "two-evaluation.json").read_text())["loss"]
+    assert loss == pytest.approx(evaluation.loss, abs=1e-4)
+
+
+def loop_start(setup: loop.Setup) -> dict[str, torch.Tensor]:
+    torch.manual_seed(setup.config.seed)
+    return loop.Network(setup.config.backbone, {"colour": 4, "warm": 2}).state_dict()
+
+
+def test_all_ranks_have_the_same_weights_after_every_epoch(tmp_path: Path) -> None:
+    """With batch normalisation, whose statistics each rank gathers from its own images, and dropout of its own."""
+    change = {"backbone": "test_resnet", "preprocessing": {"resize": 64, "crop": 64}, "dropout": 0.2, "epochs": 3}
+    setup_of(tmp_path)
+    assert two(tmp_path, "equal", change) == 0
+    first, second = lines(tmp_path, "equal", 0), lines(tmp_path, "equal", 1)
+    assert first == second and len({line["digest"] for line in first}) == 3
+
+
+def test_after_the_death_of_a_process_another_run_ends_with_the_same_weights(tmp_path: Path) -> None:
+    change = {"backbone": "test_resnet", "preprocessing": {"resize": 64, "crop": 64}, "dropout": 0.2, "epochs": 2}
+    setup_of(tmp_path)
+    assert two(tmp_path, "whole", change) == 0
+    assert two(tmp_path, "killed", change, kill=6) != 0
+    assert not (tmp_path / "killed-weights.safetensors").exists()
+    assert two(tmp_path, "killed", change) == 0
+    expected, found = weights(tmp_path, "whole"), weights(tmp_path, "killed")
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
+
+
+def test_an_elastic_training_outlives_a_process(tmp_path: Path) -> None:
+    """One of two processes is killed: the other goes on alone, from the last checkpoint."""
+    hosts = tmp_path / "hosts.sh"
+    hosts.write_text("#!/bin/sh\necho localhost:1\necho 127.0.0.1:1\n")
+    hosts.chmod(0o755)
+    change = {"epochs": 4, "checkpoints": {"every_steps": 2}}
+    setup_of(tmp_path)
+    elastic = ("-np", "2", "--min-np", "1", "--max-np", "2", "--host-discovery-script", str(hosts), "--gloo")
+    assert horovodrun(tmp_path, "elastic", change, *elastic, kill=8) == 0
+    done = lines(tmp_path, "elastic", 0)
+    assert [line["epoch"] for line in done] == [1, 2, 3, 4]
+    assert [line["size"] for line in done] == [2, 1, 1, 1]
+    # Six steps of two ranks an epoch; then 13 of one, which learns to the end.
+    assert [line["step"] for line in done] == [6, 19, 32, 45] and len({line["digest"] for line in done}) == 4
+    assert json.loads((tmp_path / "elastic-evaluation.json").read_text())["size"] == 1
