@@ -1,0 +1,182 @@
+"""`fit_ensemble` end to end: what it writes is what the functions give that it calls, over the same images."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from pyspark.sql import SparkSession
+from training_world import TrainingWorld
+from workspace import JOBS
+
+from geosieve.ensemble.calibration import fit, log_score
+from geosieve.ensemble.conformal import quantile
+from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
+from geosieve.images.decode import decode
+from geosieve.inference.artefact import load_ensemble
+from geosieve.inference.config import FitEnsembleConfig
+from geosieve.inference.fit_ensemble import fit_ensemble
+from geosieve.labels.read import REGION_COLUMNS
+from geosieve.models.network import Network
+from geosieve.models.predictor import TrainedPredictor, write_predictor
+from geosieve.overlay.atoms import Overlay
+from geosieve.overlay.read import OverlayInput, read_published
+from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, InputError
+
+JOBS["fit_ensemble"] = (FitEnsembleConfig, fit_ensemble)
+BANDS = {"south": (-90, 0), "north": (0, 90)}
+SIDES = {"west": (-180, -60), "middle": (-60, 60), "east": (60, 180)}
+
+
+def boxes(root: Path, name: str) -> dict[str, Any]:
+    """Bands of latitude or of longitude as a partition."""
+    corners = {box: (-180, s, 180, n) for box, (s, n) in BANDS.items()}
+    if name == "sides":
+        corners = {box: (w, -90, e, 90) for box, (w, e) in SIDES.items()}
+    features = [
+        {
+            "type": "Feature",
+            "properties": {"name": box},
+            "geometry": {"type": "Polygon", "coordinates": [[[w, s], [e, s], [e, n], [w, n], [w, s]]]},
+        }
+        for box, (w, s, e, n) in corners.items()
+    ]
+    path = root / f"{name}.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return {"name": name, "kind": "polygons", "uri": str(path), "name_column": "name"}
+
+
+def predictor(world: TrainingWorld, overlay: Overlay, name: str, change: str = "") -> str:
+    """An artefact with a random network, for the overlay's version of the partition."""
+    partition = next(p for p in overlay.partitions if p.name == name)
+    torch.manual_seed(len(name))
+    network = Network("test_resnet", {name: partition.n_regions})
+    torch.nn.init.normal_(network.heads[0].weight)
+    uri = str(world.root / f"predictor-{name}{change}")
+    told = {"name": name, "hash": partition.digest + change, "regions": partition.n_regions}
+    facts = {"name": name, "backbone": "test_resnet", "partitions": [told], "shards": "", "training": {}, "code": {}}
+    rows = [{"region": k, "name": str(k)} for k in range(partition.n_regions)]
+    regions = {name: REGION_COLUMNS.empty_table().from_pylist(rows, REGION_COLUMNS)}
+    sees = {"resize": 32, "crop": 32}
+    write_predictor(uri, {**facts, "preprocessing": sees}, network.state_dict(), regions, "")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorld:
+    made = TrainingWorld(tmp_path_factory.mktemp("ensemble"), spark)
+    made.publish(made.rows, "r1")
+    partitions = [boxes(made.root, "bands"), boxes(made.root, "sides")]
+    code, report = made.label(partitions, sources=["photos"])
+    assert code == EXIT_DONE, report["error"]
+    root = {"root": str(made.tables)}
+    config = {"name": "world", "rasters": root, "resolution_arcsec": 7200, "partitions": partitions}
+    code, report = made.run("build_overlay", config)
+    assert code == EXIT_DONE, report["error"]
+    splits = [{"name": "validation", "share": 0.9}, {"name": "train", "share": 0.1}]
+    split = {"name": "halves", "seed": 3, "groups": [], "draw": "image", "splits": splits}
+    code, report = made.run("build_splits", {**split, "images": {**root, "sources": ["photos"], "run": "r1"}})
+    assert code == EXIT_DONE, report["error"]
+    code, report = made.prepare(labels={"partitions": ["bands", "sides"]})
+    assert code == EXIT_DONE, report["error"]
+    return made
+
+
+@pytest.fixture(scope="module")
+def overlay(spark: SparkSession, world: TrainingWorld) -> Overlay:
+    return read_published(spark, OverlayInput(root=str(world.tables), name="world")).overlay()
+
+
+@pytest.fixture(scope="module")
+def members(world: TrainingWorld, overlay: Overlay) -> dict[str, dict[str, str]]:
+    return {name: {"uri": predictor(world, overlay, name), "partition": name} for name in ("bands", "sides")}
+
+
+def run(world: TrainingWorld, run_id: str, **change: Any) -> tuple[int, dict[str, Any]]:
+    root = str(world.tables)
+    config = {
+        "name": "both",
+        "overlay": {"root": root, "name": "world"},
+        "shards": {"root": root, "name": "test"},
+        "strata": "bands",
+        **change,
+    }
+    return world.run("fit_ensemble", config, run_id)
+
+
+def test_weights_and_thresholds_are_those_of_the_functions(
+    world: TrainingWorld, overlay: Overlay, members: dict[str, dict[str, str]]
+) -> None:
+    code, report = run(world, "one", members=members)
+    assert code == EXIT_DONE, report["error"]
+    found = load_ensemble(report["details"]["ensemble"], overlay)
+    rows = [row for row in world.shards().to_pylist() if row["split"] == "validation"]
+    # Parted by a hash of source and id, as the page of the job says.
+    keys = [hashlib.sha256(f"{row['source']}\0{row['image_id']}".encode()).digest()[:6] for row in rows]
+    fits = np.array([int.from_bytes(key) / 2**48 >= 0.5 for key in keys])
+    names = [partition.name for partition in overlay.partitions]
+    truth, _ = overlay.atoms_of([[row[name] for name in names] for row in rows])
+    pictures = [np.asarray(decode(row["image"])) for row in rows]
+    p = {name: np.exp(TrainedPredictor.load(m["uri"]).log_probabilities(pictures)[name]) for name, m in members.items()}
+
+    def of(chosen: np.ndarray) -> dict[str, Probabilities]:
+        hashes = {partition.name: partition.digest for partition in overlay.partitions}
+        return {name: Probabilities(hashes[name], values[chosen].astype(np.float32)) for name, values in p.items()}
+
+    plain = Ensemble(overlay, tuple(EnsembleMember(name, name) for name in members))
+    expected = fit(plain, of(fits), truth[fits]).ensemble
+    for ours, theirs in zip(found.ensemble.members, expected.members, strict=True):
+        assert (ours.name, ours.partition) == (theirs.name, theirs.partition)
+        assert (ours.weight, ours.temperature) == pytest.approx((theirs.weight, theirs.temperature), rel=1e-3)
+    needed = found.ensemble.credible_level(of(~fits), truth[~fits])
+    bands = overlay.labels[truth[~fits], overlay.column("bands")]
+    for coverage in (0.5, 0.9):
+        assert found.marginal[coverage].thresholds[0] == pytest.approx(quantile(needed, coverage), rel=1e-6)
+        for k in range(2):
+            own = quantile(needed[bands == k], coverage)
+            assert found.by_stratum[coverage].thresholds[k] == pytest.approx(own, rel=1e-6)
+    assert found.facts.images == {"weights": int(fits.sum()), "thresholds": int((~fits).sum())}
+    scores = [log_score(one, of(~fits), truth[~fits])[0] for one in (plain, found.ensemble)]
+    assert [found.facts.scores["plain"], found.facts.scores["fitted"]] == pytest.approx(scores, abs=1e-4)
+    (row,) = pq.read_table(world.tables / "ensembles/ensemble=both/run_id=one", partitioning=None).to_pylist()
+    assert row["artefact"] == report["details"]["ensemble"] and row["overlay_hash"] == overlay.digest
+
+
+def test_changed_files_and_other_overlays_are_refused(
+    world: TrainingWorld, overlay: Overlay, members: dict[str, dict[str, str]]
+) -> None:
+    code, report = run(world, "two", members=members, strata=None)
+    assert code == EXIT_DONE, report["error"]
+    uri = report["details"]["ensemble"]
+    assert load_ensemble(uri, overlay).by_stratum == {}
+    other = Overlay(
+        overlay.partitions, overlay.labels, overlay.area_km2, overlay.lat, overlay.lon, overlay.land_share, "x"
+    )
+    with pytest.raises(InputError, match="another overlay"):
+        load_ensemble(uri, other)
+    path = Path(uri, "thresholds.parquet")
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(InputError, match="another SHA-256"):
+        load_ensemble(uri, overlay)
+
+
+def test_what_does_not_fit_is_named(world: TrainingWorld, overlay: Overlay, members: dict[str, dict[str, str]]) -> None:
+    old = {"old": {"uri": predictor(world, overlay, "sides", change="0"), "partition": "sides"}}
+    code, report = run(world, "x", members=old)
+    assert code == EXIT_BAD_INPUT and "another version of partition sides" in report["error"]
+    code, report = run(world, "x", members={"a": {**members["sides"], "partition": "side"}})
+    assert code == EXIT_BAD_CONFIG and "sides" in report["error"]
+    code, report = run(world, "x", members={"a": {**members["sides"], "partition": "bands"}})
+    assert code == EXIT_BAD_CONFIG and "the predictor has" in report["error"]
+    code, report = run(world, "x", members=members, strata="side")
+    assert code == EXIT_BAD_CONFIG and "strata" in report["error"]
+    code, report = run(
+        world, "x", members=members, shards={"root": str(world.tables), "name": "test", "split": "train"}
+    )
+    assert code == EXIT_BAD_INPUT and "at least 20 are needed" in report["error"]
