@@ -64,13 +64,16 @@ def run() -> int:
     truth, unseen = overlay.atoms_of(images[[p.name for p in overlay.partitions]])
     print(f"{unseen} of {IMAGES} positions have regions that no atom combines; they count in an atom of their cell")
     predictions = _simulated(rng, overlay, truth, lat, lon)
-    systems = _systems(overlay, sorted(evidence))
-    areas = {name: ensemble.area_to_truth_km2(_of(ensemble, predictions), truth) for name, ensemble in systems.items()}
-    _print_recall(areas, overlay)
-    _print_calibration(systems["base + all"], predictions, truth)
+    ensembles = systems(overlay, sorted(evidence))
+    areas = {
+        name: ensemble.area_to_truth_km2(of_members(ensemble, predictions), truth)
+        for name, ensemble in ensembles.items()
+    }
+    print_recall(areas, overlay, f"{IMAGES:,} real positions, SIMULATED predictors")
+    _print_calibration(ensembles["base + all"], predictions, truth)
     draw_curves(areas, CURVES, f"Recall vs Area, {IMAGES:,} real positions, simulated predictors")
     middle = int(np.argsort(areas["base + all"])[IMAGES // 2])
-    _print_regions(systems["base + all"], predictions, grid, truth, (lat, lon), middle)
+    _print_regions(ensembles["base + all"], predictions, grid, truth, (lat, lon), middle)
     print(f"\ncurves    {CURVES}\nmap       {MAP}")
     return 0
 
@@ -121,30 +124,32 @@ def _simulated(
     return found
 
 
-def _systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
+def systems(overlay: Overlay, evidence: list[str]) -> dict[str, Ensemble]:
     """The ensembles to compare: S2 cells alone, with each map, with all maps, and with an urban prior.
 
     The urban prior excludes all but the two densest buckets of population density.
     """
     base = EnsembleMember(CELLS, CELLS)
     names = [p.name for p in overlay.partitions if p.name != CELLS]
-    systems = {"base": Ensemble(overlay, (base,))}
+    found = {"base": Ensemble(overlay, (base,))}
     for name in names:
-        systems[f"base + {name}"] = Ensemble(overlay, (base, EnsembleMember(name, name)))
-    systems["base + all"] = Ensemble(overlay, (base, *(EnsembleMember(name, name) for name in names)))
+        found[f"base + {name}"] = Ensemble(overlay, (base, EnsembleMember(name, name)))
+    found["base + all"] = Ensemble(overlay, (base, *(EnsembleMember(name, name) for name in names)))
     if "density" in names:
-        systems["base + urban prior"] = Ensemble(overlay, (base, mask_prior(overlay, "urban", "density", [2, 3])))
-    return systems
+        found["base + urban prior"] = Ensemble(overlay, (base, mask_prior(overlay, "urban", "density", [2, 3])))
+    return found
 
 
-def _of(ensemble: Ensemble, predictions: Predictions) -> dict[str, Probabilities]:
+def of_members(ensemble: Ensemble, predictions: Predictions) -> dict[str, Probabilities]:
+    """The predictions that an ensemble uses."""
     return {p.name: predictions[p.name] for p in ensemble.members if p.fixed is None}
 
 
-def _print_recall(areas: dict[str, np.ndarray], overlay: Overlay) -> None:
+def print_recall(areas: dict[str, np.ndarray], overlay: Overlay, what: str) -> None:
+    """Print how many of the images, in percent, have their truth within an area. `areas`: to the truth, in km²."""
     caps = cap_area_km2(THRESHOLDS_KM)
     width = max(map(len, areas))
-    print(f"\n{IMAGES:,} real positions, SIMULATED predictors, {overlay.n_atoms:,} atoms: recall (%) within an area of")
+    print(f"\n{what}, {overlay.n_atoms:,} atoms: recall (%) within an area of")
     print(" " * width, *(f"{cap:>12,.0f}" for cap in caps), "km2")
     for name, reached in areas.items():
         print(f"{name:{width}}", *(f"{100 * (reached <= cap).mean():12.1f}" for cap in caps))

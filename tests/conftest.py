@@ -22,6 +22,9 @@ _SLOW = (
         "test_killed_pixels",
         "test_build_splits",
         "test_evaluate",
+        "test_train_predictor",
+        "test_horovod",
+        "test_loop",
     ),
     *(
         "test_build_partitions",
@@ -34,6 +37,7 @@ _SLOW = (
     *(
         "test_spark_submit",
         "test_prepare_training_set",
+        "test_fit_ensemble",
         "test_ingest_archives",
         "test_ingest_listed",
         "test_s3_archives",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from fabricated_rasters import world
 from pyspark.sql import SparkSession
+from small_predictor import write_example
 from workspace import Workspace
 
 from geosieve.ensemble.members import Probabilities
@@ -39,8 +40,11 @@ def given(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) 
     hashes = {name: facts["hash"] for name, facts in report["details"]["partitions"].items()}
     regions = {"cells": CELLS, "density": DENSITIES}
     drawn = {name: rng.dirichlet(np.ones(n), IMAGES) for name, n in regions.items()}
+    predictor = write_example(str(workspace.tables / "_predictors" / "s2_base" / "a"))
     return {
         "spark": spark,
+        "hashes": predictor,
+        "images": list(rng.integers(0, 256, (3, 60, 80, 3), dtype=np.uint8)),
         "p_cells": drawn["cells"],
         "p_density": drawn["density"],
         "labels": workspace.labels(),
@@ -54,11 +58,13 @@ def given(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_examples_run_as_they_stand(given: dict[str, Any], tmp_path: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 6
     for example in examples:
         # Spark's working directory is where its session began.
-        here = example.replace('root="tables"', f'root="{tmp_path}/tables"')
+        here = example.replace('root="tables"', f'root="{tmp_path}/tables"').replace('"cuda"', '"cpu"')
         exec(compile(here, str(PAGE), "exec"), given)
+    assert given["log_p"].shape == given["f_star"].shape == (3, 7)
+    assert np.exp(given["f_star"]).sum(axis=1) == pytest.approx(np.ones(3))
     ranking, n = given["ranking"], given["n"]
     assert ((n > 0) & (n < ranking.overlay.n_atoms)).all() or n.min() == 0
     sums = np.cumsum(ranking.area_km2, axis=1)

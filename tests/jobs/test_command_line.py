@@ -12,6 +12,7 @@ import pytest
 
 from geosieve.evaluation.config import EvaluateConfig
 from geosieve.images.sources import IngestConfig
+from geosieve.inference.config import FitEnsembleConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overlay.build import OverlayConfig
 from geosieve.partitions.building.job import BuildConfig
@@ -21,6 +22,7 @@ from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
 from geosieve.training.config import TrainingSetConfig
+from geosieve.training.options import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
@@ -31,7 +33,9 @@ MODELS = {
     "evaluate": EvaluateConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
+    "fit_ensemble": FitEnsembleConfig,
     "prepare_training_set": TrainingSetConfig,
+    "train_predictor": TrainConfig,
 }
 
 
