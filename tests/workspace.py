@@ -44,6 +44,9 @@ Report = tuple[int, dict[str, Any]]
 class Workspace:
     """A folder; its tables lie in `tables`. A session of Spark must be there: fixture `spark`."""
 
+    jobs = JOBS
+    """Configuration and function of each job; tests of jobs that import torch for seconds add them."""
+
     def __init__(self, root: Path) -> None:
         self.root, self.tables = root, root / "tables"
         self.printed = ""
@@ -54,7 +57,7 @@ class Workspace:
         path.write_text(json.dumps({**config, "output": str(self.tables)}))
         printed = io.StringIO()
         with redirect_stdout(printed):
-            code = main(job, *JOBS[job], ["--config", str(path), "--run-id", run_id, *options])
+            code = main(job, *self.jobs[job], ["--config", str(path), "--run-id", run_id, *options])
         self.printed = printed.getvalue()
         return code, json.loads(self.printed.splitlines()[-1])
 

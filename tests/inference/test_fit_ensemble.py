@@ -29,7 +29,6 @@ from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import OverlayInput, read_published
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, InputError
 
-JOBS["fit_ensemble"] = (FitEnsembleConfig, fit_ensemble)
 BANDS = {"south": (-90, 0), "north": (0, 90)}
 SIDES = {"west": (-180, -60), "middle": (-60, 60), "east": (60, 180)}
 
@@ -71,6 +70,7 @@ def predictor(world: TrainingWorld, overlay: Overlay, name: str, change: str = "
 @pytest.fixture(scope="module")
 def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorld:
     made = TrainingWorld(tmp_path_factory.mktemp("ensemble"), spark)
+    made.jobs = {**JOBS, "fit_ensemble": (FitEnsembleConfig, fit_ensemble)}
     made.publish(made.rows, "r1")
     partitions = [boxes(made.root, "bands"), boxes(made.root, "sides")]
     code, report = made.label(partitions, sources=["photos"])
@@ -98,7 +98,7 @@ def members(world: TrainingWorld, overlay: Overlay) -> dict[str, dict[str, str]]
     return {name: {"uri": predictor(world, overlay, name), "partition": name} for name in ("bands", "sides")}
 
 
-def run(world: TrainingWorld, run_id: str, **change: Any) -> tuple[int, dict[str, Any]]:
+def run(world: TrainingWorld, run_id: str, *options: str, **change: Any) -> tuple[int, dict[str, Any]]:
     root = str(world.tables)
     config = {
         "name": "both",
@@ -107,7 +107,7 @@ def run(world: TrainingWorld, run_id: str, **change: Any) -> tuple[int, dict[str
         "strata": "bands",
         **change,
     }
-    return world.run("fit_ensemble", config, run_id)
+    return world.run("fit_ensemble", config, run_id, *options)
 
 
 def test_weights_and_thresholds_are_those_of_the_functions(
@@ -180,3 +180,13 @@ def test_what_does_not_fit_is_named(world: TrainingWorld, overlay: Overlay, memb
         world, "x", members=members, shards={"root": str(world.tables), "name": "test", "split": "train"}
     )
     assert code == EXIT_BAD_INPUT and "at least 20 are needed" in report["error"]
+
+
+def test_a_dry_run_shows_and_writes_nothing(
+    world: TrainingWorld, overlay: Overlay, members: dict[str, dict[str, str]]
+) -> None:
+    before = sorted(world.tables.rglob("*"))
+    code, report = run(world, "dry", "--dry-run", members=members)
+    assert code == EXIT_DONE and report["status"] == "dry_run"
+    assert overlay.digest.startswith(report["details"]["inputs"]["overlay"].rstrip("…"))
+    assert sorted(world.tables.rglob("*")) == before

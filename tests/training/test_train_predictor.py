@@ -21,8 +21,6 @@ from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, 
 from geosieve.training.options import TrainConfig
 from geosieve.training.train import train_predictor
 
-JOBS["train_predictor"] = (TrainConfig, train_predictor)
-
 
 def boxes(root: Path, name: str = "halves", east: float = 180) -> dict[str, Any]:
     """Two halves of the world as a partition, and a region without an image."""
@@ -43,6 +41,7 @@ def boxes(root: Path, name: str = "halves", east: float = 180) -> dict[str, Any]
 def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorld:
     """Shards with 90 images, of the regions of `halves` and the cells `s2_l3`."""
     made = TrainingWorld(tmp_path_factory.mktemp("train"), spark)
+    made.jobs = {**JOBS, "train_predictor": (TrainConfig, train_predictor)}
     made.publish(made.rows, "r1")
     root = {"root": str(made.tables), "sources": ["photos"], "run": "r1"}
     code, report = made.label([boxes(made.root), {"name": "s2_l3", "kind": "s2", "level": 3}], sources=["photos"])
