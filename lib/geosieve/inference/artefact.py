@@ -23,9 +23,9 @@ from pydantic import Field
 from geosieve.ensemble.conformal import ConformalSets
 from geosieve.ensemble.members import Ensemble, EnsembleMember
 from geosieve.overlay.atoms import Overlay
-from geosieve.runtime.config import Config, read_yaml, validate
-from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.store import read_file, write_file
+from geosieve.runtime.config import Config, read_yaml, refuse_later, validate
+from geosieve.runtime.errors import InputError
+from geosieve.runtime.store import read_unchanged, write_file
 
 FACTS, THRESHOLDS = "ensemble.yaml", "thresholds.parquet"
 VERSION = 1
@@ -77,8 +77,11 @@ def write_ensemble(
     facts: Mapping[str, object],
     marginal: Mapping[float, ConformalSets],
     by_stratum: Mapping[float, ConformalSets],
-) -> EnsembleFacts:
-    """Write an artefact into the folder `uri`. `facts`: the values of EnsembleFacts but `thresholds_sha256`."""
+) -> tuple[EnsembleFacts, str]:
+    """Write an artefact into the folder `uri`. `facts`: the values of EnsembleFacts but `thresholds_sha256`.
+
+    Returns what `ensemble.yaml` says, and its SHA-256 in hex.
+    """
     rows = [{"coverage": c, "stratum": _ALL, "threshold": float(sets.thresholds[0])} for c, sets in marginal.items()]
     for coverage, sets in by_stratum.items():
         last = len(sets.thresholds) - 1  # of atoms without a stratum
@@ -91,8 +94,9 @@ def write_ensemble(
     digest = hashlib.sha256(stream.getvalue()).hexdigest()
     found = validate(EnsembleFacts, {**facts, "thresholds_sha256": digest}, where=f"{uri}/{FACTS}")
     write_file(f"{uri}/{THRESHOLDS}", stream.getvalue())
-    write_file(f"{uri}/{FACTS}", yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False).encode())
-    return found
+    described = yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False).encode()
+    write_file(f"{uri}/{FACTS}", described)
+    return found, hashlib.sha256(described).hexdigest()
 
 
 def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:
@@ -102,9 +106,7 @@ def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:
     is of a later version.
     """
     content = read_yaml(f"{uri}/{FACTS}")
-    version = content.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise ConfigError(f"a later geosieve wrote version {version}; this one reads up to {VERSION}", where=uri)
+    refuse_later(content, VERSION, where=uri)
     facts = validate(EnsembleFacts, content, where=f"{uri}/{FACTS}")
     if facts.overlay != overlay.digest:
         raise InputError(
@@ -112,11 +114,7 @@ def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:
             where=uri,
             hint="fit it over this overlay, or read the one that it was fitted over",
         )
-    table = read_file(f"{uri}/{THRESHOLDS}")
-    if hashlib.sha256(table).hexdigest() != facts.thresholds_sha256:
-        raise InputError(
-            "the file is not the one that was written: it has another SHA-256", where=f"{uri}/{THRESHOLDS}"
-        )
+    table = read_unchanged(f"{uri}/{THRESHOLDS}", facts.thresholds_sha256)
     rows = pq.read_table(pa.BufferReader(table)).to_pylist()
     members = tuple(
         EnsembleMember(member.name, member.partition, member.weight, member.temperature) for member in facts.members

@@ -8,7 +8,8 @@ from pydantic import Field, model_validator
 
 from geosieve.job.publishing import JobConfig
 from geosieve.overlay.read import OverlayInput
-from geosieve.runtime.config import Config, RunId
+from geosieve.runtime.config import Config
+from geosieve.training.options import ShardsInput
 
 Coverage = Annotated[float, Field(gt=0, lt=1)]
 
@@ -20,12 +21,9 @@ class PredictorInput(Config):
     partition: str = Field(description="a partition of the predictor and of the overlay")
 
 
-class ValidationInput(Config):
+class ValidationInput(ShardsInput):
     """The split of a committed run of `training_shards` on which an ensemble is fitted."""
 
-    root: str
-    name: str = Field(description="name of the training set")
-    run: RunId = Field("latest", description="a run id or `latest`")
     split: str = "validation"
 
 

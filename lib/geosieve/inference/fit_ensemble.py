@@ -18,21 +18,20 @@ from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.geo.arrays import I8
 from geosieve.images.decode import decode
 from geosieve.images.headers import Refusal
-from geosieve.inference.artefact import FACTS, write_ensemble
+from geosieve.inference.artefact import write_ensemble
 from geosieve.inference.config import FitEnsembleConfig
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
-from geosieve.models.predictor import FACTS as PREDICTOR
 from geosieve.models.predictor import TrainedPredictor
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import read_published
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice
-from geosieve.runtime.store import open_input, read_file
+from geosieve.runtime.store import open_input
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import ENSEMBLES
-from geosieve.training.options import ShardsInput
-from geosieve.training.read import CommittedShards, SplitFiles, read_shards
+from geosieve.training.plan import ShardFiles
+from geosieve.training.read import CommittedShards, read_shards
 
 JOB = "fit_ensemble"
 _IMAGES_AT_ONCE = 256
@@ -60,9 +59,9 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
         predictors = _predictors(config, overlay)
         names = [partition.name for partition in overlay.partitions]
         given = config.shards
-        shards = read_shards(spark, ShardsInput(root=given.root, name=given.name, run=given.run), names)
+        shards = read_shards(spark, given, names)
         _check_hashes(overlay, shards)
-        files = shards.files(given.split)
+        files = shards.files(given.split, names)
         if config.strata is not None and config.strata not in names:
             raise ConfigError(f"strata: {advice(config.strata, names, 'the overlay has')}", where="strata")
     if context.dry_run:
@@ -71,7 +70,7 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
         return 0
     with tempfile.TemporaryDirectory() as folder:
         with report.stage("predict"):
-            predictions, labels, fits = _predict(config, predictors, files, names, Path(folder))
+            predictions, labels, fits = _predict(config, predictors, files, Path(folder))
             truth, unseen = overlay.atoms_of(labels)
             if unseen:
                 report.warn(f"{unseen} images have regions that no atom combines; they count in an atom of their cell")
@@ -95,7 +94,7 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
                 stratum = overlay.labels[:, overlay.column(config.strata)]
                 by_stratum = {c: ConformalSets.by_stratum(needed, at, stratum, c) for c in config.coverages}
     with report.stage("write"):
-        uri = f"{config.output.rstrip('/')}/_ensembles/{config.name}/{report.run_id}"
+        uri = config.beside_tables("ensembles", config.name, report.run_id)
         hashes = {partition.name: partition.digest for partition in overlay.partitions}
         facts = {
             "name": config.name,
@@ -106,7 +105,7 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
                     "partition": member.partition,
                     "partition_hash": hashes[member.partition],
                     "predictor": config.members[member.name].uri,
-                    "predictor_sha256": _digest(f"{config.members[member.name].uri}/{PREDICTOR}"),
+                    "predictor_sha256": predictors[config.members[member.name].uri].digest,
                     "weight": member.weight,
                     "temperature": member.temperature,
                 }
@@ -117,10 +116,10 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
             "images": {"weights": int(fits.sum()), "thresholds": int((~fits).sum())},
             "scores": scores,
         }
-        written = write_ensemble(uri, facts, marginal, by_stratum)
+        written, digest = write_ensemble(uri, facts, marginal, by_stratum)
         row: Any = {
             "artefact": uri,
-            "artefact_sha256": _digest(f"{uri}/{FACTS}"),
+            "artefact_sha256": digest,
             "overlay_hash": overlay.digest,
             "members": [
                 {name: getattr(member, name) for name in ("name", "partition", "predictor", "weight", "temperature")}
@@ -166,12 +165,11 @@ def _check_hashes(overlay: Overlay, shards: CommittedShards) -> None:
 def _predict(
     config: FitEnsembleConfig,
     predictors: dict[str, TrainedPredictor],
-    files: SplitFiles,
-    names: list[str],
+    files: ShardFiles,
     folder: Path,
 ) -> tuple[dict[str, Probabilities], I8, NDArray[np.bool_]]:
     """Probabilities by member, on disk below `folder`; labels, (images, partitions); which images set weights."""
-    images = sum(files.rows)
+    images, names = sum(files.rows), files.labels
     values: dict[str, Any] = {}
     hashes = {}
     for name, member in config.members.items():
@@ -180,7 +178,7 @@ def _predict(
         values[name] = np.memmap(folder / f"{len(values)}", np.float32, "w+", shape=(images, partition.regions))
     labels, fits = np.empty((images, len(names)), np.int64), np.empty(images, bool)
     at = 0
-    for rows in _batches(files, names):
+    for rows in _batches(files):
         some = slice(at, at + len(rows))
         pictures = [_decoded(row) for row in rows]
         for uri, predictor in predictors.items():
@@ -194,11 +192,11 @@ def _predict(
     return {name: Probabilities(hashes[name], values[name]) for name in values}, labels, fits
 
 
-def _batches(files: SplitFiles, names: list[str]) -> Iterator[list[dict[str, Any]]]:
+def _batches(files: ShardFiles) -> Iterator[list[dict[str, Any]]]:
     for uri in files.uris:
         with open_input(uri) as file:
             for batch in pq.ParquetFile(file).iter_batches(
-                _IMAGES_AT_ONCE, columns=["source", "image_id", "image", *names]
+                _IMAGES_AT_ONCE, columns=["source", "image_id", "image", *files.labels]
             ):
                 yield batch.to_pylist()
 
@@ -218,7 +216,3 @@ def _hash(row: dict[str, Any]) -> float:
 
 def _rows(predictions: dict[str, Probabilities], rows: NDArray[np.bool_]) -> dict[str, Probabilities]:
     return {name: Probabilities(found.partition_hash, found.values[rows]) for name, found in predictions.items()}
-
-
-def _digest(uri: str) -> str:
-    return hashlib.sha256(read_file(uri)).hexdigest()

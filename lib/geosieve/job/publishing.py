@@ -22,6 +22,10 @@ class JobConfig(Config):
     version: int = Field(VERSION, ge=1, description="version of the configuration format")
     output: str = Field(min_length=1, description="root folder of the tables, on any store")
 
+    def beside_tables(self, kind: str, name: str, run_id: str) -> str:
+        """The folder for a run's files of a `kind`, e.g. predictors, beside the tables; no engine reads it as rows."""
+        return f"{self.output.rstrip('/')}/_{kind}/{name}/{run_id}"
+
     @field_validator("version")
     @classmethod
     def _known(cls, version: int) -> int:

@@ -31,9 +31,9 @@ from geosieve.geo.arrays import F8
 from geosieve.models.network import Network
 from geosieve.models.preprocessing import Preprocessing
 from geosieve.models.rules import Along, OverCrops, along_ancestors, over_crops
-from geosieve.runtime.config import Config, validate
+from geosieve.runtime.config import Config, refuse_later, validate
 from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.store import read_file, write_file
+from geosieve.runtime.store import read_file, read_unchanged, write_file
 
 FACTS, WEIGHTS, CARD = "predictor.json", "weights.safetensors", "model_card.md"
 VERSION = 1
@@ -82,8 +82,10 @@ def write_predictor(
     weights: Mapping[str, torch.Tensor],
     regions: Mapping[str, pa.Table],
     card: str,
-) -> PredictorFacts:
+) -> tuple[PredictorFacts, str]:
     """Write an artefact into the folder `uri`. `facts`: the values of PredictorFacts but `files`.
+
+    Returns what `predictor.json` says, and its SHA-256 in hex.
 
     InputError if a weight is not finite, or the number of a partition's regions differs from its table's.
     """
@@ -104,15 +106,20 @@ def write_predictor(
             )
     for name, content in contents.items():
         write_file(f"{uri}/{name}", content)
-    write_file(f"{uri}/{FACTS}", found.model_dump_json(indent=1).encode())
-    return found
+    described = found.model_dump_json(indent=1).encode()
+    write_file(f"{uri}/{FACTS}", described)
+    return found, hashlib.sha256(described).hexdigest()
 
 
 @dataclass(frozen=True)
 class TrainedPredictor:
-    """A predictor that was loaded: from images to log-probabilities over the regions of its partitions."""
+    """A predictor that was loaded: from images to log-probabilities over the regions of its partitions.
+
+    `digest`: SHA-256 of its `predictor.json`, in hex.
+    """
 
     facts: PredictorFacts
+    digest: str
     network: Network
     device: torch.device
     regions: Mapping[str, pa.Table]
@@ -127,7 +134,7 @@ class TrainedPredictor:
         the network, or if a partition has another hash. ConfigError if `predictor.json` is of a later version, or
         `timm` lacks the backbone.
         """
-        facts = _facts(uri)
+        facts, digest = _facts(uri)
         for partition in facts.partitions:
             wanted = (hashes or {}).get(partition.name, partition.hash)
             if wanted != partition.hash:
@@ -137,7 +144,7 @@ class TrainedPredictor:
                     where=uri,
                     hint="train it on labels of this version, or use the version that it has learned",
                 )
-        contents = {name: _checked(uri, name, digest) for name, digest in facts.files.items()}
+        contents = {name: _checked(uri, name, sha256) for name, sha256 in facts.files.items()}
         network = Network(facts.backbone, {partition.name: partition.regions for partition in facts.partitions})
         try:
             network.load_state_dict(load(contents[WEIGHTS]))
@@ -150,7 +157,7 @@ class TrainedPredictor:
             partition.name: pq.read_table(pa.BufferReader(contents[regions_file(partition.name)]))
             for partition in facts.partitions
         }
-        return cls(facts, network, torch.device(device), regions)
+        return cls(facts, digest, network, torch.device(device), regions)
 
     def log_probabilities(self, images: Sequence[NDArray[np.uint8]]) -> dict[str, F8]:
         """Natural logarithms of probabilities by partition, (images, regions). Each row's probabilities sum to one.
@@ -197,13 +204,13 @@ class TrainedPredictor:
         given = self.facts.preprocessing
         crops = np.stack([given.crops_of(image) for image in images])
         pixels = torch.from_numpy(crops).to(self.device).flatten(0, 1).permute(0, 3, 1, 2)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] * 255 for v in (given.mean, given.std))
         with torch.inference_mode():
-            found = self.network(((pixels - mean) / std).contiguous(memory_format=torch.channels_last))
+            found = self.network(given.normal(pixels))
         return [logits.float().reshape(len(images), given.crops, -1) for logits in found]
 
 
-def _facts(uri: str) -> PredictorFacts:
+def _facts(uri: str) -> tuple[PredictorFacts, str]:
+    """What `predictor.json` says, and its SHA-256."""
     where = f"{uri}/{FACTS}"
     content = read_file(where)
     try:
@@ -212,17 +219,12 @@ def _facts(uri: str) -> PredictorFacts:
         given = None
     if not isinstance(given, dict):
         raise InputError("not the description of a predictor", where=where)
-    version = given.get("version")
-    if isinstance(version, int) and version > VERSION:
-        raise ConfigError(f"a later geosieve wrote version {version}; this one reads up to {VERSION}", where=where)
-    return validate(PredictorFacts, given, where=where)
+    refuse_later(given, VERSION, where)
+    return validate(PredictorFacts, given, where=where), hashlib.sha256(content).hexdigest()
 
 
 def _checked(uri: str, name: str, digest: str) -> bytes:
     """The content of a file of an artefact. InputError if its SHA-256 is another."""
     if "/" in name or name.startswith("."):
         raise InputError(f"{FACTS} names a file outside of the folder: {name!r}", where=uri)
-    content = read_file(f"{uri}/{name}")
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise InputError("the file is not the one that was written: it has another SHA-256", where=f"{uri}/{name}")
-    return content
+    return read_unchanged(f"{uri}/{name}", digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import struct
@@ -44,7 +45,7 @@ def load_backbone(backbone: nn.Module, uri: str) -> None:
     no place. Then nothing is changed.
     """
     path = _path(uri)
-    weights = {name: value for name, value in _in_timm_names(_read(path, uri), backbone).items()}
+    weights = _in_timm_names(_read(path, uri), backbone)
     own = backbone.state_dict()
     extra = [name for name in weights if name not in own and not _CLASSIFIERS.match(name)]
     # Counters of batches, which old files lack, have no influence.
@@ -90,7 +91,7 @@ def _read(path: Path, uri: str) -> dict[str, torch.Tensor]:
     try:
         if _is_safetensors(content):
             return dict(load(content))
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, ValueError, EOFError, OSError, struct.error) as error:
         raise InputError(f"the file of weights cannot be read: {str(error)[:200]}", where=uri) from None
     except pickle.UnpicklingError as error:  # code instead of tensors

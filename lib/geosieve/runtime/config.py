@@ -122,6 +122,13 @@ def load(model: type[C], path: str | Path, overrides: Sequence[str] = ()) -> C:
     return validate(model, content, where=str(path))
 
 
+def refuse_later(content: Mapping[str, Any], version: int, where: str) -> None:
+    """ConfigError if a later version of this package wrote `content`. `version`: the latest that is known."""
+    found = content.get("version")
+    if isinstance(found, int) and found > version:
+        raise ConfigError(f"a later geosieve wrote version {found}; this one reads up to {version}", where=where)
+
+
 def validate(model: type[C], content: Mapping[str, Any], where: str) -> C:
     """Validate `content` as `model`. Raises ConfigError, which names `where` and lists every fault."""
     try:

@@ -6,6 +6,7 @@ URIs have the same form as in Hadoop. The endpoint and keys of S3 come from envi
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Iterator
@@ -63,6 +64,14 @@ def read_file(uri: str) -> bytes:
     with open_input(uri) as file:
         content: bytes = file.readall()
         return content
+
+
+def read_unchanged(uri: str, sha256: str) -> bytes:
+    """The content of a file that has this SHA-256, in hex. InputError if it has another; errors of `open_input`."""
+    content = read_file(uri)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise InputError("the file is not the one that was written: it has another SHA-256", where=uri)
+    return content
 
 
 def list_folder(uri: str) -> list[str]:

@@ -9,11 +9,9 @@ from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.runtime.config import Config, RunId, validate
-from geosieve.runtime.errors import InputError
-from geosieve.runtime.names import advice
 from geosieve.splits.config import SplitConfig
 from geosieve.tables.publish import CONFIG
-from geosieve.tables.read import Run, attachment, committed_runs, read_runs, select_run
+from geosieve.tables.read import Run, attachment, named_run, read_runs
 from geosieve.tables.schemas import SPLITS
 
 
@@ -52,11 +50,6 @@ def read_splits(spark: SparkSession, given: SplitsInput) -> CommittedSplits:
 
     InputError if there is no such set of splits or run, or if `run` selects several runs (`all`).
     """
-    where = f"{given.root}/{SPLITS.name}"
-    runs = committed_runs(spark, given.root, SPLITS)
-    known = {run.values["split_set"] for run in runs}
-    if given.name not in known:
-        hint = advice(given.name, known, "sets of splits") if known else "run build_splits first"
-        raise InputError(f"no committed run of the set of splits {given.name!r}", where=where, hint=hint)
-    chosen = select_run([run for run in runs if run.values["split_set"] == given.name], given.run, where)
-    return CommittedSplits(spark, given.root, chosen)
+    kind = ("set of splits", "sets of splits")
+    run = named_run(spark, given.root, SPLITS, given.name, given.run, kind, "build_splits")
+    return CommittedSplits(spark, given.root, run)

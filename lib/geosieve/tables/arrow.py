@@ -27,12 +27,10 @@ def tasks_for(spark: SparkSession, rows: int) -> int:
     return max(2 * int(spark.sparkContext.defaultParallelism), -(-rows // TASK_ROWS))
 
 
-def in_batches(
-    rows: Iterable[dict[str, Any]], schema: pa.Schema, at_once: int = ROWS_AT_ONCE
-) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `at_once` rows; only those of one batch are in memory at a time."""
+def in_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Batches of at most ROWS_AT_ONCE rows; only those of one batch are in memory at a time."""
     left = iter(rows)
-    while some := list(islice(left, at_once)):
+    while some := list(islice(left, ROWS_AT_ONCE)):
         yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 

@@ -13,7 +13,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.runtime.errors import InputError, RetryableError
 from geosieve.runtime.files import Files
-from geosieve.runtime.names import did_you_mean
+from geosieve.runtime.names import advice, did_you_mean
 from geosieve.tables.parquet import read_files
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
@@ -109,6 +109,23 @@ def select_run(runs: list[Run], which: str, where: str) -> Run:
     if len(chosen) > 1:
         raise InputError(f"{len(chosen)} runs", where=where, hint="each run has all rows: name one, or `latest`")
     return chosen[0]
+
+
+def named_run(
+    spark: SparkSession, root: str, table: Table, name: str, which: str, kind: tuple[str, str], maker: str
+) -> Run:
+    """The one run that `which` selects, among those of a table whose first partition column is `name`.
+
+    `kind`: what such a name stands for, in singular and plural; `maker`: the job that makes it. InputError as for
+    `select_run`, and if nothing has this name; it tells the nearest one.
+    """
+    where, column = f"{root}/{table.name}", table.partitions[0].name
+    runs = committed_runs(spark, root, table)
+    known = {run.values[column] for run in runs}
+    if name not in known:
+        hint = advice(name, known, kind[1]) if known else f"run {maker} first"
+        raise InputError(f"no committed run of the {kind[0]} {name!r}", where=where, hint=hint)
+    return select_run([run for run in runs if run.values[column] == name], which, where)
 
 
 def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> DataFrame:

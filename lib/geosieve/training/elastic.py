@@ -24,17 +24,16 @@ def is_elastic() -> bool:
     return os.environ.get("HOROVOD_ELASTIC") == "1"
 
 
-def run(setup: Setup | None) -> Trained | None:
+def run(setup: Setup | None) -> Trained:
     """Train to the end, with whoever is there. `setup`: known on rank 0 at the start, None on the others.
 
-    None if rank 0 has nothing to train.
+    RetryableError if rank 0 has ended before it knew what to train.
     """
     return hvd.elastic.run(_body)(_Shared(setup))  # type: ignore[no-any-return]
 
 
-def _body(shared: _Shared) -> Trained | None:
-    if shared.training is None:
-        return None
+def _body(shared: _Shared) -> Trained:
+    assert shared.training is not None  # Horovod calls `sync` first
     metrics = Metrics(shared.training.setup.work, shared.training.ranks.rank, shared.training.config.tensorboard)
     try:
         return go_on(shared.training, metrics, shared.keep)

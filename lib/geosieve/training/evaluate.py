@@ -102,10 +102,6 @@ def logits_of(
     config = setup.config
     was = network.training
     network.eval()
-    mean, std = (
-        torch.tensor(values, device=device)[:, None, None] * 255
-        for values in (config.preprocessing.mean, config.preprocessing.std)
-    )
     batches = evaluation_batches(
         setup.validation, ranks.rank, ranks.size, config.batch, config.preprocessing, config.loader.workers
     )
@@ -114,8 +110,7 @@ def logits_of(
             given = batch.images.to(device)
             crops = given.reshape(len(given), -1, 3, *given.shape[2:])
             n = crops.shape[1]
-            pixels = (crops.flatten(0, 1) - mean) / std
-            found = network(pixels.contiguous(memory_format=torch.channels_last))
+            found = network(config.preprocessing.normal(crops.flatten(0, 1)))
             labels = batch.labels.to(device)
             for k, (partition, logits) in enumerate(zip(setup.partitions, found, strict=True)):
                 known = labels[:, k] >= 0

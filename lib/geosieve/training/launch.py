@@ -22,11 +22,6 @@ def under_horovodrun() -> bool:
     return "HOROVOD_RANK" in os.environ
 
 
-def meet() -> Ranks:
-    """Meet the other processes, which wait only for half a minute."""
-    return Ranks.start()
-
-
 def follow() -> int:
     """What ranks other than 0 do under `horovodrun`: wait for what rank 0 has read, and train. Returns exit code 0."""
     _with_others(None)

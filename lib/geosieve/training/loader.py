@@ -28,19 +28,10 @@ from geosieve.models.preprocessing import Preprocessing
 from geosieve.runtime.errors import GeosieveError, InputError, IntegrityError
 from geosieve.runtime.store import open_input
 from geosieve.training.options import Augmentation
-from geosieve.training.plan import Part, Streams, after, row_order, taken_of
+from geosieve.training.plan import Part, ShardFiles, Streams, after, row_order, taken_of
 
-COLUMNS = ("source", "image_id", "shard", "shard_row", "image", "lat", "lon")
+COLUMNS = ("source", "image_id", "shard", "image", "lat", "lon")
 """Columns that are read, beside the labels."""
-
-
-@dataclass(frozen=True)
-class ShardFiles:
-    """The files of a split: URIs, rows and numbers (`shard`) in order, and the columns of labels that are read."""
-
-    uris: tuple[str, ...]
-    rows: tuple[int, ...]
-    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,15 +60,15 @@ class Sampler:
         if self.weights is None or self.column is None:
             return order
         # Class by class, so that each gets its share of the file, up to one image.
-        order = order[np.argsort(labels[order, self.column], kind="stable")]
-        classes = labels[order, self.column]
+        by_class = order[np.argsort(labels[order, self.column], kind="stable")]
+        classes = labels[by_class, self.column]
         weights = np.where(classes >= 0, self.weights[np.maximum(classes, 0)], 0.0)
         if not weights.any():
-            return row_order(self.seed, self.epoch, file, len(labels))
+            return order
         # Systematic sampling: a row is seen ⌊w⌋ or ⌈w⌉ times, w being its share of the file's rows.
         ends = np.cumsum(weights) * (len(order) / weights.sum())
         start = np.random.default_rng([self.seed, self.epoch, file, 1]).random()
-        drawn = order[np.searchsorted(ends, np.arange(len(order)) + start, side="right").clip(max=len(order) - 1)]
+        drawn = by_class[np.searchsorted(ends, np.arange(len(order)) + start, side="right").clip(max=len(order) - 1)]
         return np.random.default_rng([self.seed, self.epoch, file, 2]).permutation(drawn)
 
 

@@ -23,10 +23,10 @@ from geosieve.runtime.store import write_file
 from geosieve.training import losses
 from geosieve.training.checkpoints import Checkpoints, State
 from geosieve.training.evaluate import Evaluation, evaluated
-from geosieve.training.loader import Augment, Batch, Sampler, ShardFiles, training_batches
+from geosieve.training.loader import Augment, Batch, Sampler, training_batches
 from geosieve.training.metrics import Metrics
 from geosieve.training.options import TrainConfig
-from geosieve.training.plan import Streams, deal, full_batches, remaining, shuffled
+from geosieve.training.plan import ShardFiles, Streams, deal, full_batches, remaining, shuffled
 from geosieve.training.ranks import Ranks
 
 
@@ -186,11 +186,10 @@ class Training:
 
     def loss_of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar with its graph."""
-        mean, std = (torch.tensor(values, device=self.device)[:, None, None] * 255 for values in self._colours())
-        images = batch.images.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        images = self.config.preprocessing.normal(batch.images.to(self.device, non_blocking=True))
         labels, positions = batch.labels.to(self.device), batch.positions.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
-            logits = self.network((images - mean) / std)
+            logits = self.network(images)
         found = []
         for k, (partition, values) in enumerate(zip(self.setup.partitions, logits, strict=True)):
             head, centres, targets = self.config.heads[partition.name], self.centres[k], None
@@ -198,9 +197,6 @@ class Training:
                 targets = losses.haversine_targets(positions, labels[:, k], centres, head.haversine_km)
             found.append(losses.cross_entropy(values, labels[:, k], head.smoothing, targets))
         return losses.total(found, [self.config.heads[partition.name].weight for partition in self.setup.partitions])
-
-    def _colours(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        return self.config.preprocessing.mean, self.config.preprocessing.std
 
     def epochs_done(self) -> float:
         """How many epochs are done, with the part of the current one."""

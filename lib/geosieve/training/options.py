@@ -14,11 +14,16 @@ from geosieve.training.schedule import Cosine, Schedule
 
 
 class ShardsInput(Config):
-    """A committed run of `training_shards`, and which of its splits are used for what."""
+    """A committed run of `training_shards`."""
 
     root: str
     name: str = Field(description="name of the training set")
     run: RunId = Field(default="latest", description="a run id or `latest`")
+
+
+class TrainingSplits(ShardsInput):
+    """A committed run of `training_shards`, and which of its splits are used for what."""
+
     train: str = "train"
     validation: str = "validation"
 
@@ -107,7 +112,7 @@ class TrainConfig(JobConfig):
         pattern=r"^[a-z][a-z0-9_]*$", description="name of the predictor; the table's partition column predictor"
     )
     seed: int = Field(ge=0, lt=1 << 31)
-    shards: ShardsInput
+    shards: TrainingSplits
     backbone: str = Field(default="resnetv2_50x1_bit.goog_in21k", description="name of timm")
     weights: str | None = Field(
         default=None, description="file of initial weights of the backbone: a path or package:NAME/PATH; null: random"

@@ -17,6 +17,15 @@ from geosieve.runtime.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class ShardFiles:
+    """The files of a split: URIs, rows and numbers (`shard`) in order, and the columns of labels that are read."""
+
+    uris: tuple[str, ...]
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Part:
     """The rows of a file from place `start` on, in the file's order of the epoch."""
 

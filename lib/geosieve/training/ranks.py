@@ -5,9 +5,8 @@ Horovod is started here and nowhere else: under `horovodrun`, in a Spark task, o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import horovod.torch as hvd
 import torch
@@ -88,10 +87,3 @@ class Ranks:
             compression=_Halved if fp16 else _Packed,
             backward_passes_per_step=accumulate,
         )
-
-
-def facts() -> Mapping[str, Any]:
-    """Versions that belong to a result."""
-    import horovod
-
-    return {"torch": torch.__version__, "horovod": horovod.__version__}

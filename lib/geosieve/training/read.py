@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +18,12 @@ from geosieve.runtime.config import validate
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.names import advice, did_you_mean
 from geosieve.tables.publish import CONFIG, REPORT
-from geosieve.tables.read import Run, attachment, committed_runs, read_runs, select_run
+from geosieve.tables.read import Run, attachment, named_run, read_runs
 from geosieve.tables.schemas import TRAINING_SHARDS, training_shards_table
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.files import SHARDS_FILE
 from geosieve.training.options import ShardsInput
-
-
-@dataclass(frozen=True)
-class SplitFiles:
-    """The files of a split in order of their numbers: URIs, and rows of each."""
-
-    uris: tuple[str, ...]
-    rows: tuple[int, ...]
+from geosieve.training.plan import ShardFiles
 
 
 @dataclass(frozen=True)
@@ -43,17 +37,16 @@ class CommittedShards:
     hashes: dict[str, str]
     labels_run: str
 
-    def files(self, split: str) -> SplitFiles:
-        """The files of a split. InputError if there is no such split, with the nearest one."""
+    def files(self, split: str, labels: Iterable[str]) -> ShardFiles:
+        """The files of a split, of which the columns `labels` are read. InputError if there is no such split."""
         with attachment(self.spark, self.run, SHARDS_FILE) as path:
             listed = json.loads(path.read_text(encoding="utf-8"))["files"]
         own = sorted((file for file in listed if file["split"] == split), key=lambda file: file["shard"])
         if not own:
             known = {file["split"] for file in listed}
             raise InputError(f"no split {split!r}", where=self.run.uri, hint=advice(split, known, "splits"))
-        return SplitFiles(
-            tuple(f"{self.run.uri}/{file['name']}" for file in own), tuple(int(file["rows"]) for file in own)
-        )
+        uris = tuple(f"{self.run.uri}/{file['name']}" for file in own)
+        return ShardFiles(uris, tuple(int(file["rows"]) for file in own), tuple(labels))
 
     def regions(self, partition: str) -> pa.Table:
         """The regions of a partition, in the order of their index, with the columns of `regions_of_partition`.
@@ -95,13 +88,8 @@ def read_shards(spark: SparkSession, given: ShardsInput, partitions: list[str]) 
 
     InputError if there is no such training set or run, or if it has no labels of one of the `partitions`.
     """
-    where = f"{given.root}/{TRAINING_SHARDS.name}"
-    runs = committed_runs(spark, given.root, TRAINING_SHARDS)
-    known = {run.values["training_set"] for run in runs}
-    if given.name not in known:
-        hint = advice(given.name, known, "training sets") if known else "run prepare_training_set first"
-        raise InputError(f"no committed run of the training set {given.name!r}", where=where, hint=hint)
-    run = select_run([run for run in runs if run.values["training_set"] == given.name], given.run, where)
+    kind = ("training set", "training sets")
+    run = named_run(spark, given.root, TRAINING_SHARDS, given.name, given.run, kind, "prepare_training_set")
     config = validate(TrainingSetConfig, _json(spark, run, CONFIG), where=f"{run.uri}/{CONFIG}")
     details = _json(spark, run, REPORT)["details"]
     hashes = dict(details["partitions"])

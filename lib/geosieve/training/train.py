@@ -16,16 +16,16 @@ from geosieve.geo.arrays import F8
 from geosieve.job.main import Context, main
 from geosieve.job.publishing import publishes
 from geosieve.models.card import model_card
-from geosieve.models.predictor import FACTS, PartitionOfPredictor, write_predictor
+from geosieve.models.predictor import PartitionOfPredictor, write_predictor
 from geosieve.runtime.errors import ConfigError
-from geosieve.runtime.store import read_file
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import PREDICTORS
 from geosieve.training import launch
 from geosieve.training.evaluate import OfPartition
-from geosieve.training.loader import ShardFiles
 from geosieve.training.loop import PartitionFacts, Setup
 from geosieve.training.options import TrainConfig
+from geosieve.training.plan import ShardFiles
+from geosieve.training.ranks import Ranks
 from geosieve.training.read import CommittedShards, read_shards
 
 JOB = "train_predictor"
@@ -79,9 +79,8 @@ def train_predictor(context: Context[TrainConfig], publication: Publication) -> 
             "training": config.model_dump(mode="json"),
             "code": {name: version(name) for name in ("geosieve", "torch", "timm", "horovod")},
         }
-        uri = _artefact(context)
-        written = write_predictor(uri, facts, weights, regions, model_card(facts))
-        digest = hashlib.sha256(read_file(f"{uri}/{FACTS}")).hexdigest()
+        uri = config.beside_tables("predictors", config.name, report.run_id)
+        written, digest = write_predictor(uri, facts, weights, regions, model_card(facts))
         publication.write(PREDICTORS, _row(spark, uri, digest, written.partitions, facts))
         report.rows_out = 1
         report.details["predictor"] = uri
@@ -92,10 +91,7 @@ def train_predictor(context: Context[TrainConfig], publication: Publication) -> 
 
 def _setup(context: Context[TrainConfig], shards: CommittedShards, regions: Mapping[str, pa.Table]) -> Setup:
     config = context.config
-    files = {}
-    for split in (config.shards.train, config.shards.validation):
-        of_split = shards.files(split)
-        files[split] = ShardFiles(of_split.uris, of_split.rows, tuple(config.heads))
+    train, validation = (shards.files(split, config.heads) for split in (config.shards.train, config.shards.validation))
     partitions = tuple(
         PartitionFacts(
             name,
@@ -108,26 +104,16 @@ def _setup(context: Context[TrainConfig], shards: CommittedShards, regions: Mapp
     identity = json.dumps([config.digest(), shards.run.uri, [[p.name, p.digest] for p in partitions]])
     return Setup(
         config,
-        files[config.shards.train],
-        files[config.shards.validation],
+        train,
+        validation,
         partitions,
-        f"{_folder(context, 'training')}",
+        config.beside_tables("training", config.name, context.report.run_id),
         hashlib.sha256(identity.encode()).hexdigest(),
     )
 
 
 def _splits(setup: Setup) -> dict[str, ShardFiles]:
     return {setup.config.shards.train: setup.train, setup.config.shards.validation: setup.validation}
-
-
-def _folder(context: Context[TrainConfig], kind: str) -> str:
-    """A folder of this run beside the tables, which no engine reads as rows."""
-    config = context.config
-    return f"{config.output.rstrip('/')}/_{kind}/{config.name}/{context.report.run_id}"
-
-
-def _artefact(context: Context[TrainConfig]) -> str:
-    return _folder(context, "predictors")
 
 
 def _centres(name: str, regions: pa.Table, needed: bool) -> F8:
@@ -214,7 +200,7 @@ def start(arguments: Sequence[str] | None = None) -> int:
     """
     if not launch.under_horovodrun():
         return main(JOB, TrainConfig, train_predictor, arguments)
-    if launch.meet().rank > 0:
+    if Ranks.start().rank > 0:  # at once: the others wait for half a minute only
         return launch.follow()
     try:
         return main(JOB, TrainConfig, train_predictor, arguments)
