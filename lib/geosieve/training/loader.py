@@ -91,7 +91,8 @@ class Augment:
         """A crop, uint8 (3, size, size). `seen`: how often the epoch has seen the image before."""
         # Of one number a generator is made, so that the four must not meet in another way.
         state = np.random.SeedSequence([self._seed, file, row, seen]).generate_state(1, np.uint64)
-        torch.manual_seed(int(state[0] >> np.uint64(1)))
+        # Not torch.manual_seed: it notes a traceback for GPUs each time, which takes as long as to decode the image.
+        torch.default_generator.manual_seed(int(state[0] >> np.uint64(1)))
         return self._change(torch.from_numpy(image).permute(2, 0, 1))  # type: ignore[no-any-return]
 
 
@@ -155,10 +156,16 @@ class _Stream:
                 yield part.file, row, seen[row], group.image[row], labels[row], position, identity
 
     def _batch(self, rows: list[tuple[Any, ...]]) -> Batch:
+        given = self.preprocessing
+        crops = given.crops if self.augment is None else 1
+        images = torch.empty(len(rows), 3 * crops, given.crop, given.crop, dtype=torch.uint8)
+        if get_worker_info() is not None:
+            images.share_memory_()  # now, or what is filled would be copied
         with torch.random.fork_rng(devices=[]):  # the training process has random numbers of its own
-            images = [self._image(row[0], row[1], row[2], row[3], row[6]) for row in rows]
+            for place, row in zip(images, rows, strict=True):
+                place.copy_(self._image(row[0], row[1], row[2], row[3], row[6]))
         return Batch(
-            torch.stack(images),
+            images,
             torch.from_numpy(np.stack([row[4] for row in rows])),
             torch.tensor([row[5] for row in rows], dtype=torch.float64),
             tuple(row[6] for row in rows),
