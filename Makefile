@@ -60,7 +60,7 @@ $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,onnx]'
 	@touch $@
 
 # Horovod 0.28.1 asks the compiler for C++14, and torch from 2.14 on needs C++20: the last -std counts. On a cluster of
@@ -75,7 +75,7 @@ $(VENV)/.train: $(VENV)/.core
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation --no-deps horovod
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.core
+$(VENV)/.bench: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[bench]'
 	@touch $@
 

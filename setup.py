@@ -59,6 +59,11 @@ TRAIN = [
     "cloudpickle>=3",  # of Horovod, whose own requirements are not installed
     "psutil>=5.9",  # the same
 ]
+ONNX = [
+    "onnx>=1.20",  # predictors for programs without PyTorch
+    "onnxscript>=0.5",  # torch exports with it
+    "onnxruntime>=1.23",  # compares the numbers of an export
+]
 GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it
 
 setup(
@@ -71,5 +76,5 @@ setup(
     packages=find_packages("lib"),
     package_data={"geosieve.partitions": ["definitions/*.yaml"]},
     install_requires=CORE,
-    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "gpu": GPU},
+    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "onnx": ONNX, "gpu": GPU},
 )

@@ -26,6 +26,7 @@ NAMES = (
     "archives",
     "payloads",
     "prepare_training_set",
+    "training",
     "driver_memory",
     "near_duplicates",
 )

@@ -3,8 +3,9 @@
 Shards are of synthetic scenes of 320 x 240 pixels. The network is an EfficientNet-Lite0 with random weights, with heads
 of 1,000 and 4 regions: the small model that trains without a GPU. It sees 64 x 64 pixels, as in `make demo-train`.
 
-* Reading: the loader of training, with two worker processes that decode, crop to 224 x 224 and flip. Its peer is a plain loop in two
-  processes that reads the same files with pyarrow, decodes them with the same decoder, and makes the same changes.
+* Reading: the loader of training, with two worker processes that decode, crop to 224 x 224 and flip. Its peer is a
+  plain loop in two processes that reads the same files with pyarrow, decodes them with the same decoder, and makes the
+  same changes.
 * Processes: the whole training, timed from its 6th step on, as two Horovod processes of one thread each, and as one of
   two threads with the doubled batch.
 * Horovod: a step on a batch in memory with and without its optimizer, world size 1.
@@ -76,7 +77,7 @@ def setup_of(folder: Path, train: ShardFiles, identity: str, **change: Any) -> S
     """A training of the small model on these files."""
     config: dict[str, Any] = {
         **{"name": "small", "seed": 1, "shards": {"root": "unused", "name": "synthetic"}, "output": "unused"},
-        **{"backbone": "tf_efficientnet_lite0", "heads": dict.fromkeys(REGIONS, {}), "batch": BATCH, "epochs": 1},
+        **{"backbone": "tf_efficientnet_lite0", "heads": {name: {} for name in REGIONS}, "batch": BATCH, "epochs": 1},
         "optimizer": {"kind": "adamw", "rate": 0.001},
         "loader": {"workers": 0},
         "preprocessing": {"resize": SEEN, "crop": SEEN},
@@ -238,7 +239,10 @@ def horovod(folder: Path, files: ShardFiles) -> bool:
     met = bar("cost of Horovod's optimizer", 100 * (with_ / without - 1), 5, "%")
     checkpoints, training = checkpoints_of(trainings["with"].setup), trainings["with"]
     stalls = [seconds(lambda n=n: checkpoints.save(training.state(), n)) for n in range(5)]  # type: ignore[misc]
-    size = sum(path.stat().st_size for path in (folder / "with" / "checkpoints").iterdir()) / training.config.checkpoints.keep
+    size = (
+        sum(path.stat().st_size for path in (folder / "with" / "checkpoints").iterdir())
+        / training.config.checkpoints.keep
+    )
     print(f"  a checkpoint of {size / 1e6:.0f} MB: {median(stalls):.2f} s ({size / median(stalls) / 1e6:.0f} MB/s)")
     share = median(stalls) / (median(stalls) + EVERY * with_)
     return bar(f"share of checkpoints at one every {EVERY} steps", 100 * share, 2, "%") and met

@@ -30,10 +30,13 @@ from demo.run import TABLES, inputs_run, job
 from demo.scenes import maps
 from demo.scenes.draw import draw
 from demo.scenes.sheet import sheet
-from geosieve.ensemble.calibration import fit, log_score
+from geosieve.ensemble.calibration import log_score
 from geosieve.ensemble.members import Probabilities
 from geosieve.images.decode import decode
 from geosieve.images.ingest import IngestConfig, ingest_images
+from geosieve.inference.artefact import FittedEnsemble, load_ensemble
+from geosieve.inference.config import FitEnsembleConfig
+from geosieve.inference.fit_ensemble import fit_ensemble
 from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.models.predictor import TrainedPredictor
 from geosieve.overlay.atoms import Overlay
@@ -76,9 +79,10 @@ def run() -> int:
         overlay = published.overlay()
     shards = Path(next(uri for uri in reports["shards"]["outputs"] if "training_shards" in uri))
     predictors = {name: TrainedPredictor.load(reports[name]["details"]["predictor"]) for name in NAMES}
-    validation, test = (_split(shards, split) for split in ("validation", "test"))
-    _print_predictors(predictors, test, overlay)
-    areas = _evaluated(overlay, predictors, validation, test)
+    test = _split(shards, "test")
+    _print_predictors(predictors, _split(shards, "train", list(NAMES)), test)
+    ensemble = load_ensemble(reports["ensemble"]["details"]["ensemble"], overlay)
+    areas = _evaluated(overlay, predictors, ensemble, test)
     print_recall(areas, overlay, f"{len(test):,} SYNTHETIC scenes that were not trained on")
     draw_curves(areas, CURVES, f"Recall vs Area, {len(test):,} synthetic scenes, trained predictors")
     _draw_sheet(predictors, test, overlay)
@@ -113,7 +117,7 @@ def _write_scenes() -> None:
 
 
 def _jobs(run_id: str) -> dict[str, dict[str, Any]]:
-    """Run all jobs. Reports by name: `shards`, and each predictor's partition."""
+    """Run all jobs. Reports by name: `shards`, each predictor's partition, and `ensemble`."""
     evidence = {path.stem: read_yaml(path) for path in sorted(EVIDENCE.glob("*.yaml"))}
     catalogs = {name: {"rasters": content["rasters"], "output": str(TABLES)} for name, content in evidence.items()}
     rasters = inputs_run(validate(CatalogConfig, catalog, name) for name, catalog in catalogs.items())
@@ -148,15 +152,20 @@ def _jobs(run_id: str) -> dict[str, dict[str, Any]]:
     for name in NAMES:
         config = f"conf/train_predictor/scenes_{name}.yaml"
         reports[name] = job("train_predictor", TrainConfig, train_predictor, config, run_id, [f"shards.run={run_id}"])
+    members = [f"members.{name}.uri={reports[name]['details']['predictor']}" for name in NAMES]
+    chosen = [f"overlay.run={run_id}", f"shards.run={run_id}", *members]
+    config = CONF.format("fit_ensemble")
+    reports["ensemble"] = job("fit_ensemble", FitEnsembleConfig, fit_ensemble, config, run_id, chosen)
     return reports
 
 
-def _split(shards: Path, split: str) -> pd.DataFrame:
-    """The rows of a split."""
+def _split(shards: Path, split: str, columns: list[str] | None = None) -> pd.DataFrame:
+    """The rows of a split, with all columns or some."""
     files = [
         file["name"] for file in json.loads((shards / "_shards.json").read_text())["files"] if file["split"] == split
     ]
-    return pd.concat([pq.ParquetFile(shards / name).read().to_pandas() for name in files], ignore_index=True)
+    tables = [pq.ParquetFile(shards / name).read(columns=columns).to_pandas() for name in files]
+    return pd.concat(tables, ignore_index=True)
 
 
 def _probabilities(predictors: dict[str, TrainedPredictor], rows: pd.DataFrame) -> dict[str, Probabilities]:
@@ -169,31 +178,31 @@ def _probabilities(predictors: dict[str, TrainedPredictor], rows: pd.DataFrame) 
 
 
 def _evaluated(
-    overlay: Overlay, predictors: dict[str, TrainedPredictor], validation: pd.DataFrame, test: pd.DataFrame
+    overlay: Overlay, predictors: dict[str, TrainedPredictor], ensemble: FittedEnsemble, test: pd.DataFrame
 ) -> dict[str, np.ndarray]:
-    """The area to the truth of the test scenes, by system, in km². One system is fitted on the validation scenes."""
+    """The area to the truth of the test scenes, by system, in km²."""
     found = systems(overlay, ["density", "land_cover"])
-    of_validation, of_test = _probabilities(predictors, validation), _probabilities(predictors, test)
-    truths = [overlay.atoms_of(rows[[p.name for p in overlay.partitions]])[0] for rows in (validation, test)]
-    whole = found["base + all"]
-    fitted = fit(whole, of_validation, truths[0]).ensemble
-    scores = [log_score(one, of_test, truths[1])[0] for one in (whole, fitted)]
+    predictions = _probabilities(predictors, test)
+    truth = overlay.atoms_of(test[[p.name for p in overlay.partitions]])[0]
+    fitted = ensemble.ensemble
+    scores = [log_score(one, predictions, truth)[0] for one in (found["base + all"], fitted)]
     print(f"\nmean log density at the truth: {scores[0]:.2f} as they are, {scores[1]:.2f} fitted, with")
     print("; ".join(f"{p.name} weight {p.weight:.2f} temperature {p.temperature:.2f}" for p in fitted.members))
+    for coverage, sets in ensemble.marginal.items():
+        held = sets.covers(fitted.credible_level(predictions, truth), truth).mean()
+        print(f"conformal sets of {coverage:.0%} hold the truth of {held:.1%} of the scenes")
     found["base + all, fitted"] = fitted
-    return {name: one.area_to_truth_km2(of_members(one, of_test), truths[1]) for name, one in found.items()}
+    return {name: one.area_to_truth_km2(of_members(one, predictions), truth) for name, one in found.items()}
 
 
-def _print_predictors(predictors: dict[str, TrainedPredictor], test: pd.DataFrame, overlay: Overlay) -> None:
-    """How often each predictor is right, beside always telling the most frequent region."""
-    print(
-        f"\n{len(test):,} SYNTHETIC scenes that were not trained on: right (%), and always the most frequent region (%)"
-    )
+def _print_predictors(predictors: dict[str, TrainedPredictor], train: pd.DataFrame, test: pd.DataFrame) -> None:
+    """How often each predictor is right, beside always telling the region of most training images."""
+    print(f"\n{len(test):,} SYNTHETIC scenes that were not trained on: right (%), and the most frequent region (%)")
     for name, found in _probabilities(predictors, test).items():
         labels = test[name].to_numpy()
         known = labels >= 0
         right = (found.values.argmax(axis=1) == labels)[known].mean()
-        most = np.bincount(labels[known]).max() / known.sum()
+        most = (labels[known] == train[name][train[name] >= 0].mode()[0]).mean()
         print(f"{name:12} {100 * right:8.1f} {100 * most:8.1f}   of {found.values.shape[1]} regions")
 
 

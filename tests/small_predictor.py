@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pyarrow as pa
 import torch
 
@@ -12,11 +14,14 @@ from geosieve.models.predictor import write_predictor
 PARENTS = [0, 1, 2, 2, 1, 0, 1]
 
 
-def write_example(uri: str) -> dict[str, str]:
+def write_example(uri: str, temperatures: tuple[float, float] = (1.0, 1.0), **change: Any) -> dict[str, str]:
     """Write one that tells the partitions s2_coarse (3 regions) and s2_fine (7). Returns their hashes."""
     heads = {"s2_coarse": 3, "s2_fine": 7}
     hashes = {name: f"hash of {name}" for name in heads}
-    network = Network("test_efficientnet", heads)
+    torch.manual_seed(5)
+    network = Network(change.get("backbone", "test_efficientnet"), heads)
+    for head in network.heads:
+        torch.nn.init.normal_(head.weight)
     rows = {"s2_coarse": [None] * 3, "s2_fine": PARENTS}
     tables = {
         name: pa.Table.from_pylist(
@@ -27,12 +32,16 @@ def write_example(uri: str) -> dict[str, str]:
     facts = {
         "name": "s2_base",
         "backbone": "test_efficientnet",
-        "partitions": [{"name": name, "hash": hashes[name], "regions": n} for name, n in heads.items()],
+        "partitions": [
+            {"name": name, "hash": hashes[name], "regions": n, "temperature": temperature}
+            for (name, n), temperature in zip(heads.items(), temperatures, strict=True)
+        ],
         "family": list(heads),
         "preprocessing": {"resize": 40, "crop": 32},
         "shards": "",
         "training": {},
         "code": {"torch": torch.__version__},
+        **change,
     }
     write_predictor(uri, facts, network.state_dict(), tables, "")
     return hashes

@@ -1,7 +1,7 @@
-"""One process of a training on fabricated shards, started by horovodrun: rank.py FOLDER IDENTITY CHANGE [kill].
+"""One process of a training on fabricated shards, started by horovodrun: rank.py FOLDER IDENTITY CHANGE [kill [rank]].
 
 Rank 0 writes `IDENTITY-weights.safetensors`, every rank a line per epoch with the digest of its weights. With `kill`,
-the last rank of a first attempt kills itself without warning after that step.
+a rank (1, if it is not given) of a first attempt kills itself without warning after that step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ sys.path[:0] = [str(Path(__file__).parents[1])]
 
 from fabricated_training import setup_of  # noqa: E402
 
-from geosieve.training import elastic, loop  # noqa: E402
+from geosieve.training import elastic, launch, loop  # noqa: E402
 from geosieve.training.metrics import Metrics  # noqa: E402
 from geosieve.training.ranks import Ranks  # noqa: E402
 
@@ -33,7 +33,7 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
     return found.hexdigest()
 
 
-def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None) -> None:
+def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None, whom: int) -> int:
     setup = setup_of(folder, identity=identity, **change)
     end_epoch, step = loop._end_epoch, Metrics.step
     mark = folder / f"{identity}-killed"
@@ -45,15 +45,16 @@ def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None) 
             file.write(json.dumps({**found, "digest": digest(training.network.state_dict())}) + "\n")
 
     def killed(metrics: Metrics, number: int, *rest: Any) -> None:
-        if number == kill and not metrics._active and not mark.exists():
+        if number == kill and metrics._active == (whom == 0) and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         step(metrics, number, *rest)
 
     loop._end_epoch, Metrics.step = noted, killed  # type: ignore[method-assign]
     if elastic.is_elastic():
+        if Ranks.start().rank > 0:
+            return launch.follow()
         found = elastic.run(setup)
-        assert found is not None
         ranks = Ranks.start()
     else:
         ranks = Ranks.start()
@@ -61,8 +62,11 @@ def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None) 
     if ranks.rank == 0:
         save_file(found[0], folder / f"{identity}-weights.safetensors")
         (folder / f"{identity}-evaluation.json").write_text(json.dumps({"loss": found[1].loss, "size": ranks.size}))
+    return 0
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else None)
+    kill = int(sys.argv[4]) if len(sys.argv) > 4 else None
+    whom = int(sys.argv[5]) if len(sys.argv) > 5 else 1
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), kill, whom))

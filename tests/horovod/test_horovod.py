@@ -22,17 +22,20 @@ RANK = Path(__file__).with_name("rank.py")
 SGD = {"optimizer": {"kind": "sgd", "rate": 0.01}, "epochs": 2}
 
 
-def horovodrun(folder: Path, identity: str, change: dict[str, Any], *options: str, kill: int | None = None) -> int:
+def horovodrun(
+    folder: Path, identity: str, change: dict[str, Any], *options: str, kill: int | None = None, whom: int = 1
+) -> tuple[int, str]:
+    """The exit code, and what was written to standard error. A first attempt kills rank `whom` after step `kill`."""
     command = [str(Path(sys.executable).with_name("horovodrun")), *options, sys.executable, str(RANK), str(folder)]
-    command += [identity, json.dumps(change), *([] if kill is None else [str(kill)])]
+    command += [identity, json.dumps(change), *([] if kill is None else [str(kill), str(whom)])]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     print(done.stdout[-3_000:], done.stderr[-3_000:])
-    return done.returncode
+    return done.returncode, done.stderr
 
 
 def two(folder: Path, identity: str, change: dict[str, Any], kill: int | None = None) -> int:
-    return horovodrun(folder, identity, change, "-np", "2", "--gloo", kill=kill)
+    return horovodrun(folder, identity, change, "-np", "2", "--gloo", kill=kill)[0]
 
 
 def weights(folder: Path, identity: str) -> dict[str, torch.Tensor]:
@@ -82,18 +85,35 @@ def test_after_the_death_of_a_process_another_run_ends_with_the_same_weights(tmp
     assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
-def test_an_elastic_training_outlives_a_process(tmp_path: Path) -> None:
-    """One of two processes is killed: the other goes on alone, from the last checkpoint."""
-    hosts = tmp_path / "hosts.sh"
+def elastic(folder: Path, identity: str, kill: int, whom: int) -> tuple[int, str]:
+    """Two processes, of which one may be lost: it is killed."""
+    hosts = folder / "hosts.sh"
     hosts.write_text("#!/bin/sh\necho localhost:1\necho 127.0.0.1:1\n")
     hosts.chmod(0o755)
+    setup_of(folder)
+    options = ("-np", "2", "--min-np", "1", "--max-np", "2", "--host-discovery-script", str(hosts), "--gloo")
     change = {"epochs": 4, "checkpoints": {"every_steps": 2}}
-    setup_of(tmp_path)
-    elastic = ("-np", "2", "--min-np", "1", "--max-np", "2", "--host-discovery-script", str(hosts), "--gloo")
-    assert horovodrun(tmp_path, "elastic", change, *elastic, kill=8) == 0
+    return horovodrun(folder, identity, change, *options, kill=kill, whom=whom)
+
+
+def test_an_elastic_training_outlives_a_process(tmp_path: Path) -> None:
+    """The other goes on alone, from the last checkpoint."""
+    assert elastic(tmp_path, "elastic", kill=8, whom=1)[0] == 0
     done = lines(tmp_path, "elastic", 0)
     assert [line["epoch"] for line in done] == [1, 2, 3, 4]
     assert [line["size"] for line in done] == [2, 1, 1, 1]
     # Six steps of two ranks an epoch; then 13 of one, which learns to the end.
     assert [line["step"] for line in done] == [6, 19, 32, 45] and len({line["digest"] for line in done}) == 4
     assert json.loads((tmp_path / "elastic-evaluation.json").read_text())["size"] == 1
+
+
+def test_an_elastic_training_that_has_lost_the_process_that_writes_does_not_pretend(tmp_path: Path) -> None:
+    """Another process becomes rank 0 and trains to the end. It has no tables to write to, and says so."""
+    code, written = elastic(tmp_path, "elastic", kill=8, whom=0)
+    assert code != 0 and "the process that writes the predictor has ended" in written
+    done = lines(tmp_path, "elastic", 0)
+    assert [line["epoch"] for line in done] == [1, 2, 3, 4] and [line["size"] for line in done] == [2, 1, 1, 1]
+    assert not (tmp_path / "elastic-weights.safetensors").exists()
+    setup = setup_of(tmp_path, identity="elastic", epochs=4, checkpoints={"every_steps": 2})
+    found = loop.checkpoints_of(setup).latest()
+    assert found is not None and found.facts["place"]["epoch"] == 4  # another run has nothing left to train

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from fabricated_training import setup_of
 
-from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.errors import ConfigError, InputError, RetryableError
 from geosieve.training import evaluate, loop
+from geosieve.training.checkpoints import Checkpoints
 from geosieve.training.evaluate import Evaluation
-from geosieve.training.loop import Setup
+from geosieve.training.loop import Setup, Training
 from geosieve.training.metrics import Metrics
 from geosieve.training.ranks import Ranks
 
@@ -119,6 +124,90 @@ def test_killed_twice_in_a_row(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             loop.run(setup, Ranks.start(), Silent(setup.work, until=until))
     assert equal(trained(setup)[0], expected) and len(losses) == 26
+
+
+PHASES = {
+    "start": (Training, "__init__", 1),
+    "first batch": (Training, "loss_of", 1),
+    "between gradients and new weights": (Training, "update", 3),
+    "state for a checkpoint": (Training, "state", 2),
+    "checkpoint": (Checkpoints, "save", 2),
+    "end of the epoch": (Training, "evaluated_weights", 2),
+    "validation": (loop, "evaluated", 2),
+    "best weights": (Checkpoints, "best", 1),
+    "last validation": (loop, "evaluated", 3),
+}
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("phase", PHASES)
+def test_killed_in_any_phase_it_ends_with_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: dict[str, torch.Tensor], phase: str, after: bool
+) -> None:
+    """Before or after the phase, when it comes for the nth time."""
+    owner, name, nth = PHASES[phase]
+    work, calls = getattr(owner, name), []
+
+    def killed(*arguments: Any, **named: Any) -> Any:
+        calls.append(name)
+        found = work(*arguments, **named) if after or len(calls) != nth else None
+        if len(calls) == nth:
+            raise KeyboardInterrupt
+        return found
+
+    setup = setup_of(tmp_path, epochs=2)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, name, killed)
+        trained(setup)
+    assert equal(trained(setup)[0], undisturbed)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of a training of two epochs."""
+    return trained(setup_of(tmp_path_factory.mktemp("undisturbed"), epochs=2))[0]
+
+
+def test_a_full_disk_stops_it_and_with_room_it_continues(
+    tmp_path: Path, small_disk: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    setup = replace(setup_of(tmp_path, epochs=2), work=f"file:{small_disk}/work")
+    ballast = small_disk / "ballast"
+    size = sum(8 + value.nbytes for value in undisturbed.values())
+    room = 5 * size  # with the optimizer's, a checkpoint has three numbers per weight: one fits
+    ballast.write_bytes(bytes(shutil.disk_usage(small_disk).free - room))
+    with pytest.raises(RetryableError, match="disk is full"):
+        trained(setup)
+    left = [path.name for path in small_disk.rglob("*") if path.is_file()]
+    assert [name[:15] for name in left if name != "ballast"] == ["step-0000000004"]
+    ballast.unlink()
+    assert equal(trained(setup)[0], undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_process_that_reads_and_dies_is_no_fault_of_the_shards(tmp_path: Path) -> None:
+    class Killing(Silent):
+        def step(self, *rest: Any) -> None:
+            super().step(*rest)
+            for child in psutil.Process().children(recursive=True):
+                if "multiprocessing.forkserver" in " ".join(child.cmdline()) and child.children() == []:
+                    child.kill()
+
+    setup = setup_of(tmp_path, loader={"workers": 2}, epochs=30)
+    with pytest.raises(RetryableError, match="process that reads images has ended"):
+        loop.run(setup, Ranks.start(), Killing(setup.work))
 
 
 def test_a_loss_that_is_not_finite_stops_it_and_names_the_images(tmp_path: Path) -> None:

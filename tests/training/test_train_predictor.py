@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -20,6 +26,8 @@ from geosieve.models.predictor import TrainedPredictor
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 from geosieve.training.options import TrainConfig
 from geosieve.training.train import train_predictor
+
+ROOT = Path(__file__).parents[2]
 
 
 def boxes(root: Path, name: str = "halves", east: float = 180) -> dict[str, Any]:
@@ -55,8 +63,8 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trai
     return made
 
 
-def train(world: TrainingWorld, run_id: str, *options: str, **change: Any) -> tuple[int, dict[str, Any]]:
-    config = {
+def config_of(world: TrainingWorld, **change: Any) -> dict[str, Any]:
+    return {
         "name": "sides",
         "seed": 1,
         "shards": {"root": str(world.tables), "name": "test"},
@@ -66,9 +74,28 @@ def train(world: TrainingWorld, run_id: str, *options: str, **change: Any) -> tu
         "loader": {"workers": 0},
         "batch": 4,
         "epochs": 2,
+        "output": str(world.tables),
         **change,
     }
-    return world.run("train_predictor", config, run_id, *options)
+
+
+def train(world: TrainingWorld, run_id: str, *options: str, **change: Any) -> tuple[int, dict[str, Any]]:
+    return world.run("train_predictor", config_of(world, **change), run_id, *options)
+
+
+def horovodrun(world: TrainingWorld, run_id: str, **change: Any) -> tuple[dict[str, Any], str]:
+    """The job's report of two processes that `horovodrun` starts, and what they have written to standard error."""
+    path = world.root / f"{run_id}.yaml"
+    path.write_text(json.dumps(config_of(world, **change)))
+    command = [str(Path(sys.executable).with_name("horovodrun")), "-np", "2", "--gloo", sys.executable]
+    command += [str(ROOT / "jobs/train_predictor.py"), "--config", str(path), "--run-id", run_id, "--local"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.pop("PYSPARK_SUBMIT_ARGS", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith('[0]<stdout>:{"job"'))
+    report: dict[str, Any] = json.loads(line.removeprefix("[0]<stdout>:"))
+    assert (done.returncode == 0) == (report["status"] == "done")
+    return report, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +138,78 @@ def test_the_table_says_where_the_artefact_is(world: TrainingWorld, report: dict
     assert train(world, "one")[0] == EXIT_NOTHING_TO_DO
 
 
-def test_tasks_of_spark_train_as_processes_of_horovod(world: TrainingWorld) -> None:
+@pytest.fixture(scope="module")
+def tasks(world: TrainingWorld) -> dict[str, torch.Tensor]:
+    """Weights that two tasks of Spark have learned."""
     code, report = train(world, "two", processes=2)
     assert code == EXIT_DONE, report["error"]
+    return load_file(Path(report["details"]["predictor"], "weights.safetensors"))
+
+
+def test_tasks_of_spark_train_as_processes_of_horovod(
+    world: TrainingWorld, tasks: dict[str, torch.Tensor], report: dict[str, Any]
+) -> None:
     code, again = train(world, "three", processes=2)
     assert code == EXIT_DONE, again["error"]
-    first, second = (load_file(Path(r["details"]["predictor"], "weights.safetensors")) for r in (report, again))
-    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    found = load_file(Path(again["details"]["predictor"], "weights.safetensors"))
+    assert all(torch.equal(value, found[name]) for name, value in tasks.items())
+    alone = load_file(Path(report["details"]["predictor"], "weights.safetensors"))
+    assert not all(torch.equal(value, alone[name]) for name, value in tasks.items())
+
+
+def test_processes_of_horovodrun_train_as_tasks_of_spark_do(
+    world: TrainingWorld, tasks: dict[str, torch.Tensor]
+) -> None:
+    report, _ = horovodrun(world, "run")
+    assert report["status"] == "done", report["error"]
+    found = load_file(Path(report["details"]["predictor"], "weights.safetensors"))
+    assert all(torch.allclose(value, found[name], atol=1e-5) for name, value in tasks.items())
+    again, _ = horovodrun(world, "run")
+    assert again["status"] == "nothing_to_do"  # and the other process is told
+
+
+def test_what_all_processes_find_wrong_and_what_one_finds(world: TrainingWorld) -> None:
+    report, _ = horovodrun(world, "few", loader={"workers": 6})
+    assert "files for 2 ranks with 6 streams each" in report["error"]
+    with cut_off(world):
+        code, told = train(world, "cut")
+        assert code == EXIT_BAD_INPUT and "damaged or cut off" in told["error"]
+    with an_image_replaced(world):
+        for processes in (1, 2):
+            code, told = train(world, f"replaced{processes}", processes=processes)
+            assert code == EXIT_BAD_INPUT and "cannot be decoded" in told["error"]
+
+
+@contextmanager
+def cut_off(world: TrainingWorld) -> Iterator[None]:
+    """Inside the block, one shard of the training split lacks its end."""
+    name = next(file["name"] for file in world.files() if file["split"] == "train")
+    path = world.leaf() / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+@contextmanager
+def an_image_replaced(world: TrainingWorld) -> Iterator[None]:
+    """Inside the block, an image of one shard of the training split is none."""
+    name = next(file["name"] for file in world.files() if file["split"] == "train")
+    path = world.leaf() / name
+    whole, crc = path.read_bytes(), path.with_name(f".{name}.crc")
+    checksum = crc.read_bytes()
+    crc.unlink()  # Hadoop would find the change
+    table = pq.ParquetFile(path).read()
+    images = [*table.column("image").to_pylist()[:-1], b"no image"]
+    at = table.schema.get_field_index("image")
+    pq.write_table(table.set_column(at, table.schema.field(at), [pa.array(images, pa.binary())]), path)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+        crc.write_bytes(checksum)
 
 
 def test_what_does_not_fit_is_named(world: TrainingWorld, tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches d
     ),
     (
         _DAMAGED,
-        r"parquet\.format\.PageHeader|ParquetDecodingException|[Cc]ould not (?:read|decompress) page",
+        r"fs\.ChecksumException|is not a Parquet file|parquet\.format\.PageHeader|ParquetDecodingException|"
+        r"[Cc]ould not (?:read|decompress) page",
         errors.EXIT_BAD_INPUT,
-        "a page of a Parquet file is damaged; copy the file again, or write it anew",
+        "a Parquet file is damaged or cut off; copy the file again, or write it anew",
     ),
 )
 

@@ -31,7 +31,7 @@ def open_input(uri: str) -> Iterator[NativeFile]:
     its store is throttled or down. Reads within the block raise the same errors.
     """
     with _errors(uri):
-        store, path = _locate(uri)  # may ask AWS for the bucket's region, or connect to HDFS
+        store, path = locate(uri)  # may ask AWS for the bucket's region, or connect to HDFS
         with store.open_input_file(path) as file:
             yield file
 
@@ -77,7 +77,7 @@ def read_unchanged(uri: str, sha256: str) -> bytes:
 def list_folder(uri: str) -> list[str]:
     """The names of the files in a folder, in order; none if there is no such folder. Raises errors of `open_input`."""
     with _errors(uri):
-        store, path = _locate(uri)
+        store, path = locate(uri)
         found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in found if entry.is_file)
 
@@ -88,7 +88,7 @@ def write_file(uri: str, content: bytes) -> None:
     Raises the errors of `open_input`; RetryableError if the disk is full. Then nothing is left of it.
     """
     with _errors(uri):
-        store, path = _locate(uri)
+        store, path = locate(uri)
         if isinstance(store, fs.S3FileSystem):
             with store.open_output_stream(path) as stream:  # visible once it is closed
                 stream.write(content)
@@ -112,7 +112,7 @@ def write_file(uri: str, content: bytes) -> None:
 def delete_file(uri: str) -> None:
     """Delete a file; nothing if there is none. Raises the errors of `open_input`."""
     with _errors(uri):
-        store, path = _locate(uri)
+        store, path = locate(uri)
         if store.get_file_info(path).is_file:
             store.delete_file(path)
 
@@ -126,7 +126,7 @@ def _to_disk(path: str) -> None:
         os.close(descriptor)
 
 
-def _locate(uri: str) -> tuple[Any, str]:
+def locate(uri: str) -> tuple[Any, str]:
     """Return pyarrow's file system and the path of a URI. InputError if no store has its scheme."""
     scheme, separator, rest = uri.partition("://")
     if scheme in ("s3a", "s3", "s3n") and separator:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 
+from horovod.common.exceptions import HorovodInternalError
 from pyspark.sql import SparkSession
 
-from geosieve.runtime.errors import ConfigError, GeosieveError, RetryableError
+from geosieve.runtime.errors import EXIT_DONE, ConfigError, GeosieveError, RetryableError
 from geosieve.training import elastic
 from geosieve.training.loop import Setup, Trained, run
 from geosieve.training.metrics import Metrics
@@ -23,9 +25,17 @@ def under_horovodrun() -> bool:
 
 
 def follow() -> int:
-    """What ranks other than 0 do under `horovodrun`: wait for what rank 0 has read, and train. Returns exit code 0."""
-    _with_others(None)
-    return 0
+    """What ranks but 0 do under `horovodrun`: wait for what rank 0 has read, and train. Returns the exit code."""
+    try:
+        if _with_others(None) is not None and Ranks.start().rank == 0:
+            raise RetryableError(
+                "the training is done, but the process that writes the predictor has ended",
+                hint="run again with this --run-id: it goes on from the last checkpoint",
+            )
+    except GeosieveError as error:  # rank 0, which reports, knows only that this process has ended
+        print(error, file=sys.stderr, flush=True)
+        return error.exit_code
+    return EXIT_DONE
 
 
 def release() -> None:
@@ -59,10 +69,10 @@ def train(spark: SparkSession, setup: Setup) -> Trained:
             where=setup.work,
             hint="run again with this --run-id",
         ) from error
-    outcome = next(found for found in outcomes if found is not None)
-    if isinstance(outcome, GeosieveError):
-        raise outcome
-    return outcome  # type: ignore[no-any-return]
+    failed = [found for found in outcomes if isinstance(found, GeosieveError)]
+    if failed:  # what one has found, rather than that others have waited for it in vain
+        raise min(failed, key=lambda error: isinstance(error, RetryableError))
+    return next(found for found in outcomes if found is not None)  # type: ignore[no-any-return]
 
 
 def _with_others(setup: Setup | None) -> Trained | None:
@@ -88,5 +98,11 @@ def _alone(setup: Setup, ranks: Ranks) -> Trained:
     metrics = Metrics(setup.work, ranks.rank, setup.config.tensorboard)
     try:
         return run(setup, ranks, metrics)
+    except HorovodInternalError as error:
+        raise RetryableError(
+            f"another process that trains has ended: {str(error)[:200]}",
+            where=setup.work,
+            hint="run again with this --run-id; if it ends again, see what that process has written",
+        ) from error
     finally:
         metrics.save()

@@ -8,6 +8,7 @@ used. Images are decoded and changed where they are read, in worker processes.
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from petastorm import make_batch_reader
+from pyarrow.filesystem import FileSystem
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.transforms import v2
 
@@ -25,10 +27,14 @@ from geosieve.geo.arrays import F8, I8
 from geosieve.images.decode import decode
 from geosieve.images.headers import Refusal
 from geosieve.models.preprocessing import Preprocessing
-from geosieve.runtime.errors import GeosieveError, InputError, IntegrityError
-from geosieve.runtime.store import open_input
+from geosieve.runtime.errors import GeosieveError, InputError, IntegrityError, RetryableError
+from geosieve.runtime.failures import of_store
+from geosieve.runtime.store import locate, open_input
 from geosieve.training.options import Augmentation
 from geosieve.training.plan import Part, ShardFiles, Streams, after, row_order, taken_of
+
+# Petastorm uses what pyarrow 14, the last version that it works with, calls deprecated: some twenty times per file.
+warnings.filterwarnings("ignore", module="petastorm")
 
 COLUMNS = ("source", "image_id", "shard", "image", "lat", "lon")
 """Columns that are read, beside the labels."""
@@ -122,23 +128,17 @@ class _Stream:
         if not self.parts:
             return
         uris = [self.files.uris[part.file] for part in self.parts]
-        columns = [*COLUMNS, *self.files.labels]
         try:
-            with make_batch_reader(
-                uris,
-                schema_fields=columns,
-                reader_pool_type="thread",
-                workers_count=1,
-                results_queue_size=2,
-                shuffle_row_groups=False,
-                num_epochs=1,
-            ) as reader:
+            with _reader(uris, [*COLUMNS, *self.files.labels]) as reader:
                 for part, group in zip(self.parts, reader, strict=True):
                     yield from self._of_file(part, group)
         except GeosieveError:
             raise
         except Exception as error:
             _explain(self.files, self.parts, error)
+            failed = of_store(str(error), uris[0]) if isinstance(error, OSError) else None
+            if failed is not None:
+                raise failed from error
             raise
 
     def _of_file(self, part: Part, group: Any) -> Iterator[tuple[Any, ...]]:
@@ -160,7 +160,7 @@ class _Stream:
         crops = given.crops if self.augment is None else 1
         images = torch.empty(len(rows), 3 * crops, given.crop, given.crop, dtype=torch.uint8)
         if get_worker_info() is not None:
-            images.share_memory_()  # now, or what is filled would be copied
+            images.share_memory_()  # type: ignore[no-untyped-call]  # now, or what is filled would be copied
         with torch.random.fork_rng(devices=[]):  # the training process has random numbers of its own
             for place, row in zip(images, rows, strict=True):
                 place.copy_(self._image(row[0], row[1], row[2], row[3], row[6]))
@@ -179,6 +179,36 @@ class _Stream:
             return self.augment(pixels, file, row, seen)
         crops = torch.from_numpy(self.preprocessing.crops_of(pixels))
         return crops.permute(0, 3, 1, 2).flatten(0, 1)  # the crops' channels, one after the other
+
+
+class _Folder(FileSystem):  # type: ignore[misc]
+    """The files of a folder on any store, as Petastorm opens them: by pyarrow's file systems of old."""
+
+    def __init__(self, uri: str) -> None:
+        self._store, self._path = locate(uri)
+
+    def isdir(self, path: str) -> bool:
+        return False
+
+    def isfile(self, path: str) -> bool:
+        return True
+
+    def open(self, path: str, mode: str = "rb") -> Any:
+        return self._store.open_input_file(f"{self._path}{path}")
+
+
+def _reader(uris: Sequence[str], columns: list[str]) -> Any:
+    """Petastorm's reader of files of one folder, in their order."""
+    return make_batch_reader(
+        [f"file:///{uri.rpartition('/')[2]}" for uri in uris],  # a whole path it would cut at a # or ?
+        schema_fields=columns,
+        reader_pool_type="thread",
+        workers_count=1,
+        results_queue_size=2,
+        shuffle_row_groups=False,
+        num_epochs=1,
+        filesystem=_Folder(uris[0].rpartition("/")[0]),
+    )
 
 
 def _explain(files: ShardFiles, parts: Sequence[Part], error: Exception) -> None:
@@ -220,7 +250,14 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
     loader = DataLoader(
         _Streams(streams), batch_size=None, num_workers=len(streams), multiprocessing_context=forkserver
     )
-    for found in loader:
+    batches = iter(loader)
+    while True:
+        try:
+            found = next(batches, None)
+        except RuntimeError as error:
+            raise RetryableError(f"a process that reads images has ended: {str(error)[:200]}") from error
+        if found is None:
+            return
         if isinstance(found, Exception):
             raise found
         yield found

@@ -43,8 +43,9 @@ class Metrics:
         if seconds < _SECONDS or done <= self._done:
             return
         speed, left = self._images / seconds, (1 - done) * seconds / (done - self._done)
-        self._write({"step": step, "epoch": epoch, "loss": float(loss), "rate": rate, "images_per_second": speed}, step)
-        text = f"epoch {epoch}, step {step}, {done:.1%}: loss {float(loss):.4f}"
+        value = float(loss.detach())
+        self._write({"step": step, "epoch": epoch, "loss": value, "rate": rate, "images_per_second": speed}, step)
+        text = f"epoch {epoch}, step {step}, {done:.1%}: loss {value:.4f}"
         print(f"{text}, {speed:,.0f} images/s, {left / 60:,.0f} min left", file=sys.stderr, flush=True)
         self._restart()
 

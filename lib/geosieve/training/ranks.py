@@ -15,8 +15,8 @@ from torch import nn
 
 T = TypeVar("T")
 _CYCLE_MS = "30"
-"""Between two looks of Horovod's thread for gradients that all ranks have, on CPUs. With its default of 1 ms, two
-processes on two cores reach 0.6 of what one does with two threads; with this, 0.95 (docs/benchmarks.md)."""
+"""Between two looks of Horovod's thread for gradients that all ranks have, where several train on CPUs. With its
+default of 1 ms, two processes on two cores reach 0.6 of what one does with two threads (docs/benchmarks.md)."""
 
 
 class _Packed:
@@ -50,7 +50,7 @@ class Ranks:
     @classmethod
     def start(cls) -> Ranks:
         """Start Horovod, if it does not run yet."""
-        if not torch.cuda.is_available():
+        if "HOROVOD_SIZE" in os.environ and not torch.cuda.is_available():
             os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE_MS)
         hvd.init()
         return cls(hvd.rank(), hvd.size(), hvd.local_rank())
