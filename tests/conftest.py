@@ -25,6 +25,8 @@ _SLOW = (
         "test_train_predictor",
         "test_horovod",
         "test_loop",
+        "test_learned_scenes",
+        "test_s3_training",
     ),
     *(
         "test_build_partitions",
