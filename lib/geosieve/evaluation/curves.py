@@ -35,6 +35,11 @@ class Curve:
     high: F8 | None = None
 
 
+def _short(x: float) -> str:
+    """A number on an axis: up to the area of the Earth in km², numbers in full would overlap."""
+    return f"{x:,.12g}" if x < 1e6 else f"{x / 1e6:,.12g} million"
+
+
 def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool = False) -> Figure:
     """Draw recall over a logarithmic x axis, with one line per system, in the order of COLOURS.
 
@@ -51,7 +56,7 @@ def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool =
             axes.plot(curve.x, curve.recall, color=colour, drawstyle="steps-post" if steps else "default")
         axes.set(xscale="log", ylim=(0, 1), xlabel=label, ylabel="recall", title=title)
         # Plain numbers, because mathematical notation is switched off: names come from users' files.
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.12g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
         axes.grid(alpha=0.3)
     return figure
