@@ -169,7 +169,7 @@ def test_a_store_that_fails_ends_the_task_and_makes_no_rejects(
             raise OSError(message)
 
     with monkeypatch.context() as patch:
-        patch.setattr("geosieve.runtime.store._locate", lambda uri: (Failing(), uri))
+        patch.setattr("geosieve.runtime.store.locate", lambda uri: (Failing(), uri))
         with pytest.raises(error):
             found(row(path))
         with pytest.raises(error):
@@ -182,7 +182,7 @@ def test_a_store_that_fails_ends_the_task_and_makes_no_rejects(
         def open_input_file(self, path: str) -> Any:
             return _Store(packed, 6_000, message)
 
-    monkeypatch.setattr("geosieve.runtime.store._locate", lambda uri: (FailingLater(), uri))
+    monkeypatch.setattr("geosieve.runtime.store.locate", lambda uri: (FailingLater(), uri))
     rows = [row(path, member=name, offset=None, compression="tar.gz", expected=None) for name in ("a.jpg", "b.jpg")]
     with pytest.raises(error):
         list(read_contents(rows, LIMITS))

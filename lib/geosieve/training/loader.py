@@ -254,7 +254,7 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
     while True:
         try:
             found = next(batches, None)
-        except RuntimeError as error:
+        except (RuntimeError, OSError, EOFError) as error:  # its connection may break first
             raise RetryableError(f"a process that reads images has ended: {str(error)[:200]}") from error
         if found is None:
             return
