@@ -80,33 +80,43 @@ def run() -> int:
 
 def _tables(spark: SparkSession, run_id: str, evidence: dict[str, Any]) -> tuple[Overlay, AtomGrid, pd.DataFrame]:
     """Run the jobs up to the overlay. Return the overlay, its grid, and one row per image with its regions."""
-    positions = inputs_run([load(IngestConfig, INGEST)])
-    catalogs = {name: {"rasters": content["rasters"], "output": str(TABLES)} for name, content in evidence.items()}
-    maps = inputs_run(validate(CatalogConfig, catalog, name) for name, catalog in catalogs.items())
-    job("ingest_images", IngestConfig, ingest_images, INGEST, positions)
-    with tempfile.TemporaryDirectory() as folder:
-
-        def written(name: str, config: dict[str, Any]) -> str:
-            path = Path(folder, f"{name}.yaml")
-            path.write_text(json.dumps(config))
-            return str(path)
-
-        for name, catalog in catalogs.items():
-            job("catalog_rasters", CatalogConfig, catalog_rasters, written(name, catalog), maps)
-        chosen = [f"images.run={positions}"]
-        job("build_partitions", BuildConfig, build_partitions, "conf/build_partitions/demo.yaml", run_id, chosen)
-        whole = read_yaml("conf/build_overlay/demo.yaml")
-        whole["rasters"]["run"] = maps
-        whole["partitions"] += [content["partition"] for content in evidence.values()]
-        job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
-        labels = {
-            "images": {"root": str(TABLES), "run": positions},
-            **{key: whole[key] for key in ("rasters", "partitions", "output")},
-        }
-        job("label_attributes", LabelConfig, label_attributes, written("labels", labels), run_id)
+    label_with_evidence("demo", INGEST, run_id, evidence, {})
     published = read_published(spark, OverlayInput(root=str(TABLES), name="demo", run=run_id))
     images = read_committed(spark, str(TABLES), labels_table(published.names), run_id=run_id).toPandas()
     return published.overlay(), published.atom_grid(), images.sort_values("image_id")
+
+
+def label_with_evidence(name: str, ingest: str, run_id: str, evidence: dict[str, Any], images: dict[str, Any]) -> str:
+    """Run the jobs from images and maps to cells, overlay and labels. Return the run of the images.
+
+    `name`: of the configurations of cells and overlay; `ingest`: path of that of the images; `evidence`: contents of
+    demo/evidence; `images`: further keys of what is labelled.
+    """
+    of_images = inputs_run([load(IngestConfig, ingest)])
+    catalogs = {key: {"rasters": content["rasters"], "output": str(TABLES)} for key, content in evidence.items()}
+    of_maps = inputs_run(validate(CatalogConfig, catalog, key) for key, catalog in catalogs.items())
+    job("ingest_images", IngestConfig, ingest_images, ingest, of_images)
+    with tempfile.TemporaryDirectory() as folder:
+
+        def written(key: str, config: dict[str, Any]) -> str:
+            path = Path(folder, f"{key}.yaml")
+            path.write_text(json.dumps(config))
+            return str(path)
+
+        for key, catalog in catalogs.items():
+            job("catalog_rasters", CatalogConfig, catalog_rasters, written(key, catalog), of_maps)
+        chosen = [f"images.run={of_images}"]
+        job("build_partitions", BuildConfig, build_partitions, f"conf/build_partitions/{name}.yaml", run_id, chosen)
+        whole = read_yaml(f"conf/build_overlay/{name}.yaml")
+        whole["rasters"]["run"] = of_maps
+        whole["partitions"] += [content["partition"] for content in evidence.values()]
+        job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
+        labels = {
+            "images": {"root": str(TABLES), "run": of_images, **images},
+            **{key: whole[key] for key in ("rasters", "partitions", "output")},
+        }
+        job("label_attributes", LabelConfig, label_attributes, written("labels", labels), run_id)
+    return of_images
 
 
 def _simulated(

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sys
-import tempfile
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,27 +24,22 @@ import pyarrow.parquet as pq
 import simplejpeg
 
 from demo import prepare
-from demo.regions import CELLS, EVIDENCE, of_members, print_recall, systems
-from demo.run import TABLES, inputs_run, job
+from demo.regions import CELLS, EVIDENCE, label_with_evidence, of_members, print_recall, systems
+from demo.run import TABLES, job
 from demo.scenes import maps
 from demo.scenes.draw import draw
 from demo.scenes.sheet import sheet
 from geosieve.ensemble.calibration import log_score
 from geosieve.ensemble.members import Probabilities
 from geosieve.images.decode import decode
-from geosieve.images.ingest import IngestConfig, ingest_images
 from geosieve.inference.artefact import FittedEnsemble, load_ensemble
 from geosieve.inference.config import FitEnsembleConfig
 from geosieve.inference.fit_ensemble import fit_ensemble
-from geosieve.labels.label import LabelConfig, label_attributes
 from geosieve.models.predictor import TrainedPredictor
 from geosieve.overlay.atoms import Overlay
-from geosieve.overlay.build import OverlayConfig, build_overlay
 from geosieve.overlay.read import OverlayInput, read_published
-from geosieve.partitions.building.job import BuildConfig, build_partitions
-from geosieve.rasters.catalog import CatalogConfig, catalog_rasters
 from geosieve.reporting.regions import draw_curves
-from geosieve.runtime.config import load, read_yaml, validate
+from geosieve.runtime.config import read_yaml
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 from geosieve.splits.build import build_splits
@@ -119,30 +113,8 @@ def _write_scenes() -> None:
 def _jobs(run_id: str) -> dict[str, dict[str, Any]]:
     """Run all jobs. Reports by name: `shards`, each predictor's partition, and `ensemble`."""
     evidence = {path.stem: read_yaml(path) for path in sorted(EVIDENCE.glob("*.yaml"))}
-    catalogs = {name: {"rasters": content["rasters"], "output": str(TABLES)} for name, content in evidence.items()}
-    rasters = inputs_run(validate(CatalogConfig, catalog, name) for name, catalog in catalogs.items())
-    images = inputs_run([load(IngestConfig, CONF.format("ingest_images"))])
-    job("ingest_images", IngestConfig, ingest_images, CONF.format("ingest_images"), images)
-    with tempfile.TemporaryDirectory() as folder:
-
-        def written(name: str, config: dict[str, Any]) -> str:
-            path = Path(folder, f"{name}.yaml")
-            path.write_text(json.dumps(config))
-            return str(path)
-
-        for name, catalog in catalogs.items():
-            job("catalog_rasters", CatalogConfig, catalog_rasters, written(name, catalog), rasters)
-        chosen = [f"images.run={images}"]
-        job("build_partitions", BuildConfig, build_partitions, CONF.format("build_partitions"), run_id, chosen)
-        whole = read_yaml(CONF.format("build_overlay"))
-        whole["rasters"]["run"] = rasters
-        whole["partitions"] += [content["partition"] for content in evidence.values()]
-        job("build_overlay", OverlayConfig, build_overlay, written("overlay", whole), run_id)
-        labels = {
-            "images": {"root": str(TABLES), "sources": ["scenes"], "run": images},
-            **{key: whole[key] for key in ("rasters", "partitions", "output")},
-        }
-        job("label_attributes", LabelConfig, label_attributes, written("labels", labels), run_id)
+    chosen = {"sources": ["scenes"]}
+    images = label_with_evidence("scenes", CONF.format("ingest_images"), run_id, evidence, chosen)
     job("build_splits", SplitConfig, build_splits, CONF.format("build_splits"), run_id, [f"images.run={images}"])
     of_run = [f"images.run={images}", f"labels.run={run_id}", f"splits.run={run_id}"]
     prepare_config = CONF.format("prepare_training_set")
@@ -153,9 +125,9 @@ def _jobs(run_id: str) -> dict[str, dict[str, Any]]:
         config = f"conf/train_predictor/scenes_{name}.yaml"
         reports[name] = job("train_predictor", TrainConfig, train_predictor, config, run_id, [f"shards.run={run_id}"])
     members = [f"members.{name}.uri={reports[name]['details']['predictor']}" for name in NAMES]
-    chosen = [f"overlay.run={run_id}", f"shards.run={run_id}", *members]
+    of_ensemble = [f"overlay.run={run_id}", f"shards.run={run_id}", *members]
     config = CONF.format("fit_ensemble")
-    reports["ensemble"] = job("fit_ensemble", FitEnsembleConfig, fit_ensemble, config, run_id, chosen)
+    reports["ensemble"] = job("fit_ensemble", FitEnsembleConfig, fit_ensemble, config, run_id, of_ensemble)
     return reports
 
 
