@@ -1,0 +1,6 @@
+"""Measurements against named peers and limits: `python -m benchmarks`."""
+
+from pathlib import Path
+
+FOLDER = Path("build/benchmarks")
+"""Where they keep what they make."""

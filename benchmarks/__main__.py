@@ -27,6 +27,7 @@ NAMES = (
     "payloads",
     "prepare_training_set",
     "training",
+    "training_gpu",
     "driver_memory",
     "near_duplicates",
 )

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from s2geometry import S2CellId, S2LatLng
 
-from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks import FOLDER
+from benchmarks.fabricate import clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
 from benchmarks.timing import bar, interleaved, one_core
 from geosieve.geo import s2

@@ -11,7 +11,7 @@ import numpy as np
 import rasterio
 from rasterio.transform import from_origin
 
-from benchmarks.fabricate import FOLDER
+from benchmarks import FOLDER
 from benchmarks.label_job import RUN, job
 from benchmarks.timing import bar
 

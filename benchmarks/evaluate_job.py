@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks import FOLDER
+from benchmarks.fabricate import clustered_points
 from benchmarks.label_job import job
 from benchmarks.timing import bar
 from geosieve.evaluation.estimates import Plan, estimate

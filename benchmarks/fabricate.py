@@ -11,7 +11,8 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 from scipy.ndimage import zoom
 
-FOLDER = Path("build/benchmarks")
+from benchmarks import FOLDER
+
 ROWS, COLUMNS, TILE = 21600, 43200, 512
 NODATA = -2147483647
 

@@ -27,7 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from benchmarks.fabricate import FOLDER, clustered_points, landscan_like
+from benchmarks import FOLDER
+from benchmarks.fabricate import clustered_points, landscan_like
 from benchmarks.maps import koppen, plain_loop
 from benchmarks.timing import REPEATS, bar
 from geosieve.runtime.session import DAEMON

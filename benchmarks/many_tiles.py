@@ -16,7 +16,7 @@ import rasterio
 import shapely
 from rasterio.transform import from_origin
 
-from benchmarks.fabricate import FOLDER
+from benchmarks import FOLDER
 from benchmarks.timing import bar, interleaved, one_core
 from geosieve.geo.arrays import F8
 from geosieve.rasters.candidates import CandidateIndex, every_cell, join_outlines

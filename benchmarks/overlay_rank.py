@@ -18,7 +18,8 @@ import yaml
 from demo import prepare
 from demo.simulate import attribute_predictor, cell_predictor
 
-from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks import FOLDER
+from benchmarks.fabricate import clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
 from benchmarks.timing import bar, interleaved, one_core
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities

@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 from PIL import Image
 
+from benchmarks import FOLDER
 from benchmarks.decode_photos import scene
-from benchmarks.fabricate import FOLDER
 from benchmarks.timing import REPEATS, bar
 from geosieve.images.headers import Refusal
 

@@ -13,7 +13,7 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from benchmarks.fabricate import FOLDER
+from benchmarks import FOLDER
 from benchmarks.timing import bar, one_core
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities, prior
 from geosieve.overlay.atoms import Overlay, OverlayPartition

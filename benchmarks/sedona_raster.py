@@ -16,7 +16,8 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from rasterio.transform import from_origin
 
-from benchmarks.fabricate import FOLDER, clustered_points
+from benchmarks import FOLDER
+from benchmarks.fabricate import clustered_points
 from benchmarks.maps import cataloged
 from benchmarks.timing import bar, interleaved
 from geosieve.rasters.candidates import NOTHING

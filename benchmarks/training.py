@@ -31,8 +31,8 @@ import pyarrow.parquet as pq
 import simplejpeg
 import torch
 
+from benchmarks import FOLDER
 from benchmarks.decode_photos import scene
-from benchmarks.fabricate import FOLDER
 from benchmarks.timing import REPEATS, bar
 from geosieve.images.decode import decode
 from geosieve.training.evaluate import Evaluation

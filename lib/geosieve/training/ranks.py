@@ -13,6 +13,8 @@ import horovod.torch as hvd
 import torch
 from torch import nn
 
+from geosieve.runtime.errors import ConfigError
+
 T = TypeVar("T")
 _CYCLE_MS = "30"
 """Between two looks of Horovod's thread for gradients that all ranks have, where several train on CPUs. With its
@@ -49,10 +51,18 @@ class Ranks:
 
     @classmethod
     def start(cls) -> Ranks:
-        """Start Horovod, if it does not run yet."""
+        """Start Horovod, if it does not run yet.
+
+        ConfigError if several processes are to train on GPUs, and Horovod was built without them.
+        """
         if "HOROVOD_SIZE" in os.environ and not torch.cuda.is_available():
             os.environ.setdefault("HOROVOD_CYCLE_TIME", _CYCLE_MS)
         hvd.init()
+        if hvd.size() > 1 and torch.cuda.is_available() and not (hvd.cuda_built() or hvd.rocm_built()):
+            raise ConfigError(
+                "Horovod was built without GPUs, and several processes are to train on them",
+                hint="build it with HOROVOD_GPU_OPERATIONS=NCCL, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
+            )
         return cls(hvd.rank(), hvd.size(), hvd.local_rank())
 
     def least(self, value: int) -> int:
@@ -74,6 +84,8 @@ class Ranks:
 
     def same_start(self, module: nn.Module) -> None:
         """Give every rank the weights and buffers of rank 0."""
+        if self.size == 1:
+            return  # a Horovod without GPUs serves one process on a GPU as well
         weights = module.state_dict()
         sent = {
             name: hvd.broadcast_async(value.contiguous(), root_rank=0, name=f"start.{name}")
@@ -84,6 +96,8 @@ class Ranks:
 
     def average_buffers(self, module: nn.Module) -> None:
         """Replace buffers, such as statistics of batch normalisation, by their mean over ranks."""
+        if self.size == 1:
+            return
         buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
         sent = {name: hvd.allreduce_async(buffer, op=hvd.Average, name=name) for name, buffer in buffers.items()}
         for name, handle in sent.items():
