@@ -109,7 +109,7 @@ def _parts(training: Training) -> tuple[float, float]:
             read += len(batch.ids)
     reading = read / (perf_counter() - start)
     assert first is not None
-    there = type(first)(first.images.cuda(), first.labels.cuda(), first.positions.cuda(), first.ids)
+    there = first.on(training.device)
 
     def step() -> None:
         training.loss_of(there).backward()  # type: ignore[no-untyped-call]
