@@ -17,7 +17,8 @@ from geosieve.geo.ranges import ranges
 
 TIE = 1e-10
 """Scores (log densities) that differ by at most this are ties. Rounding errors are some 1e-14, 1e-12 at weight 10."""
-_LEAST_TOTAL = 1e-200  # below this, terms that matter may have been rounded to 0
+LEAST_TOTAL = 1e-200
+"""Sums of shifted terms below this may have lost terms that matter."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Structure:
             mass = self.by_profile(np.where(above.whole, exp_s, 0.0), exp_v).sum(axis=1) + single
             total = self.by_profile(exp_s, exp_v).sum(axis=1)
             found = np.minimum(mass / total, 1.0)
-            for i in np.flatnonzero(~(total > _LEAST_TOTAL)):
+            for i in np.flatnonzero(~(total > LEAST_TOTAL)):
                 found[i] = self._mass_of_atoms(s[i], v[i], int(truth[i]), strictly)
             return np.asarray(found)
 
