@@ -40,6 +40,7 @@ _SLOW = (
         "test_spark_submit",
         "test_prepare_training_set",
         "test_fit_ensemble",
+        "test_rank_regions",
         "test_ingest_archives",
         "test_ingest_listed",
         "test_s3_archives",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from box_partitions import box_partition
 from pyspark.sql import SparkSession
 from training_world import TrainingWorld
 from workspace import JOBS
@@ -29,26 +29,8 @@ from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import OverlayInput, read_published
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, InputError
 
-BANDS = {"south": (-90, 0), "north": (0, 90)}
-SIDES = {"west": (-180, -60), "middle": (-60, 60), "east": (60, 180)}
-
-
-def boxes(root: Path, name: str) -> dict[str, Any]:
-    """Bands of latitude or of longitude as a partition."""
-    corners = {box: (-180, s, 180, n) for box, (s, n) in BANDS.items()}
-    if name == "sides":
-        corners = {box: (w, -90, e, 90) for box, (w, e) in SIDES.items()}
-    features = [
-        {
-            "type": "Feature",
-            "properties": {"name": box},
-            "geometry": {"type": "Polygon", "coordinates": [[[w, s], [e, s], [e, n], [w, n], [w, s]]]},
-        }
-        for box, (w, s, e, n) in corners.items()
-    ]
-    path = root / f"{name}.geojson"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    return {"name": name, "kind": "polygons", "uri": str(path), "name_column": "name"}
+BANDS = {"south": (-180.0, -90.0, 180.0, 0.0), "north": (-180.0, 0.0, 180.0, 90.0)}
+SIDES = {"west": (-180.0, -90.0, -60.0, 90.0), "middle": (-60.0, -90.0, 60.0, 90.0), "east": (60.0, -90.0, 180.0, 90.0)}
 
 
 def predictor(world: TrainingWorld, overlay: Overlay, name: str, change: str = "") -> str:
@@ -72,7 +54,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trai
     made = TrainingWorld(tmp_path_factory.mktemp("ensemble"), spark)
     made.jobs = {**JOBS, "fit_ensemble": (FitEnsembleConfig, fit_ensemble)}
     made.publish(made.rows, "r1")
-    partitions = [boxes(made.root, "bands"), boxes(made.root, "sides")]
+    partitions = [box_partition(made.root, "bands", BANDS), box_partition(made.root, "sides", SIDES)]
     code, report = made.label(partitions, sources=["photos"])
     assert code == EXIT_DONE, report["error"]
     root = {"root": str(made.tables)}

@@ -13,6 +13,7 @@ import pytest
 from geosieve.evaluation.config import EvaluateConfig
 from geosieve.images.sources import IngestConfig
 from geosieve.inference.config import FitEnsembleConfig
+from geosieve.inference.ranking_config import RankConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overlay.build import OverlayConfig
 from geosieve.partitions.building.job import BuildConfig
@@ -35,6 +36,7 @@ MODELS = {
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,
     "prepare_training_set": TrainingSetConfig,
+    "rank_regions": RankConfig,
     "train_predictor": TrainConfig,
 }
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import simplejpeg
+from box_partitions import box_partition
 from fabricated_archives import tar_of
 from PIL import Image, ImageOps
 from pyspark.sql import SparkSession
@@ -26,7 +25,7 @@ from geosieve.images.plain_jpeg import plain_jpeg_size
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 from geosieve.tables import schemas
 
-BOXES = {"west": (-180, 0), "east": (0, 180)}
+BOXES = {"west": (-180.0, -90.0, 0.0, 90.0), "east": (0.0, -90.0, 180.0, 90.0)}
 SPLITS = [
     {"name": "test", "share": 0.4, "balance": {"partition": "cover"}},
     {"name": "train", "share": 0.55},
@@ -37,21 +36,6 @@ REFUSED = {name: error_class for name, (_, error_class) in hostile().items()} | 
     **{f"changed.tar.gz/d/{k}.jpg": "changed_content" for k in range(1, 14)},
     **{"listed": "no_bytes", "on the web": "no_bytes"},
 }
-
-
-def boxes(root: Path) -> dict[str, Any]:
-    """Two halves of the world as a partition."""
-    features = [
-        {
-            "type": "Feature",
-            "properties": {"name": name},
-            "geometry": {"type": "Polygon", "coordinates": [[[w, -90], [e, -90], [e, 90], [w, 90], [w, -90]]]},
-        }
-        for name, (w, e) in BOXES.items()
-    ]
-    path = root / "boxes.geojson"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    return {"name": "cover", "kind": "polygons", "uri": str(path), "name_column": "name"}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +49,7 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trai
     made.publish(made.rows[:1], "r1", source="other")
     root = {"root": str(made.tables), "sources": ["photos"], "run": "r1"}
     cells = {"name": "s2_l3", "kind": "s2", "level": 3}
-    code, report = made.label([boxes(made.root), cells], sources=["photos"], run="r1")
+    code, report = made.label([box_partition(made.root, "cover", BOXES), cells], sources=["photos"], run="r1")
     assert code == EXIT_DONE, report["error"]
     split = {"name": "halves", "seed": 3, "groups": [], "draw": "image", "splits": SPLITS}
     code, report = made.run("build_splits", {**split, "images": root, "labels": {"root": str(made.tables)}})

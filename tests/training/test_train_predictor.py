@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from box_partitions import box_partition
 from pyspark.sql import SparkSession
 from safetensors.torch import load_file
 from training_world import TrainingWorld
@@ -30,19 +31,8 @@ from geosieve.training.train import train_predictor
 ROOT = Path(__file__).parents[2]
 
 
-def boxes(root: Path, name: str = "halves", east: float = 180) -> dict[str, Any]:
-    """Two halves of the world as a partition, and a region without an image."""
-    features = [
-        {
-            "type": "Feature",
-            "properties": {"name": box},
-            "geometry": {"type": "Polygon", "coordinates": [[[w, s], [e, s], [e, n], [w, n], [w, s]]]},
-        }
-        for box, w, e, s, n in (("west", -180, 0, -90, 90), ("east", 0, east, -90, 85), ("pole", 0, east, 85, 90))
-    ]
-    path = root / f"{name}-{east}.geojson"
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    return {"name": name, "kind": "polygons", "uri": str(path), "name_column": "name"}
+BOXES = {"west": (-180.0, -90.0, 0.0, 90.0), "east": (0.0, -90.0, 180.0, 85.0), "pole": (0.0, 85.0, 180.0, 90.0)}
+"""Halves of the world, and a region without an image."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +42,9 @@ def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Trai
     made.jobs = {**JOBS, "train_predictor": (TrainConfig, train_predictor)}
     made.publish(made.rows, "r1")
     root = {"root": str(made.tables), "sources": ["photos"], "run": "r1"}
-    code, report = made.label([boxes(made.root), {"name": "s2_l3", "kind": "s2", "level": 3}], sources=["photos"])
+    code, report = made.label(
+        [box_partition(made.root, "halves", BOXES), {"name": "s2_l3", "kind": "s2", "level": 3}], sources=["photos"]
+    )
     assert code == EXIT_DONE, report["error"]
     splits = [{"name": "validation", "share": 0.3}, {"name": "train", "share": 0.7}]
     split = {"name": "halves", "seed": 3, "groups": [], "draw": "image", "splits": splits}

@@ -174,20 +174,28 @@ def coarse_regions(overlay: Overlay, least_km2: float) -> I8:
     return region
 
 
-def coarsen(ranking: Ranking, region: I8) -> Ranking:
-    """Turn a ranking of atoms into a ranking of regions.
+def coarse_overlay(of: Overlay, region: I8) -> Overlay:
+    """The overlay whose atoms are regions of another, and which has no partitions.
 
-    `region`, (atoms,): region index of each atom, as from `coarse_regions`. The result's overlay has the regions as its
-    atoms, and no partitions. Its hash covers the hash of the original overlay and `region`. The probability of a region
-    is the sum over its atoms.
+    `region`, (atoms,): region index of each atom, as from `coarse_regions`. The hash covers that of the original
+    overlay and `region`.
     """
-    n, of = int(region.max()) + 1, ranking.overlay
+    n = int(region.max()) + 1
     area = np.bincount(region, of.area_km2, n).astype(np.float64)
     moments = unit_vectors(of.lat, of.lon) * of.area_km2[:, None]
     lat, lon = lat_lon(np.stack([np.bincount(region, part, n) for part in moments.T], axis=-1))
     land = np.bincount(region, of.land_share * of.area_km2, n) / area
     digest = content_digest("coarse_overlay", 1, {"overlay": of.digest, "regions": region.astype("<i8").tobytes()})
-    overlay = Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land, digest)
+    return Overlay((), np.empty((n, 0), dtype=np.int64), area, lat, lon, land, digest)
+
+
+def coarsen(ranking: Ranking, region: I8, overlay: Overlay | None = None) -> Ranking:
+    """Turn a ranking of atoms into a ranking of regions, whose probabilities are the sums over their atoms.
+
+    `region`, (atoms,): region index of each atom. `overlay`: what `coarse_overlay` makes of it, if that is there.
+    """
+    overlay = coarse_overlay(ranking.overlay, region) if overlay is None else overlay
+    n, area = overlay.n_atoms, overlay.area_km2
     probability = np.stack(
         [np.bincount(region[a], p, n) for a, p in zip(ranking.atom, ranking.probability, strict=True)]
     ).astype(np.float64)

@@ -393,6 +393,57 @@ ENSEMBLES = Table(
     (Column("ensemble", "string", "name of the ensemble"),),
 )
 
+RANKED_REGIONS = Table(
+    "ranked_regions",
+    "One row per image and region of its answer, the densest first. Rows of a file are sorted by `s2_id`. Written by "
+    "`rank_regions`.",
+    (
+        Column("source", "string", "source of the image"),
+        Column("image_id", "string", "id of the image"),
+        Column("rank", "int", "place of the region by density, from 1; ties are in the order of `atom`"),
+        Column("atom", "bigint", "index in `overlay_atoms`; of the joined region, if a least area was asked for"),
+        Column("overlay_hash", "string", "hash of the overlay; an atom's index is valid only with it"),
+        Column("probability", "double", "that the image was taken in the region"),
+        Column("area_km2", "double", "area of the region"),
+        Column("cumulative_probability", "double", "of this region and all that are ranked before it"),
+        Column("cumulative_area_km2", "double", "of the same regions"),
+        Column("s2_id", "bigint", "S2 cell of level 30 that contains the centroid, as a signed number"),
+        Column("lat", "double", "latitude of the centroid on the sphere, degrees"),
+        Column("lon", "double", "longitude of the centroid, degrees"),
+        Column("south", "double", "bounding box of the region, degrees"),
+        Column("west", "double", "bounding box; greater than east if it crosses ±180"),
+        Column("north", "double", "bounding box"),
+        Column("east", "double", "bounding box"),
+    ),
+    (Column("ranking", "string", "name of the ranking"),),
+)
+
+IMAGE_SUMMARY = Table(
+    "image_summary",
+    "One row per image that was ranked. Figures are null where the members exclude each other, so that no place has a "
+    "density above 0. Written by `rank_regions`.",
+    (
+        Column("source", "string", "source of the image"),
+        Column("image_id", "string", "id of the image"),
+        Column("overlay_hash", "string", "hash of the overlay that was ranked"),
+        Column("predictions", "int", "number of members that have said something about the image"),
+        Column("no_evidence", "boolean", "no member has: every place is as probable as any other, but for priors"),
+        Column("contradiction", "boolean", "members exclude each other everywhere, so there is no answer"),
+        Column("lat", "double", "the point with the least expected distance to the truth, degrees", nullable=True),
+        Column("lon", "double", "its longitude, degrees", nullable=True),
+        Column("expected_km", "double", "that distance, over the 128 most probable regions", nullable=True),
+        Column("entropy", "double", "of the density per km², nats; its exponential is an area in km²", nullable=True),
+        Column("area_50_km2", "double", "area of the densest regions that hold half of the probability", nullable=True),
+        Column("area_90_km2", "double", "of those that hold nine tenths of it", nullable=True),
+        Column("regions", "int", "number of rows in `ranked_regions`"),
+        Column("cut_short", "boolean", "the answer has more regions than are written at most"),
+        Column("set_coverage", "double", "stated coverage of the conformal set; null if none was asked", nullable=True),
+        Column("set_regions", "bigint", "number of its atoms", nullable=True),
+        Column("set_area_km2", "double", "its area", nullable=True),
+    ),
+    (Column("ranking", "string", "name of the ranking"),),
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -408,6 +459,8 @@ ALL = (
     TRAINING_SHARDS,
     PREDICTORS,
     ENSEMBLES,
+    RANKED_REGIONS,
+    IMAGE_SUMMARY,
 )
 
 

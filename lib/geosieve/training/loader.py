@@ -36,6 +36,9 @@ from geosieve.training.plan import Part, ShardFiles, Streams, after, row_order, 
 # Petastorm uses what pyarrow 14, the last version that it works with, calls deprecated: some twenty times per file.
 warnings.filterwarnings("ignore", module="petastorm")
 
+_BATCHES_AHEAD = 4
+"""Of each process that reads: with PyTorch's 2, one waits now and then for the others' turns."""
+
 COLUMNS = ("source", "image_id", "shard", "image", "lat", "lon")
 """Columns that are read, beside the labels."""
 
@@ -248,7 +251,11 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
     forkserver = multiprocessing.get_context("forkserver")  # a fork of a process with threads may hang
     forkserver.set_forkserver_preload([__name__])
     loader = DataLoader(
-        _Streams(streams), batch_size=None, num_workers=len(streams), multiprocessing_context=forkserver
+        _Streams(streams),
+        batch_size=None,
+        num_workers=len(streams),
+        multiprocessing_context=forkserver,
+        prefetch_factor=_BATCHES_AHEAD,
     )
     batches = iter(loader)
     while True:
