@@ -199,14 +199,18 @@ def _above(structure: Structure, s: F8, v: F8, bound: float, log_total: float) -
     atom = _atoms(structure, np.flatnonzero(s + v.max() >= bound))
     score = s[structure.cell[atom]] + v[structure.profile[atom]]
     held = np.flatnonzero(score >= bound)
-    held = held[np.argsort(atom[held])]  # ties are in the order of atoms
     atom, score = atom[held], score[held]
-    order, n = np.argsort(-score, kind="stable"), atom.size
-    score = score[order]
-    goes_on = n > 0 and score[-1] <= bound + TIE
-    (score,), (order,) = merge_ties(score[None], order[None])
-    if goes_on:
-        n = int(np.searchsorted(-score, -score[-1]))
+    order, n = np.argsort(-score), atom.size
+    goes_on = n > 0 and score[order[-1]] <= bound + TIE
+    if goes_on or (np.diff(score[order]) >= -TIE).any():  # there are ties, which are in the order of atoms
+        by_atom = np.argsort(atom)
+        atom, score = atom[by_atom], score[by_atom]
+        order = np.argsort(-score, kind="stable")
+        (score,), (order,) = merge_ties(score[order][None], order[None])
+        if goes_on:
+            n = int(np.searchsorted(-score, -score[-1]))
+    else:
+        score = score[order]
     atom, score = atom[order[:n]], score[:n]
     log_density, area = score - log_total, structure.area[atom]
     return Leading(atom, np.exp(log_density) * area, log_density, area, everything)

@@ -233,14 +233,21 @@ class _Streams(IterableDataset[Any]):
     def __init__(self, streams: Sequence[_Stream]) -> None:
         self._streams = streams
 
-    def __iter__(self) -> Iterator[Batch | Exception]:
+    def __iter__(self) -> Iterator[tuple[Any, ...] | Exception]:
         worker = get_worker_info()
         if worker is not None:
             torch.set_num_threads(1)
         try:
-            yield from self._streams[0 if worker is None else worker.id].batches()
+            for batch in self._streams[0 if worker is None else worker.id].batches():
+                # Only the images as a tensor: each is handed over by a connection of its own.
+                yield batch.images, batch.labels.numpy(), batch.positions.numpy(), batch.ids
         except Exception as error:  # noqa: BLE001 - the training process raises it, as it is
             yield error
+
+
+def _as_it_is(found: Any) -> Any:
+    """Otherwise PyTorch makes tensors of all arrays."""
+    return found
 
 
 def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
@@ -256,6 +263,7 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
         num_workers=len(streams),
         multiprocessing_context=forkserver,
         prefetch_factor=_BATCHES_AHEAD,
+        collate_fn=_as_it_is,
     )
     batches = iter(loader)
     while True:
@@ -267,7 +275,8 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
             return
         if isinstance(found, Exception):
             raise found
-        yield found
+        images, labels, positions, ids = found
+        yield Batch(images, torch.from_numpy(labels), torch.from_numpy(positions), ids)
 
 
 def training_batches(
