@@ -20,6 +20,7 @@ NAMES = (
     "build_partitions",
     "evaluate_job",
     "overlay_rank",
+    "rank_regions",
     "reached_memory",
     "list_photos",
     "decode_photos",

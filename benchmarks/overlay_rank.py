@@ -22,13 +22,15 @@ from benchmarks import FOLDER
 from benchmarks.fabricate import clustered_points
 from benchmarks.label_job import POINTS, RUN, job, prepare_images
 from benchmarks.timing import bar, interleaved, one_core
+from geosieve.ensemble.leading import scored
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
+from geosieve.ensemble.ranking import rank
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.grid import EqualAngleGrid
 from geosieve.overlay.atoms import AtomGrid, Overlay, OverlayPartition, row_numbers
 from geosieve.overlay.spans import describe, find_spans, sum_up
 
-IMAGES, PIXEL_IMAGES, ORDERED = 1000, 5, 3
+IMAGES, SORTED, PIXEL_IMAGES, ORDERED = 1000, 100, 5, 3
 PARTITIONS = ("cells", "density", "land_cover")
 EVIDENCE = [Path("demo/evidence/density.yaml"), Path("demo/evidence/land_cover.yaml")]
 
@@ -147,6 +149,31 @@ def simulated(overlay: Overlay, truth: I8, lat: F8, lon: F8) -> dict[str, Probab
     return {name: Probabilities(name, p) for name, p in values.items()}
 
 
+def leading_atoms(
+    ensembles: dict[int, Ensemble], predictions: dict[int, dict[str, Probabilities]], reached: dict[int, float]
+) -> bool:
+    """Regions that hold half of the probability, against sorting all atoms, and against `reached` (seconds)."""
+
+    def lead(arcsec: int) -> None:
+        for some in scored(ensembles[arcsec], predictions[arcsec]):
+            for image in range(len(some.s)):
+                some.leading(image, mass=0.5)
+
+    few = {name: Probabilities(name, of.values[:SORTED]) for name, of in predictions[120].items()}
+    times, _ = interleaved(
+        {
+            "120": partial(lead, 120),
+            "30": partial(lead, 30),
+            "sort": lambda: [ranking.within_mass(0.5) for ranking in rank(ensembles[120], few)],
+        }
+    )
+    ours, sort = times["120"] / IMAGES, times["sort"] / SORTED
+    print(f"  half of the probability, one image: {1e3 * ours:.2f} ms; all atoms sorted: {1e3 * sort:.2f} ms")
+    done = bar("full sort over leading atoms", sort / ours, 8.0, at_least=True)
+    done &= bar("leading atoms over the area to the truth", times["120"] / reached[120], 2.0)
+    return done & bar("leading atoms at 30 over 120 arc-seconds", times["30"] / times["120"], 1.5)
+
+
 def main() -> int:
     """Return exit code 1 if a bar is missed or the orders of atoms differ."""
     built = {arcsec: build(arcsec) for arcsec in (120, 30)}
@@ -172,6 +199,7 @@ def main() -> int:
         {a: partial(ensembles[a].area_to_truth_km2, predictions[a], truths[a]) for a in ensembles}  # type: ignore[misc]
     )
     ours = times[120] / IMAGES
+    done &= leading_atoms(ensembles, predictions, times)
 
     whole, atoms, regions = whole_pixels(coarse, coarse_grid)
     maps = [np.maximum(layer, -1) + 1 for layer in regions]
