@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -437,6 +439,23 @@ def test_what_does_not_fit_is_named(world: World) -> None:
     for inputs, change, expected, text in refused:
         code, report = world.rank("refused", inputs, **change)
         assert (code, text in report["error"]) == (expected, True), (change, report["error"])
+
+
+def test_the_query_of_the_page_finds_the_answers_that_touch_its_box(
+    world: World, plain: dict[str, pd.DataFrame]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to.md").read_text(encoding="utf-8")
+    (query,) = re.findall(r"```sql\n(SELECT source, image_id, sum\(probability\).*?)```", page, re.DOTALL)
+    found = duckdb.sql(query.replace("tables/", f"{world.tables}/").replace("2026-11-25", "plain")).df()
+    rows = plain[REGIONS]
+    bands = [k for k, (_, south, _, north) in enumerate(BANDS.values()) if north >= 40 and south <= 45]
+    sides = [k for k, (west, _, east, _) in enumerate(SIDES.values()) if east >= -5 and west <= 5]
+    labels = world.overlay.labels[rows["atom"]]
+    touching = rows[np.isin(labels[:, 0], bands) & np.isin(labels[:, 1], sides)]
+    expected = touching.groupby("image_id")["probability"].sum()
+    assert 0 < len(expected) < IMAGES
+    mine = found.set_index("image_id")["probability"]
+    assert mine.sort_index().to_dict() == pytest.approx(expected.to_dict()) and mine.is_monotonic_decreasing
 
 
 def test_a_dry_run_and_a_second_run_write_nothing(world: World, plain: dict[str, pd.DataFrame]) -> None:
