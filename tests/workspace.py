@@ -55,9 +55,13 @@ class Workspace:
     def run(self, job: str, config: dict[str, Any], run_id: str = "r1", *options: str) -> Report:
         path = self.root / f"{job}.yaml"
         path.write_text(json.dumps({**config, "output": str(self.tables)}))
+        return self.command(job, path, "--run-id", run_id, *options)
+
+    def command(self, job: str, path: Path, *options: str) -> Report:
+        """Run a job with the configuration in a file."""
         printed = io.StringIO()
         with redirect_stdout(printed):
-            code = main(job, *self.jobs[job], ["--config", str(path), "--run-id", run_id, *options])
+            code = main(job, *self.jobs[job], ["--config", str(path), *options])
         self.printed = printed.getvalue()
         return code, json.loads(self.printed.splitlines()[-1])
 

@@ -84,7 +84,16 @@ S3 = (
         "2b70d491d61c736cd9721e61936e802cb9150048d50eeca3ee1d14fc21011027",
     ),
 )
-ALL = SPATIAL + S3
+ICEBERG = (  # its catalogue in SQLite is served by the driver that is in Sedona's jar, 3.41
+    Jar(
+        "org.apache.iceberg",
+        "iceberg-spark-runtime-3.5_2.12",
+        "1.10.1",  # 1.9.2 and 1.10.0 lose the column bounds of registered files (apache/iceberg 14617)
+        "org.apache.iceberg.spark.SparkCatalog",
+        "39ea09e6c03550a300b9d9ab498949836d2d434e441da4c12a943a086e396940",
+    ),
+)
+ALL = SPATIAL + S3 + ICEBERG
 
 # usepoms=false: only the jars above are fetched, no transitive ones. Not every repository serves Sedona's parent POM.
 _IVY_SETTINGS = """<ivysettings><settings defaultResolver="central"/><resolvers>

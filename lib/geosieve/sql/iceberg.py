@@ -1,0 +1,209 @@
+"""Committed runs in Apache Iceberg, without a copy: the catalogue lists files that stay where they are.
+
+Iceberg is an index here. A run becomes visible by one commit that adds exactly the files of its manifest, with its
+partition values; of two that register it at once, one loses against the other's files and finds them there. Iceberg's
+`gc.enabled` is off, so that none of its maintenance ever deletes a file of ours.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
+
+from geosieve.runtime import jars
+from geosieve.runtime.errors import InputError, IntegrityError, RetryableError
+from geosieve.sql.config import SqliteCatalog
+from geosieve.tables.read import Run
+
+CATALOG = "geosieve_sql"
+"""Name of the catalogue in Spark's session, and in SQLite."""
+DATABASE = "catalog.db"
+_TRIES = 5
+_MAPPING = "schema.name-mapping.default"
+
+# Those of Iceberg's JdbcCatalog, schema version V1. It would make them itself, but then two processes block each other.
+_SQLITE_TABLES = """
+PRAGMA journal_mode=WAL;
+CREATE TABLE IF NOT EXISTS iceberg_tables (
+    catalog_name VARCHAR(255) NOT NULL, table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL,
+    metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), iceberg_type VARCHAR(5),
+    PRIMARY KEY (catalog_name, table_namespace, table_name));
+CREATE TABLE IF NOT EXISTS iceberg_namespace_properties (
+    catalog_name VARCHAR(255) NOT NULL, namespace VARCHAR(255) NOT NULL, property_key VARCHAR(255) NOT NULL,
+    property_value VARCHAR(1000), PRIMARY KEY (catalog_name, namespace, property_key));
+"""
+_PROPERTIES = {
+    "gc.enabled": "false",
+    "write.metadata.delete-after-commit.enabled": "true",
+    "write.metadata.previous-versions-max": "5",
+}
+
+
+def connect(spark: SparkSession, catalog: SqliteCatalog) -> None:
+    """Make the catalogue known to the session as CATALOG; its file is made if it is absent.
+
+    ConfigError if Iceberg's jar is missing.
+    """
+    jars.check(spark, jars.ICEBERG)
+    folder = Path(catalog.folder.removeprefix("file://")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(folder / DATABASE, timeout=20)) as database:
+        database.executescript(_SQLITE_TABLES)
+    settings = {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".type": "jdbc",
+        ".uri": f"jdbc:sqlite:{folder}/{DATABASE}?journal_mode=WAL&busy_timeout=20000",
+        ".warehouse": f"file://{folder}/iceberg",
+        ".jdbc.schema-version": "V1",
+        ".jdbc.init-catalog-tables": "false",
+        ".cache-enabled": "false",  # others commit meanwhile
+    }
+    # Spark keeps a catalogue once it is used, be it of another folder.
+    spark._jsparkSession.sessionState().catalogManager().reset()
+    for name, value in settings.items():
+        spark.conf.set(f"spark.sql.catalog.{CATALOG}{name}", value)
+
+
+@dataclass(frozen=True)
+class IcebergTable:
+    """A table of the catalogue. `folders`: its partition columns, in the order of the folders."""
+
+    spark: SparkSession
+    name: str
+    folders: tuple[str, ...]
+
+    @classmethod
+    def prepared(
+        cls, spark: SparkSession, namespace: str, table: str, schema: StructType, folders: tuple[str, ...]
+    ) -> IcebergTable:
+        """The table, made if it is absent. Columns that it lacks are added; they are null in earlier runs.
+
+        `schema`: of the files. InputError if a column has another type than in earlier runs.
+        """
+        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {CATALOG}.{namespace}")
+        found = cls(spark, f"{CATALOG}.{namespace}.{table}", folders)
+        columns = ", ".join(
+            [f"`{field.name}` {field.dataType.simpleString()}" for field in schema]
+            + [f"`{name}` string" for name in folders]
+        )
+        partitioned = ", ".join(f"`{name}`" for name in folders)
+        properties = ", ".join(f"'{key}'='{value}'" for key, value in _PROPERTIES.items())
+        try:
+            spark.sql(
+                f"CREATE TABLE IF NOT EXISTS {found.name} ({columns}) USING iceberg PARTITIONED BY ({partitioned}) "
+                f"TBLPROPERTIES ({properties})"
+            )
+        except Exception as error:
+            if not spark.catalog.tableExists(found.name):  # another process may have made it meanwhile
+                raise RetryableError(f"the table cannot be made: {str(error)[:300]}", where=found.name) from error
+        found._widen(schema)
+        return found
+
+    def _widen(self, schema: StructType) -> None:
+        """Add the columns of a schema, and map names of columns, since our files have no numbers of them."""
+        jvm: Any = self.spark._jvm
+        iceberg = jvm.org.apache.iceberg
+        wanted = iceberg.spark.SparkSchemaUtil.convert(jvm.org.apache.spark.sql.types.DataType.fromJson(schema.json()))
+        for _ in range(_TRIES):
+            try:
+                table = self._load()
+                update = table.updateSchema().unionByNameWith(wanted)
+                if not update.apply().sameSchema(table.schema()):
+                    update.commit()
+                by_name = iceberg.mapping.MappingUtil.create(self._load().schema())
+                mapping = iceberg.mapping.NameMappingParser.toJson(by_name)
+                if table.properties().get(_MAPPING) != mapping:
+                    self._load().updateProperties().set(_MAPPING, mapping).commit()
+                return
+            except Py4JJavaError as error:
+                if not _is(error, "CommitFailedException"):
+                    raise InputError(
+                        f"a column has another type than in earlier runs: {_message(error)}",
+                        where=self.name,
+                        hint="register these runs in another namespace",
+                    ) from error
+        raise RetryableError("others change the table again and again", where=self.name)
+
+    def _load(self) -> Any:
+        jvm: Any = self.spark._jvm
+        return jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(self.spark._jsparkSession, self.name)
+
+    def register(self, run: Run) -> bool:
+        """Make a committed run visible. False if it is already.
+
+        IntegrityError if the catalogue has other files under its name; RetryableError if others are faster each time.
+        """
+        wanted = {f"{run.uri}/{name}" for name in run.files}
+        for _ in range(_TRIES):
+            table = self._load()
+            condition = self._condition(run.values)
+            there = _files(table, condition)
+            found = {uri: self._measured(table, uri) for uri in wanted - there}
+            new = {uri: file for uri, file in found.items() if file[1].recordCount() > 0}  # others are never listed
+            if not there - wanted and not new:
+                return False
+            if there:
+                raise IntegrityError(
+                    f"{len(there)} files are registered, {len(wanted)} are committed, and they differ",
+                    where=run.uri,
+                    hint="retire the run from the catalogue, then register it again",
+                )
+            try:
+                self._append(table, run, new, condition)
+                return True
+            except Py4JJavaError as error:
+                if not (_is(error, "ValidationException") or _is(error, "CommitFailedException")):
+                    raise
+        raise RetryableError("others register files of this run again and again", where=run.uri)
+
+    def _measured(self, table: Any, uri: str) -> tuple[Any, Any]:
+        """A file as Iceberg opens it, and its number of rows and bounds of columns."""
+        iceberg = self.spark._jvm.org.apache.iceberg  # type: ignore[union-attr]
+        mapping = iceberg.mapping.NameMappingParser.fromJson(table.properties().get(_MAPPING))
+        file = table.io().newInputFile(uri)
+        return file, iceberg.parquet.ParquetUtil.fileMetrics(file, iceberg.MetricsConfig.forTable(table), mapping)
+
+    def _condition(self, values: Mapping[str, str]) -> Any:
+        expressions: Any = self.spark._jvm.org.apache.iceberg.expressions.Expressions  # type: ignore[union-attr]
+        found = expressions.alwaysTrue()
+        for name in self.folders:
+            found = getattr(expressions, "and")(found, expressions.equal(name, values[name]))
+        return found
+
+    def _append(self, table: Any, run: Run, files: Mapping[str, tuple[Any, Any]], condition: Any) -> None:
+        jvm: Any = self.spark._jvm
+        values = jvm.java.util.ArrayList([run.values[name] for name in self.folders])
+        change = table.newOverwrite().conflictDetectionFilter(condition).validateNoConflictingData()
+        base = table.currentSnapshot()
+        if base is not None:
+            change = change.validateFromSnapshot(base.snapshotId())
+        for _, (file, metrics) in sorted(files.items()):
+            builder = jvm.org.apache.iceberg.DataFiles.builder(table.spec()).withInputFile(file).withFormat("parquet")
+            change = change.addFile(builder.withPartitionValues(values).withMetrics(metrics).build())
+        change.set("geosieve.run_id", run.run_id).commit()
+
+
+def _files(table: Any, condition: Any) -> set[str]:
+    """The files of a table under a condition on its partition columns."""
+    planned = table.newScan().filter(condition).planFiles()
+    found, tasks = set(), planned.iterator()
+    while tasks.hasNext():
+        found.add(str(tasks.next().file().location()))
+    planned.close()
+    return found
+
+
+def _is(error: Py4JJavaError, kind: str) -> bool:
+    return str(error.java_exception.getClass().getSimpleName()) == kind
+
+
+def _message(error: Py4JJavaError) -> str:
+    return str(error.java_exception.getMessage())[:300]
