@@ -436,7 +436,7 @@ IMAGE_SUMMARY = Table(
         Column("area_50_km2", "double", "area of the densest regions that hold half of the probability", nullable=True),
         Column("area_90_km2", "double", "of those that hold nine tenths of it", nullable=True),
         Column("regions", "int", "number of rows in `ranked_regions`"),
-        Column("cut_short", "boolean", "the answer has more regions than are written at most"),
+        Column("cut_short", "boolean", "the answer has more regions than there are rows"),
         Column("set_coverage", "double", "stated coverage of the conformal set; null if none was asked", nullable=True),
         Column("set_regions", "bigint", "number of its atoms", nullable=True),
         Column("set_area_km2", "double", "its area", nullable=True),
