@@ -170,8 +170,11 @@ def test_logarithms_and_lists_of_pairs_say_the_same(world: World, plain: dict[st
     frame = world.rows("s", pairs, "sides").assign(rest=0.0)
     kind = pa.list_(pa.struct([("region", pa.int32()), ("probability", pa.float32())]))
     given_pairs = world.write("pairs", frame, kind)
-    found = world.ranked("forms", [{**given_logs, "form": "log_probabilities"}, {**given_pairs, "form": "sparse"}])
-    same(found, plain)
+    inputs = [{**given_logs, "form": "log_probabilities"}, {**given_pairs, "form": "sparse"}]
+    code, report = world.rank("forms", inputs)
+    assert code == EXIT_DONE, report["error"]
+    same(world.read("forms"), plain)
+    assert report["details"]["log_probability_defect"] == pytest.approx(math.exp((IMAGES - 1) / 10) - 1, rel=1e-5)
 
 
 def test_a_rest_is_spread_by_area(world: World) -> None:
@@ -418,6 +421,7 @@ def test_what_does_not_fit_is_named(world: World) -> None:
     more = world.write("more", pd.concat([world.both(), world.rows("bb", world.bands, "bands")]))
     words = world.write("words", world.both().assign(probabilities="x"), pa.string())
     empty = world.write("empty", world.both()[:0])
+    world.write("only", world.rows("b", world.bands, "bands"))
     refused: list[tuple[list[dict[str, Any]], dict[str, Any], int, str]] = [
         ([old], {}, EXIT_BAD_INPUT, "over another partition than the overlay's bands"),
         ([more], {}, EXIT_BAD_INPUT, "rows of predictor 'bb'"),
@@ -425,7 +429,9 @@ def test_what_does_not_fit_is_named(world: World) -> None:
         ([both | {"form": "sparse"}], {}, EXIT_BAD_INPUT, "no column 'rest'"),
         ([both | {"columns": {"image_id": "imageid"}}], {}, EXIT_BAD_INPUT, "image_id"),
         ([{"uri": str(world.root / "nowhere")}], {}, EXIT_BAD_INPUT, "nowhere"),
-        ([empty], {}, EXIT_BAD_INPUT, "no predictions of any image"),
+        ([empty], {}, EXIT_BAD_INPUT, "no prediction of b, s"),
+        ([both | {"uri": f"{world.root}/only"}], {}, EXIT_BAD_INPUT, "no prediction of s"),
+        ([world.write("nobody", world.both().assign(image_id=None))], {}, EXIT_BAD_INPUT, "predictions of any image"),
         ([both], {"members": {"b": {"partition": "band"}}}, EXIT_BAD_CONFIG, "bands"),
         ([both], {"members": {}}, EXIT_BAD_CONFIG, "either ensemble or members"),
         ([both], {"coverage": 0.9}, EXIT_BAD_CONFIG, "no threshold for coverage 0.9"),

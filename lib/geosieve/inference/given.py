@@ -50,13 +50,23 @@ def open_predictions(
     """The rows of all tables: KEYS, MEMBER, and one of DENSE, or SPARSE and REST; LOGS: whether DENSE are logarithms.
 
     `members`: partitions by the names of members. InputError if a table lacks a column, has one of another type, has
-    rows of a predictor that is no member, or of one over another partition than the overlay's.
+    rows of a predictor that is no member, or of one over another partition than the overlay's, or if no table has a row
+    of a member.
     """
     frames = [_opened(spark, given) for given in inputs]
     hashes = {partition.name: partition.digest for partition in overlay.partitions}
+    seen = set()
     for given, frame in zip(inputs, frames, strict=True):
         for row in sorted(frame.select(MEMBER, "partition_hash").distinct().collect(), key=str):
             _check_member(given.uri, row[MEMBER], row["partition_hash"], members, hashes)
+            seen.add(row[MEMBER])
+    lost = [name for name in members if name not in seen]
+    if lost:
+        raise InputError(
+            f"no prediction of {', '.join(lost)}",
+            where=", ".join(given.uri for given in inputs),
+            hint="all answers would be without it: add its table, or take it out of the members",
+        )
     kinds = {frame.schema[DENSE].dataType.simpleString() for frame in frames} - {"void"}
     array = "array<float>" if kinds <= {"array<float>"} else "array<double>"
     dense = F.col(DENSE).cast(array).alias(DENSE)

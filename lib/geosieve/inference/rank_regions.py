@@ -49,8 +49,10 @@ def _leaves(config: RankConfig) -> list[Leaf]:
 def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
     """Write `ranked_regions`, `image_summary` and `rejects`. Returns the number of images, and of rows without an id.
 
+    The report says how far sums of given log-probabilities were from 1, at most, before they were normalised.
+
     InputError if predictions are over other partitions than the overlay's, or of predictors that are no members, if
-    there are none, or if an artefact was changed; ConfigError if the overlay lacks a partition, or the artefact the
+    there are none of a member, or if an artefact was changed; ConfigError if the overlay lacks a partition, or the artefact the
     coverage.
     """
     config, report, spark = context.config, context.report, context.spark
@@ -86,11 +88,12 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
         on_disk(known.mapInArrow(ranked, OUT)) as answers,
     ):
         with report.stage("rank"):
-            publication.write(RANKED_REGIONS, _regions(answers, overlay))
+            publication.write(RANKED_REGIONS, _regions(answers))
         with report.stage("write"):
             report.rows_out = publication.write(IMAGE_SUMMARY, _summaries(answers))
             rejected = publication.write(REJECTS, _rejects(answers, rows))
             report.rejected = _by_class(publication.written(REJECTS))
+            report.details["log_probability_defect"] = answers.agg(F.max("defect")).first()[0]  # type: ignore[index]
     if report.rows_out + rejected != report.rows_in:
         raise IntegrityError(f"{report.rows_in} images came in, {report.rows_out} were ranked, {rejected} rejected")
     report.details |= _details(publication.written(IMAGE_SUMMARY))
@@ -198,6 +201,7 @@ _ANSWER = pa.schema(
         ("set_coverage", pa.float64()),
         ("set_regions", pa.int64()),
         ("set_area_km2", pa.float64()),
+        ("defect", pa.float64()),
         ("answer", pa.list_(_REGION)),
     ]
 )
@@ -205,7 +209,7 @@ OUT = (
     "source string, image_id string, error_class string, message string, overlay_hash string, predictions int, "
     "no_evidence boolean, contradiction boolean, lat double, lon double, expected_km double, entropy double, "
     "area_50_km2 double, area_90_km2 double, regions int, cut_short boolean, set_coverage double, set_regions bigint, "
-    "set_area_km2 double, answer array<struct<rank:int,atom:bigint,probability:double,area_km2:double,"
+    "set_area_km2 double, defect double, answer array<struct<rank:int,atom:bigint,probability:double,area_km2:double,"
     "cumulative_probability:double,cumulative_area_km2:double,lat:double,lon:double,south:double,west:double,"
     "north:double,east:double,s2_id:bigint>>"
 )
@@ -268,6 +272,7 @@ class Ranker:
             "set_coverage": [self.coverage] * len(answers),
             "set_regions": [one.summary.set_size for one in answers],
             "set_area_km2": [one.summary.set_area_km2 for one in answers],
+            "defect": [given.defect] * len(answers),
             "answer": self._regions(answers),
         }
         for name in ("lat", "lon", "expected_km", "entropy"):
@@ -332,13 +337,13 @@ def joined(bounds: F8, groups: I8) -> F8:
     return found
 
 
-def _regions(answers: DataFrame, overlay: Overlay) -> DataFrame:
+def _regions(answers: DataFrame) -> DataFrame:
     one = answers.where("error_class IS NULL").select(*KEYS, "overlay_hash", F.explode("answer").alias("region"))
     return one.select(*KEYS, "overlay_hash", "region.*").sortWithinPartitions("s2_id")
 
 
 def _summaries(answers: DataFrame) -> DataFrame:
-    return answers.where("error_class IS NULL").drop("error_class", "message", "answer")
+    return answers.where("error_class IS NULL").drop("error_class", "message", "defect", "answer")
 
 
 def _rejects(answers: DataFrame, rows: DataFrame) -> DataFrame:
