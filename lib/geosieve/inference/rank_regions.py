@@ -52,8 +52,8 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
     The report says how far sums of given log-probabilities were from 1, at most, before they were normalised.
 
     InputError if predictions are over other partitions than the overlay's, or of predictors that are no members, if
-    there are none of a member, or if an artefact was changed; ConfigError if the overlay lacks a partition, or the artefact the
-    coverage.
+    there are none of a member, or if an artefact was changed; ConfigError if the overlay lacks a partition, or the
+    artefact the coverage.
     """
     config, report, spark = context.config, context.report, context.spark
     with report.stage("inputs"):
