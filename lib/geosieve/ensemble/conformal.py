@@ -17,7 +17,8 @@ from geosieve.ensemble.members import Ensemble, Predictions
 from geosieve.ensemble.ranking import Ranking
 from geosieve.geo.arrays import F8, I8
 
-_ROUNDING = 1e-9  # relative; sums of the same atoms in different orders differ in the last digits
+ROUNDING = 1e-9
+"""Relative; sums of the same atoms in different orders differ in the last digits."""
 
 
 def quantile(scores: ArrayLike, coverage: float) -> float:
@@ -80,40 +81,40 @@ class ConformalSets:
         """Which atoms of a ranking belong to its images' sets, (images, atoms), in the order of the ranking."""
         needed = mass_at(ranking) if self.counted == "mass" else area_at(ranking)
         # NaN, where no atom has a density, excludes nothing.
-        return np.asarray(~(needed > self._limits(ranking.atom)))
+        return np.asarray(~(needed > self.limits(ranking.atom)))
 
     def covers(self, needed: ArrayLike, truth: ArrayLike) -> NDArray[np.bool_]:
         """Whether the images' sets contain the true atoms `truth`, (images,), without ranking all atoms.
 
         `needed`: the amount needed to reach each image's true atom; NaN counts as contained.
         """
-        return np.asarray(~(np.asarray(needed) > self._limits(np.asarray(truth))))
+        return np.asarray(~(np.asarray(needed) > self.limits(np.asarray(truth))))
 
-    def _limits(self, atom: I8) -> F8:
-        """Threshold of each atom, with a tolerance for rounding errors."""
-        limits = self.thresholds * (1 + _ROUNDING)
+    def limits(self, atom: I8) -> F8:
+        """Threshold of each atom, with a tolerance for rounding errors; one number if all have the same."""
+        limits = self.thresholds * (1 + ROUNDING)
         return np.asarray(limits[0] if self.stratum is None else limits[self.stratum[atom]])
 
 
 def mass_at(ranking: Ranking) -> F8:
     """Probability of all atoms at least as dense as each atom, ties included: (images, atoms), in ranking order."""
-    return _at_last_tie(ranking, np.minimum(np.cumsum(ranking.probability, axis=1), 1.0))
+    return at_last_tie(ranking.log_density, np.minimum(np.cumsum(ranking.probability, axis=1), 1.0))
 
 
 def area_at(ranking: Ranking) -> F8:
     """Area, km², of all atoms at least as dense as each atom, ties included: (images, atoms), in ranking order."""
-    return _at_last_tie(ranking, np.cumsum(ranking.area_km2, axis=1))
+    return at_last_tie(ranking.log_density, np.cumsum(ranking.area_km2, axis=1))
 
 
-def _at_last_tie(ranking: Ranking, held: F8) -> F8:
-    """The cumulative sums `held`, (images, atoms), at the last atom of the same density as each atom."""
+def at_last_tie(log_density: F8, held: F8) -> F8:
+    """The cumulative sums `held` at the last atom of the same density as each atom; both (…, atoms), by rank."""
     # Where no atom has a density, all atoms are ties.
-    density = np.nan_to_num(ranking.log_density, nan=-np.inf, neginf=-np.inf)
+    density = np.nan_to_num(log_density, nan=-np.inf, neginf=-np.inf)
     last = np.ones(density.shape, dtype=bool)  # whether an atom is the last of its ties
-    last[:, :-1] = density[:, :-1] != density[:, 1:]
+    last[..., :-1] = density[..., :-1] != density[..., 1:]
     # Sums increase, so the minimum over all "last ties" from an atom on is the sum at its own last tie.
     at_last = np.where(last, held, np.inf)
-    return np.asarray(np.minimum.accumulate(at_last[:, ::-1], axis=1)[:, ::-1])
+    return np.asarray(np.minimum.accumulate(at_last[..., ::-1], axis=-1)[..., ::-1])
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def check_claims(ensemble: Ensemble, predictions: Predictions, claimed: ArrayLik
     known = np.sort(np.where(np.isnan(calibration), np.inf, np.asarray(calibration, dtype=np.float64)))
     needed = ensemble.credible_level(predictions, claimed)
     # Where no atom has a density, nothing contradicts the claim: its p-value is 1.
-    least = np.where(np.isnan(needed), -np.inf, needed * (1 - _ROUNDING))
+    least = np.where(np.isnan(needed), -np.inf, needed * (1 - ROUNDING))
     as_bad = known.size - np.searchsorted(known, least, side="left")
     return Claim(
         (1 + as_bad) / (known.size + 1),

@@ -14,6 +14,7 @@ from functools import cached_property
 
 import numpy as np
 
+from geosieve.ensemble.conformal import at_last_tie
 from geosieve.ensemble.members import Ensemble, Predictions
 from geosieve.ensemble.ranking import expected_point
 from geosieve.ensemble.structure import LEAST_TOTAL, TIE, Structure, merge_ties
@@ -48,9 +49,7 @@ class Leading:
 
     def mass_at(self) -> F8:
         """Probability of all atoms at least as dense as each atom, ties included, (n,)."""
-        held = np.minimum(np.cumsum(self.probability), 1.0)
-        last = np.append(self.log_density[:-1] != self.log_density[1:], True)  # of its ties
-        return np.asarray(np.minimum.accumulate(np.where(last, held, np.inf)[::-1])[::-1])
+        return at_last_tie(self.log_density, np.minimum(np.cumsum(self.probability), 1.0))
 
 
 @dataclass(frozen=True)

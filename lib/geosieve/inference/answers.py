@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geosieve.ensemble.conformal import ConformalSets
+from geosieve.ensemble.conformal import ROUNDING, ConformalSets
 from geosieve.ensemble.leading import Leading, scored
 from geosieve.ensemble.members import Ensemble, Predictions
 from geosieve.ensemble.ranking import Ranking, coarse_overlay, coarse_regions, coarsen, rank
@@ -19,7 +19,6 @@ from geosieve.overlay.atoms import Overlay
 
 _SHARES = (0.5, 0.9)
 """Of the probability, whose areas a summary tells."""
-_ROUNDING = 1e-9
 
 
 class Images(Protocol):
@@ -133,7 +132,7 @@ class Answerer:
         mass = max(_SHARES[-1], self._reach, self.at if self.cut == "mass" else 0.0)
         regions = int(self.at) if self.cut == "regions" else self.most if self.cut == "coverage" else 0
         found = images.leading(image, mass, self.at if self.cut == "area_km2" else 0.0, regions)
-        if not found.complete and found.probability.sum() <= self._reach * (1 + 2 * _ROUNDING):
+        if not found.complete and found.probability.sum() <= self._reach * (1 + 2 * ROUNDING):
             found = images.leading(image, 1.0)  # the set may end just there
         held = np.cumsum(found.area_km2)
         areas = [float(held[n - 1]) if (n := found.within_mass(share)) else np.nan for share in _SHARES]
@@ -155,11 +154,10 @@ class Answerer:
 
     @cached_property
     def _limits(self) -> F8:
-        """The threshold of each atom's conformal set, (atoms,), with a tolerance for rounding errors."""
+        """The threshold of each atom's conformal set, (atoms,)."""
         assert self.sets is not None  # asked for only then
-        limits = self.sets.thresholds * (1 + _ROUNDING)
         n = self.ensemble.overlay.n_atoms
-        return np.full(n, limits[0]) if self.sets.stratum is None else limits[self.sets.stratum]
+        return np.broadcast_to(self.sets.limits(np.arange(n)), n)
 
     @cached_property
     def _reach(self) -> float:
