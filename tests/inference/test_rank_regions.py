@@ -99,6 +99,11 @@ class World(Workspace):
             frame = pq.read_table(leaf, partitioning=None).to_pandas()
             keys = {SUMMARY: ["image_id"], REGIONS: ["image_id", "rank"], REJECTS: ["id", "message"]}[table]
             found[table] = frame.sort_values(keys).reset_index(drop=True)
+        answers = found[SUMMARY][["answer_run_id", "answer_source", "answer_image_id"]]
+        assert [tuple(row) for row in answers.itertuples(index=False)] == [
+            (name, row.source, row.image_id) for row in found[SUMMARY].itertuples()
+        ]
+        found[SUMMARY] = found[SUMMARY].drop(columns="answer_run_id")  # so that runs can be compared
         return found
 
     def densities(self, b: Any, s: Any, weights: tuple[float, float] = (1, 1), over_t: Any = (1, 1)) -> Any:

@@ -90,7 +90,7 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
         with report.stage("rank"):
             publication.write(RANKED_REGIONS, _regions(answers))
         with report.stage("write"):
-            report.rows_out = publication.write(IMAGE_SUMMARY, _summaries(answers))
+            report.rows_out = publication.write(IMAGE_SUMMARY, _summaries(answers, report.run_id))
             rejected = publication.write(REJECTS, _rejects(answers, rows))
             report.rejected = _by_class(publication.written(REJECTS))
             report.details["log_probability_defect"] = answers.agg(F.max("defect")).first()[0]  # type: ignore[index]
@@ -342,8 +342,11 @@ def _regions(answers: DataFrame) -> DataFrame:
     return one.select(*KEYS, "overlay_hash", "region.*").sortWithinPartitions("s2_id")
 
 
-def _summaries(answers: DataFrame) -> DataFrame:
-    return answers.where("error_class IS NULL").drop("error_class", "message", "defect", "answer")
+def _summaries(answers: DataFrame, run_id: str) -> DataFrame:
+    found = answers.where("error_class IS NULL").drop("error_class", "message", "defect", "answer")
+    own = {"answer_run_id": F.lit(run_id), "answer_source": F.col("source"), "answer_image_id": F.col("image_id")}
+    unknown = {c.name: F.lit(None).cast(c.spark_type) for c in IMAGE_SUMMARY.columns if c.name not in found.columns}
+    return found.withColumns({**unknown, **own})
 
 
 def _rejects(answers: DataFrame, rows: DataFrame) -> DataFrame:

@@ -396,7 +396,7 @@ ENSEMBLES = Table(
 RANKED_REGIONS = Table(
     "ranked_regions",
     "One row per image and region of its answer, the densest first. Rows of a file are sorted by `s2_id`. Written by "
-    "`rank_regions`.",
+    "`rank_regions` and `geolocate_archive`.",
     (
         Column("source", "string", "source of the image"),
         Column("image_id", "string", "id of the image"),
@@ -421,7 +421,7 @@ RANKED_REGIONS = Table(
 IMAGE_SUMMARY = Table(
     "image_summary",
     "One row per image that was ranked. Figures are null where the members exclude each other, so that no place has a "
-    "density above 0. Written by `rank_regions`.",
+    "density above 0. Written by `rank_regions` and `geolocate_archive`.",
     (
         Column("source", "string", "source of the image"),
         Column("image_id", "string", "id of the image"),
@@ -440,6 +440,73 @@ IMAGE_SUMMARY = Table(
         Column("set_coverage", "double", "stated coverage of the conformal set; null if none was asked", nullable=True),
         Column("set_regions", "bigint", "number of its atoms", nullable=True),
         Column("set_area_km2", "double", "its area", nullable=True),
+        Column("answer_run_id", "string", "run whose `ranked_regions` has the answer"),
+        Column("answer_source", "string", "source of the image that the answer stands under there"),
+        Column(
+            "answer_image_id",
+            "string",
+            "id of that image; another one if this is a copy of an image that was answered before",
+        ),
+        Column("content_sha256", "string", "as in `images`; null if only predictions are known", nullable=True),
+        Column("model_set", "string", "hash of all that an answer depends on, but the image", nullable=True),
+        Column("claim_p", "double", "p-value of the position in EXIF; small: it does not fit", nullable=True),
+        Column("claim_contradicts", "boolean", "the p-value is below the asked level", nullable=True),
+        Column("domain_p", "double", "p-value of the image being like those of the calibration", nullable=True),
+        Column("out_of_domain", "boolean", "the p-value is below the asked level", nullable=True),
+    ),
+    (Column("ranking", "string", "name of the ranking"),),
+)
+
+PREDICTIONS = Table(
+    "predictions",
+    "One row per image and predictor that said something about it: the most probable regions. `rank_regions` reads "
+    "them as `sparse`. Written by `geolocate_archive`.",
+    (
+        Column("source", "string", "source of the image"),
+        Column("image_id", "string", "id of the image"),
+        Column("predictor", "string", "member of the ensemble"),
+        Column("partition_hash", "string", "hash of the partition that it tells"),
+        Column("probabilities", "array<struct<region:bigint,probability:double>>", "the most probable regions"),
+        Column("rest", "double", "probability of all other regions"),
+    ),
+    (Column("ranking", "string", "name of the ranking"),),
+)
+
+SCANNED_FILES = Table(
+    "scanned_files",
+    "One row per file of an archive that a scan is done with, archives of images included. A later scan passes over "
+    "files with the same size and time. Written by `geolocate_archive`.",
+    (
+        Column("uri", "string", "URI of the file"),
+        Column("bytes", "bigint", "its size"),
+        Column("modified_at", "timestamp", "when it was changed last, as its store says"),
+        Column("model_set", "string", "as in `image_summary`"),
+    ),
+    (Column("ranking", "string", "name of the ranking"),),
+)
+
+AUDIT = Table(
+    "audit",
+    "One row per run: who looked for the places of which images, with what. Written by `geolocate_archive`.",
+    (
+        Column("started_at", "timestamp", "when the run began"),
+        Column("user", "string", "who ran it, as the operating system says"),
+        Column("host", "string", "the driver's host name"),
+        Column("source", "string", "name of the source"),
+        Column("uri", "string", "where its images are"),
+        Column("model_set", "string", "as in `image_summary`"),
+        Column("overlay_hash", "string", "hash of the overlay"),
+        Column(
+            "predictors",
+            "array<struct<member:string,predictor:string,sha256:string>>",
+            "members: the URI of an artefact and the SHA-256 of its description, or the name of a class",
+        ),
+        Column("images", "bigint", "images that were answered"),
+        Column("computed", "bigint", "those that predictors looked at; the others are copies"),
+        Column("rejected", "bigint", "images that were refused"),
+        Column("least_km2", "double", "the least area of a region; null: none was asked", nullable=True),
+        Column("claims_tested", "boolean", "positions in EXIF were compared with the answers"),
+        Column("positions_kept", "boolean", "positions in EXIF stand in `images`"),
     ),
     (Column("ranking", "string", "name of the ranking"),),
 )
@@ -461,6 +528,9 @@ ALL = (
     ENSEMBLES,
     RANKED_REGIONS,
     IMAGE_SUMMARY,
+    PREDICTIONS,
+    SCANNED_FILES,
+    AUDIT,
 )
 
 
