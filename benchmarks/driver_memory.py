@@ -29,7 +29,7 @@ from benchmarks.many_tiles import collection, near_tiles
 from benchmarks.timing import bar
 from geosieve.evaluation.scoring import Scorer, collect_scores
 from geosieve.images.photo_rows import PhotoLimits
-from geosieve.images.photos import list_photos, photo_folder, read_photos
+from geosieve.images.photos import list_photos, photo_files, photo_folder, read_photos
 from geosieve.labels.summary import LabelCounter
 from geosieve.runtime.files import Files
 from geosieve.runtime.session import spark_session
@@ -69,7 +69,8 @@ def photos(spark: SparkSession, root: Path) -> Step:
         if not folder.exists():
             make(folder, "jpg", n // 1_000)
         listing = list_photos(spark, photo_folder(spark, str(folder)), PhotoLimits())
-        frame = read_photos(spark, listing, PhotoLimits(), fingerprint=False)
+        files = photo_files(spark, listing, PhotoLimits())
+        frame = read_photos(files, listing.folder, PhotoLimits(), fingerprint=False)
         frame._jdf.queryExecution().executedPlan()
         return listing, frame
 

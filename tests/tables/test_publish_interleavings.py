@@ -132,7 +132,7 @@ class MemoryFiles:
         for key, content in self._store.content.items():
             if key.startswith(f"{uri}/"):
                 name, _, rest = key[len(uri) + 1 :].partition("/")
-                found[name] = FileInfo(f"{uri}/{name}", 0 if rest else len(content), bool(rest))
+                found[name] = FileInfo(f"{uri}/{name}", 0 if rest else len(content), bool(rest), 0)
         return sorted(found.values(), key=lambda entry: entry.name)
 
     def read_text(self, uri: str) -> str:

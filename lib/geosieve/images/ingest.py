@@ -107,13 +107,16 @@ def _open_photos(ctx: Context[IngestConfig], source: PhotoSource | ListedFiles, 
     folder = photos.photo_folder(ctx.spark, source.uri)
     listing = photos.list_photos(ctx.spark, folder, source.limits)
     found: dict[str, Any] = {"files": listing.files, "bytes": listing.bytes, "folder": folder}
-    rows = photos.read_photos(ctx.spark, listing, source.limits, source.fingerprint)
+    files = photos.photo_files(ctx.spark, listing, source.limits)
+    rows = photos.read_photos(files, folder, source.limits, source.fingerprint)
     if not listing.archives:
         return _Opened(lambda _: listing.files, rows, STAGE, found)
     found["archives"] = len(listing.archives)
     if ctx.dry_run:
         return _Opened(lambda _: listing.files, rows, STAGE, found)
-    references = kept.enter_context(on_disk(archived.list_archives(ctx.spark, listing.archives, source.limits)))
+    references = kept.enter_context(
+        on_disk(archived.list_archives(ctx.spark, [file.uri for file in listing.archives], source.limits))
+    )
     members, found["sidecars"] = archived.read_archived(references, folder, source.limits, source.fingerprint)
     checked = rows.unionByName(members)
     return _Opened(lambda read: listing.files + archived.count_archived(read), checked, STAGE, found)

@@ -52,17 +52,17 @@ def photo_folder(spark: SparkSession, uri: str) -> str:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a folder that become rows: their number, total bytes, and the (URI, error class) of refused files.
+    """The files of a folder that become rows: their number, total bytes, and refused files with their error class.
 
     Files that will be read are only counted, so that the driver's memory does not grow with the number of photos.
-    `archives`: URIs of the archives beside them; their members become rows.
+    `archives`: the archives beside them; their members become rows.
     """
 
     folder: str
     files: int
     bytes: int
-    refused: list[tuple[str, str]]
-    archives: list[str]
+    refused: list[tuple[FileInfo, str]]
+    archives: list[FileInfo]
 
 
 def list_photos(spark: SparkSession, folder: str, limits: PhotoLimits) -> Listing:
@@ -73,12 +73,12 @@ def list_photos(spark: SparkSession, folder: str, limits: PhotoLimits) -> Listin
     files, size, refused, archives = 0, 0, [], []
     for entry in _walk(spark, folder):
         if is_archive(entry.name):
-            archives.append(entry.uri)
+            archives.append(entry)
             continue
         files, size = files + 1, size + entry.size
         why = _unreadable(folder, entry, limits)
         if why is not None:
-            refused.append((entry.uri, why))
+            refused.append((entry, why))
     return Listing(folder, files, size, refused, archives)
 
 
@@ -98,11 +98,16 @@ def _walk(spark: SparkSession, folder: str) -> Iterator[FileInfo]:
                     yield entry
 
 
-def read_photos(spark: SparkSession, listing: Listing, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
-    """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row per file of `listing`.
+def file_rows(spark: SparkSession, files: Iterable[tuple[FileInfo, str | None]]) -> DataFrame:
+    """Files and their error classes as rows: uri, bytes, modified_at and error_class."""
+    listed = [(file.uri, file.size, file.modified_ms, error_class) for file, error_class in files]
+    frame = pd.DataFrame(listed, columns=["uri", "bytes", "ms", "error_class"], dtype="object")
+    rows = spark.createDataFrame(frame, "uri string, bytes bigint, ms bigint, error_class string")
+    return rows.select("uri", "bytes", F.timestamp_millis("ms").alias("modified_at"), "error_class")
 
-    The id is the path below the folder. Files that are too large, or have no image extension, are not read at all.
-    """
+
+def photo_files(spark: SparkSession, listing: Listing, limits: PhotoLimits) -> DataFrame:
+    """The files of a listing but archives: uri, bytes, modified_at and, if they are refused by name or size, why."""
     folder = listing.folder
     paths = [literal(folder)]
     if any(error_class == _BAD_NAME for _, error_class in listing.refused):
@@ -115,16 +120,32 @@ def read_photos(spark: SparkSession, listing: Listing, limits: PhotoLimits, fing
         .option("pathGlobFilter", f"*.{wanted}")
         .load(paths)
         .where(F.col("length").between(1, limits.bytes))
-        .select("path")  # without `content`, Spark opens no file
+        # Without `content`, Spark opens no file.
+        .select(
+            F.col("path").alias("uri"),
+            F.col("length").alias("bytes"),
+            F.col("modificationTime").alias("modified_at"),
+            F.lit(None).cast("string").alias("error_class"),
+        )
     )
+    return files.unionByName(file_rows(spark, listing.refused))
+
+
+def read_photos(files: DataFrame, folder: str, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
+    """The columns of `images` plus `error_class`, `message`, `input_uri` and NOTHING, one row per row of `photo_files`.
+
+    The id is the path below the folder. Files that are too large, or have no image extension, are not read at all.
+    """
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         with describer(limits, fingerprint) as rows:
-            paths = chain.from_iterable(batch.column("path").to_pylist() for batch in batches)
-            found = (rows.read_row(path[len(folder) + 1 :], path, partial(_read, path)) for path in paths)
+            uris = chain.from_iterable(batch.column("uri").to_pylist() for batch in batches)
+            found = (rows.read_row(uri[len(folder) + 1 :], uri, partial(_read, uri)) for uri in uris)
             yield from in_batches(found, ARROW_SCHEMA)
 
-    return files.mapInArrow(read, SCHEMA).unionByName(_refused_rows(spark, listing, limits))
+    good = files.where("error_class IS NULL").select("uri")
+    refused = files.where("error_class IS NOT NULL")
+    return good.mapInArrow(read, SCHEMA).unionByName(_refused_rows(refused, folder, limits))
 
 
 def _read(path: str, most: int | None) -> tuple[Row, bytes] | RefusedMember:
@@ -138,12 +159,10 @@ def _read(path: str, most: int | None) -> tuple[Row, bytes] | RefusedMember:
     return {"offset": 0, "length": size, "compression": "none"}, content
 
 
-def _refused_rows(spark: SparkSession, listing: Listing, limits: PhotoLimits) -> DataFrame:
-    refused = pd.DataFrame(listing.refused, columns=["uri", "error_class"], dtype="object")
-    rows = spark.createDataFrame(refused, "uri string, error_class string")
+def _refused_rows(files: DataFrame, folder: str, limits: PhotoLimits) -> DataFrame:
     texts = F.create_map(*(F.lit(text) for pair in {**_MESSAGES, **messages(limits)}.items() for text in pair))
     values = {
-        "image_id": F.expr(f"substring(uri, {len(listing.folder) + 2})"),
+        "image_id": F.expr(f"substring(uri, {len(folder) + 2})"),
         "uri": F.col("uri"),
         "warnings": F.array(),
         "error_class": F.col("error_class"),
@@ -152,7 +171,7 @@ def _refused_rows(spark: SparkSession, listing: Listing, limits: PhotoLimits) ->
         NOTHING: F.array(),
     }
     nothing = F.lit(None)
-    return rows.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in SCHEMA))
+    return files.select(*(values.get(c.name, nothing).cast(c.dataType).alias(c.name) for c in SCHEMA))
 
 
 def _hidden(folder: str, uri: str) -> bool:

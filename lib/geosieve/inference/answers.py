@@ -107,6 +107,11 @@ class Answerer:
     sets: ConformalSets | None
     least_km2: float | None
 
+    @property
+    def partitions(self) -> dict[str, str]:
+        """Names of partitions by the names of the members that predictions are of."""
+        return {one.name: one.partition for one in self.ensemble.members if one.fixed is None}
+
     @cached_property
     def groups(self) -> I8 | None:
         """The region of each atom, (atoms,); None if atoms are the regions."""

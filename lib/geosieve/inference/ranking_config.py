@@ -1,7 +1,8 @@
-"""Configuration of `rank_regions`."""
+"""Configuration of rankings: what ranks images, and what is told of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -79,15 +80,14 @@ class Cut(Config):
         return self
 
 
-class RankConfig(JobConfig):
-    """Configuration of `rank_regions`."""
+class AnswerConfig(JobConfig):
+    """Base of the configuration of jobs that rank regions."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="name of the ranking; partition column ranking")
     overlay: OverlayInput
     ensemble: str | None = Field(None, description="URI of an ensemble artefact; null: members say what it is made of")
-    members: dict[str, MemberConfig] = Field({}, description="by the name that the predictions call them")
+    members: Mapping[str, MemberConfig] = Field({}, description="by name")
     priors: dict[str, PriorConfig] = Field({}, description="by name; also beside an ensemble artefact")
-    predictions: list[PredictionsInput] = Field(min_length=1)
     cut: Cut = Cut(by="mass", at=0.9)
     most: int = Field(1_000, ge=1, description="regions of an image that are written at most")
     coverage: Share | None = Field(
@@ -102,7 +102,7 @@ class RankConfig(JobConfig):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> RankConfig:
+    def _consistent(self) -> AnswerConfig:
         if (self.ensemble is None) == (not self.members):
             raise ValueError("either ensemble or members")
         both = sorted(self.members.keys() & self.priors.keys())
@@ -122,3 +122,9 @@ class RankConfig(JobConfig):
     def told_coverage(self) -> float | None:
         """The coverage of the conformal set that the summary describes."""
         return self.cut.at if self.cut.by == "coverage" else self.coverage
+
+
+class RankConfig(AnswerConfig):
+    """Configuration of `rank_regions`. Members have the names that the predictions call them."""
+
+    predictions: list[PredictionsInput] = Field(min_length=1)

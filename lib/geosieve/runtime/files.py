@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _URI = re.compile(r"([^:/]+):(?://([^/]*))?(.*)", re.DOTALL)  # scheme, authority, path
 _UNUSED = (  # fields of Hadoop's FileStatus that are not fetched
-    *("block_replication", "blocksize", "modification_time", "access_time"),
+    *("block_replication", "blocksize", "access_time"),
     *("permission", "owner", "group", "symlink", "attr"),
 )
 _SLOWEST_REQUEST_S = 2.0  # S3: from the check whether a small object exists to the end of its upload
@@ -31,11 +31,12 @@ _SLOWEST_REQUEST_S = 2.0  # S3: from the check whether a small object exists to 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file or folder of a listing. `size` is in bytes, 0 for a folder."""
+    """A file or folder of a listing. `size` is in bytes, 0 for a folder; `modified_ms` in ms since 1970, UTC."""
 
     uri: str
     size: int
     is_folder: bool
+    modified_ms: int
 
     @property
     def name(self) -> str:
@@ -103,14 +104,15 @@ class Files:
         if not store.exists(path):
             return self.glob(uri)
         status = store.getFileStatus(path)
-        return [_info(str(status.getPath().toString()), int(status.getLen()), bool(status.isDirectory()))]
+        facts = int(status.getLen()), bool(status.isDirectory()), int(status.getModificationTime())
+        return [_info(str(status.getPath().toString()), *facts)]
 
     def _infos(self, statuses: Any) -> Sequence[FileInfo]:
         """Convert a Java array of FileStatus. It is fetched in one call: getters take a millisecond per entry."""
         if statuses is None:
             return []
         return [
-            _info(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"])
+            _info(_readable(entry["path"]["uri"]), entry["length"], entry["isdir"], entry["modification_time"])
             for entry in json.loads(_status_writer(self._jvm).writeValueAsString(statuses))
         ]
 
@@ -263,8 +265,10 @@ def _readable(uri: str) -> str:
     return f"{scheme}:{f'//{authority}' if authority else ''}{unquote(path)}"
 
 
-def _info(uri: str, length: int, is_folder: bool) -> FileInfo:
-    return FileInfo(uri, 0 if is_folder else length, is_folder)  # the size of a local folder has no meaning
+def _info(uri: str, length: int, is_folder: bool, modified_ms: int) -> FileInfo:
+    return FileInfo(
+        uri, 0 if is_folder else length, is_folder, modified_ms
+    )  # the size of a local folder has no meaning
 
 
 def _replace(store: Any, part: Any, path: Any) -> None:
