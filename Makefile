@@ -12,7 +12,7 @@ endif
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 DIR ?= build/jars
 
-.PHONY: demo demo-regions demo-train test test-fast lint format bench docs jars clean
+.PHONY: demo demo-regions demo-train demo-archive test test-fast lint format bench docs jars clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core build/demo/.packages
@@ -23,6 +23,10 @@ demo-regions: $(VENV)/.core build/demo/.packages
 
 demo-train: $(VENV)/.train build/demo/.packages
 	$(BIN)/python -m demo.train
+
+demo-archive: $(VENV)/.train build/demo/.packages
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[sql]'
+	$(BIN)/python -m demo.scan
 
 test: $(VENV)/.test build/demo/.packages
 	$(BIN)/python -m pytest -n 2

@@ -64,6 +64,7 @@ ONNX = [
     "onnxscript>=0.5",  # torch exports with it
     "onnxruntime>=1.23",  # compares the numbers of an export
 ]
+SQL = ["duckdb>=1"]  # asks tables without a server
 GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it
 
 setup(
@@ -76,5 +77,5 @@ setup(
     packages=find_packages("lib"),
     package_data={"geosieve.partitions": ["definitions/*.yaml"]},
     install_requires=CORE,
-    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "onnx": ONNX, "gpu": GPU},
+    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "onnx": ONNX, "gpu": GPU, "sql": SQL},
 )

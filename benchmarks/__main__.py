@@ -21,6 +21,8 @@ NAMES = (
     "evaluate_job",
     "overlay_rank",
     "rank_regions",
+    "geolocate",
+    "inference_peers",
     "reached_memory",
     "list_photos",
     "decode_photos",

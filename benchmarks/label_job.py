@@ -31,6 +31,7 @@ from benchmarks import FOLDER
 from benchmarks.fabricate import clustered_points, landscan_like
 from benchmarks.maps import koppen, plain_loop
 from benchmarks.timing import REPEATS, bar
+from geosieve.runtime.errors import EXIT_DONE, EXIT_NOTHING_TO_DO
 from geosieve.runtime.session import DAEMON
 
 POINTS, FEWER_POINTS = 4_700_000, 1_175_000
@@ -79,7 +80,7 @@ def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any],
         path = Path(folder, f"{name}.yaml")
         path.write_text(yaml.safe_dump(config))
         code, out, log, used = watched([*SPARK_SUBMIT, f"jobs/{name}.py", "--config", str(path), "--run-id", run_id])
-    if code:
+    if code not in (EXIT_DONE, EXIT_NOTHING_TO_DO):
         raise SystemExit(f"{name} failed:\n{log[-4000:]}")
     return json.loads(out.splitlines()[-1]), used
 
@@ -195,7 +196,7 @@ def prefix_seconds(prefix: str, root: Path) -> tuple[float, float]:
     SystemExit if the process fails.
     """
     code, out, log, used = watched([sys.executable, "-m", "benchmarks.label_job", prefix, str(root)])
-    if code:
+    if code not in (EXIT_DONE, EXIT_NOTHING_TO_DO):
         raise SystemExit(f"{prefix} failed:\n{log[-4000:]}")
     return float(out.splitlines()[-1]), sum(used.cpu.values())
 

@@ -92,7 +92,8 @@ def job(
 ) -> dict[str, Any]:
     """Run a job in this Spark session as its file in jobs/ does, and return its report.
 
-    If the run is already committed, return the report of that run. If the job fails, exit with its code.
+    If the run is already committed, return the report of that run; if there was nothing to do, the report that says so.
+    If the job fails, exit with its code.
     """
     print(f"{name} --config {config} ...", flush=True)
     printed = io.StringIO()
@@ -100,9 +101,12 @@ def job(
         changes = [option for setting in settings for option in ("--set", setting)]
         code = main(name, model, job, ["--config", config, "--run-id", run_id, *changes])
     report: dict[str, Any] = json.loads(printed.getvalue().splitlines()[-1])
-    if report["status"] == "nothing_to_do":
+    before = Path(report["outputs"][-1], "_report.json") if report["outputs"] else None
+    if report["status"] == "nothing_to_do" and before is not None and before.exists():
         print(f"  done before, as run {run_id}")
-        report = json.loads(Path(report["outputs"][-1], "_report.json").read_text())
+        report = json.loads(before.read_text())
+    elif report["status"] == "nothing_to_do":
+        print("  nothing to do")
     elif code:
         print(report["error"])
         sys.exit(code)

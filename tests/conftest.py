@@ -41,6 +41,7 @@ _SLOW = (
         "test_prepare_training_set",
         "test_fit_ensemble",
         "test_rank_regions",
+        "test_geolocate_archive",
         "test_register_tables",
         "test_ingest_archives",
         "test_ingest_listed",

@@ -16,12 +16,15 @@ from training_world import TrainingWorld
 from workspace import JOBS
 
 from geosieve.ensemble.calibration import fit, log_score
-from geosieve.ensemble.conformal import quantile
+from geosieve.ensemble.conformal import check_claims, quantile
+from geosieve.ensemble.leading import scored
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.images.decode import decode
+from geosieve.inference.archive_config import GeolocateConfig
 from geosieve.inference.artefact import load_ensemble
 from geosieve.inference.config import FitEnsembleConfig
 from geosieve.inference.fit_ensemble import fit_ensemble
+from geosieve.inference.geolocate import geolocate_archive
 from geosieve.labels.read import REGION_COLUMNS
 from geosieve.models.network import Network
 from geosieve.models.predictor import TrainedPredictor, write_predictor
@@ -52,7 +55,8 @@ def predictor(world: TrainingWorld, overlay: Overlay, name: str, change: str = "
 @pytest.fixture(scope="module")
 def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> TrainingWorld:
     made = TrainingWorld(tmp_path_factory.mktemp("ensemble"), spark)
-    made.jobs = {**JOBS, "fit_ensemble": (FitEnsembleConfig, fit_ensemble)}
+    scanning = {"geolocate_archive": (GeolocateConfig, geolocate_archive)}
+    made.jobs = {**JOBS, "fit_ensemble": (FitEnsembleConfig, fit_ensemble), **scanning}
     made.publish(made.rows, "r1")
     partitions = [box_partition(made.root, "bands", BANDS), box_partition(made.root, "sides", SIDES)]
     code, report = made.label(partitions, sources=["photos"])
@@ -172,3 +176,62 @@ def test_a_dry_run_shows_and_writes_nothing(
     assert code == EXIT_DONE and report["status"] == "dry_run"
     assert overlay.digest.startswith(report["details"]["inputs"]["overlay"].rstrip("…"))
     assert sorted(world.tables.rglob("*")) == before
+
+
+def test_claims_and_vague_answers_are_told_by_the_calibration_images(
+    world: TrainingWorld, overlay: Overlay, members: dict[str, dict[str, str]]
+) -> None:
+    """An archive is scanned with the artefact, and its claims are tested: the same as by the functions, in memory."""
+    code, report = run(world, "scanned", members=members, strata=None)
+    assert code == EXIT_DONE, report["error"]
+    fitted = load_ensemble(report["details"]["ensemble"], overlay)
+    config = {
+        "name": "scan",
+        "source": {"name": "scanned", "format": "photos", "uri": str(world.folder)},
+        "overlay": {"root": str(world.tables), "name": "world"},
+        **{"ensemble": report["details"]["ensemble"], "claim_level": 0.3, "domain_level": 0.2},
+    }
+    code, report = world.run("geolocate_archive", config, "s")
+    assert code == EXIT_DONE, report["error"]
+    leaf = world.tables / "image_summary/ranking=scan/run_id=s"
+    found = pq.read_table(leaf, partitioning=None).to_pandas().set_index("image_id")
+    assert len(found) > 80
+    ids = [name for name in found.index if world.contents.get(name)]
+    pictures = [np.asarray(decode(world.contents[name], 32)) for name in ids]
+    hashes = {partition.name: partition.digest for partition in overlay.partitions}
+    given = {
+        name: Probabilities(hashes[name], np.exp(TrainedPredictor.load(m["uri"]).log_probabilities(pictures)[name]))
+        for name, m in members.items()
+    }
+    names = [partition.name for partition in overlay.partitions]
+    regions = {name: sorted(of) for name, of in (("bands", BANDS), ("sides", SIDES))}
+    paris = {"bands": regions["bands"].index("north"), "sides": regions["sides"].index("middle")}
+    (claimed,), _ = overlay.atoms_of([[paris[name] for name in names]])
+    levels = fitted.calibration.credible_level
+    claims = check_claims(fitted.ensemble, given, np.full(len(ids), claimed), levels)
+    vague = np.concatenate([some.entropy for some in scored(fitted.ensemble, given)])
+    known = fitted.calibration.entropy
+    for k, name in enumerate(ids):
+        row = found.loc[name]
+        if "plain " in name:  # a photo without EXIF
+            assert row.claim_p is None or np.isnan(row.claim_p)
+        else:
+            assert row.claim_p == pytest.approx(claims.p_value[k], abs=1.5 / (levels.size + 1))
+            assert row.claim_contradicts == (row.claim_p < 0.3)
+        expected = (1 + (known >= vague[k]).sum()) / (known.size + 1)
+        assert row.domain_p == pytest.approx(expected, abs=1.5 / (known.size + 1))
+        assert row.out_of_domain == (row.domain_p < 0.2)
+    images = pq.read_table(world.tables / "images/source=scanned/run_id=s", partitioning=None)
+    assert images["lat"].null_count == len(images)
+
+
+def test_without_calibration_nothing_can_be_tested(world: TrainingWorld, members: dict[str, dict[str, str]]) -> None:
+    given = {name: {"predictor": member["uri"], "partition": name} for name, member in members.items()}
+    config = {
+        "name": "scan",
+        "source": {"name": "scanned", "format": "photos", "uri": str(world.folder)},
+        "overlay": {"root": str(world.tables), "name": "world"},
+        **{"members": given, "claim_level": 0.1},
+    }
+    code, report = world.run("geolocate_archive", config, "t")
+    assert code == EXIT_BAD_CONFIG and "claim_level: p-values need the images" in report["error"]

@@ -23,7 +23,7 @@ from workspace import JOBS, Report, Workspace
 from geosieve.ensemble.conformal import ConformalSets
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.ensemble.ranking import coarse_regions, coarsen, rank
-from geosieve.inference.artefact import write_ensemble
+from geosieve.inference.artefact import Calibration, write_ensemble
 from geosieve.inference.rank_regions import JOB, rank_regions, whole_images
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.overlay.atoms import Overlay
@@ -275,7 +275,7 @@ def test_an_ensemble_artefact_brings_weights_and_conformal_sets(world: World, by
         **{"name": "e", "overlay": overlay.digest, "members": told, "strata": "sides", "fitted_on": ""},
         **{"images": {}, "scores": {}},
     }
-    write_ensemble(uri, facts, {0.9: sets[False]}, {0.9: sets[True]})
+    write_ensemble(uri, facts, {0.9: sets[False]}, {0.9: sets[True]}, Calibration(np.empty(0), np.empty(0)))
     found = world.ranked(
         f"artefact_{by_stratum}".lower(),
         [world.write("both", world.both())],

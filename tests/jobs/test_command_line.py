@@ -12,6 +12,7 @@ import pytest
 
 from geosieve.evaluation.config import EvaluateConfig
 from geosieve.images.sources import IngestConfig
+from geosieve.inference.archive_config import GeolocateConfig
 from geosieve.inference.config import FitEnsembleConfig
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.publishing import JobConfig
@@ -37,6 +38,7 @@ MODELS = {
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,
+    "geolocate_archive": GeolocateConfig,
     "prepare_training_set": TrainingSetConfig,
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,

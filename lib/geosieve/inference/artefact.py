@@ -2,8 +2,9 @@
 
     ensemble.yaml       overlay and predictors by hash, weight and temperature of each member, on what they were fitted
     thresholds.parquet  a row per coverage and stratum
+    calibration.parquet a row per image that set thresholds: what claims and vague answers are compared with
 
-`ensemble.yaml`, which has the SHA-256 of the other file, is written last.
+`ensemble.yaml`, which has the SHA-256 of the other files, is written last.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from pydantic import Field
 
 from geosieve.ensemble.conformal import ConformalSets
 from geosieve.ensemble.members import Ensemble, EnsembleMember
+from geosieve.geo.arrays import F8
 from geosieve.overlay.atoms import Overlay
 from geosieve.runtime.config import Config, read_yaml, refuse_later, validate
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.store import read_unchanged, write_file
 
-FACTS, THRESHOLDS = "ensemble.yaml", "thresholds.parquet"
+FACTS, THRESHOLDS, CALIBRATION = "ensemble.yaml", "thresholds.parquet", "calibration.parquet"
 VERSION = 1
 """Of the format."""
 
@@ -60,6 +62,18 @@ class EnsembleFacts(Config):
     images: dict[str, int] = Field(description="number of images that set weights, and thresholds")
     scores: dict[str, float] = Field(description="mean log density at the truth of the other images, plain and fitted")
     thresholds_sha256: str
+    calibration_sha256: str | None = Field(None, description="null: an earlier version has fitted it")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Of the images that set thresholds, (images,): credible level of the true atom, and entropy of the answer, nats.
+
+    NaN where no atom has a density.
+    """
+
+    credible_level: F8
+    entropy: F8
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,7 @@ class FittedEnsemble:
     ensemble: Ensemble
     marginal: Mapping[float, ConformalSets]
     by_stratum: Mapping[float, ConformalSets]
+    calibration: Calibration | None = None
 
 
 def write_ensemble(
@@ -77,8 +92,9 @@ def write_ensemble(
     facts: Mapping[str, object],
     marginal: Mapping[float, ConformalSets],
     by_stratum: Mapping[float, ConformalSets],
+    calibration: Calibration,
 ) -> tuple[EnsembleFacts, str]:
-    """Write an artefact into the folder `uri`. `facts`: the values of EnsembleFacts but `thresholds_sha256`.
+    """Write an artefact into the folder `uri`. `facts`: the values of EnsembleFacts but the SHA-256 of other files.
 
     Returns what `ensemble.yaml` says, and its SHA-256 in hex.
     """
@@ -89,14 +105,22 @@ def write_ensemble(
             {"coverage": coverage, "stratum": -1 if k == last else k, "threshold": float(threshold)}
             for k, threshold in enumerate(sets.thresholds)
         ]
-    stream = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, _SCHEMA), stream, compression="zstd")
-    digest = hashlib.sha256(stream.getvalue()).hexdigest()
-    found = validate(EnsembleFacts, {**facts, "thresholds_sha256": digest}, where=f"{uri}/{FACTS}")
-    write_file(f"{uri}/{THRESHOLDS}", stream.getvalue())
+    levels = pa.table({"credible_level": calibration.credible_level, "entropy": calibration.entropy})
+    contents = {THRESHOLDS: _parquet(pa.Table.from_pylist(rows, _SCHEMA)), CALIBRATION: _parquet(levels)}
+    digests = [hashlib.sha256(contents[name]).hexdigest() for name in (THRESHOLDS, CALIBRATION)]
+    hashes = dict(zip(("thresholds_sha256", "calibration_sha256"), digests, strict=True))
+    found = validate(EnsembleFacts, {**facts, **hashes}, where=f"{uri}/{FACTS}")
+    for name, content in contents.items():
+        write_file(f"{uri}/{name}", content)
     described = yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False).encode()
     write_file(f"{uri}/{FACTS}", described)
     return found, hashlib.sha256(described).hexdigest()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
 
 
 def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:
@@ -130,4 +154,9 @@ def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:
             by_stratum[coverage] = ConformalSets(
                 coverage, thresholds, np.where(stratum < 0, len(thresholds) - 1, stratum)
             )
-    return FittedEnsemble(facts, Ensemble(overlay, members), marginal, by_stratum)
+    calibration = None
+    if facts.calibration_sha256 is not None:
+        stored = read_unchanged(f"{uri}/{CALIBRATION}", facts.calibration_sha256)
+        levels = pq.read_table(pa.BufferReader(stored))
+        calibration = Calibration(levels["credible_level"].to_numpy(), levels["entropy"].to_numpy())
+    return FittedEnsemble(facts, Ensemble(overlay, members), marginal, by_stratum, calibration)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from geosieve.ensemble.calibration import fit, log_score
 from geosieve.ensemble.conformal import ConformalSets
+from geosieve.ensemble.leading import scored
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.geo.arrays import I8
 from geosieve.images.decode import decode
 from geosieve.images.headers import Refusal
-from geosieve.inference.artefact import write_ensemble
+from geosieve.inference.artefact import Calibration, write_ensemble
 from geosieve.inference.config import FitEnsembleConfig
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
@@ -88,6 +89,7 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
             }
         with report.stage("thresholds"):
             needed = fitted.credible_level(others, at)
+            calibration = Calibration(needed, np.concatenate([some.entropy for some in scored(fitted, others)]))
             marginal = {c: ConformalSets.marginal(needed, c) for c in config.coverages}
             by_stratum = {}
             if config.strata is not None:
@@ -116,7 +118,7 @@ def fit_ensemble(context: Context[FitEnsembleConfig], publication: Publication) 
             "images": {"weights": int(fits.sum()), "thresholds": int((~fits).sum())},
             "scores": scores,
         }
-        written, digest = write_ensemble(uri, facts, marginal, by_stratum)
+        written, digest = write_ensemble(uri, facts, marginal, by_stratum, calibration)
         row: Any = {
             "artefact": uri,
             "artefact_sha256": digest,

@@ -89,9 +89,7 @@ def write_predictor(
 
     InputError if a weight is not finite, or the number of a partition's regions differs from its table's.
     """
-    broken = [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]
-    if broken:
-        raise InputError(f"weights that are not finite: {', '.join(broken[:8])}", where=uri)
+    _refuse_broken(weights, uri)
     contents = {WEIGHTS: save({name: value.contiguous() for name, value in weights.items()}), CARD: card.encode()}
     for name, table in regions.items():
         stream = io.BytesIO()
@@ -109,6 +107,12 @@ def write_predictor(
     described = found.model_dump_json(indent=1).encode()
     write_file(f"{uri}/{FACTS}", described)
     return found, hashlib.sha256(described).hexdigest()
+
+
+def _refuse_broken(weights: Mapping[str, torch.Tensor], uri: str) -> None:
+    broken = [name for name, value in weights.items() if not torch.isfinite(value.float()).all()]
+    if broken:
+        raise InputError(f"weights that are not finite: {', '.join(broken[:8])}", where=uri)
 
 
 @dataclass(frozen=True)
@@ -131,8 +135,8 @@ class TrainedPredictor:
         `hashes`: the hashes of partitions, by name, that the predictor is to be used with.
 
         InputError if a file is missing or is not the one that was written (by its SHA-256), if the weights do not fit
-        the network, or if a partition has another hash. ConfigError if `predictor.json` is of a later version, or
-        `timm` lacks the backbone.
+        the network or are not finite, or if a partition has another hash. ConfigError if `predictor.json` is of a later
+        version, or `timm` lacks the backbone.
         """
         facts, digest = _facts(uri)
         for partition in facts.partitions:
@@ -147,7 +151,9 @@ class TrainedPredictor:
         contents = {name: _checked(uri, name, sha256) for name, sha256 in facts.files.items()}
         network = Network(facts.backbone, {partition.name: partition.regions for partition in facts.partitions})
         try:
-            network.load_state_dict(load(contents[WEIGHTS]))
+            weights = load(contents[WEIGHTS])
+            _refuse_broken(weights, uri)
+            network.load_state_dict(weights)
         except (SafetensorError, RuntimeError, KeyError) as error:
             raise InputError(
                 f"the weights do not fit the network: {str(error)[:300]}", where=f"{uri}/{WEIGHTS}"

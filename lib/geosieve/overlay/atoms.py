@@ -167,3 +167,13 @@ class AtomGrid:
         row, col = self.grid.pixels(lat, lon)
         begin = self.starts[np.searchsorted(self.starts, row * self.grid.cols + col, side="right") - 1]
         return np.asarray(self.atoms[np.searchsorted(self.starts, begin, side="left")])
+
+    def at(self, lat: ArrayLike, lon: ArrayLike) -> tuple[I8, I8]:
+        """The atoms of the pixels that contain points: how many of each, (points,), and all of them, one after another.
+
+        lat, lon: degrees, (points,). Only a mixed pixel has several. ValueError as in `EqualAngleGrid.pixels`.
+        """
+        row, col = self.grid.pixels(lat, lon)
+        begin = self.starts[np.searchsorted(self.starts, row * self.grid.cols + col, side="right") - 1]
+        first, last = (np.searchsorted(self.starts, begin, side=side) for side in ("left", "right"))
+        return np.asarray(last - first), self.atoms[ranges(first, last - first)]

@@ -396,8 +396,8 @@ class Publication:
 
     def _commit_shard(self, index: int, rows_in: int, written: Mapping[str, _Part]) -> None:
         assert self._plan is not None
-        rejected = written["rejects"].rows if "rejects" in written else 0
-        self._balance(rows_in, written[self._main].rows, rejected)
+        out, rejected = (written[name].rows if name in written else 0 for name in (self._main, "rejects"))
+        self._balance(rows_in, out, rejected)
         shard = _Committed(rows_in, self._plan[index], dict(written))
         content = {
             "shard": index,

@@ -474,12 +474,14 @@ PREDICTIONS = Table(
 
 SCANNED_FILES = Table(
     "scanned_files",
-    "One row per file of an archive that a scan is done with, archives of images included. A later scan passes over "
-    "files with the same size and time. Written by `geolocate_archive`.",
+    "One row per file of a source that a scan has looked at, or per part of it. A later scan passes over files of "
+    "which no image is left and that have the same size and time. Written by `geolocate_archive`.",
     (
+        Column("source", "string", "name of the source"),
         Column("uri", "string", "URI of the file"),
         Column("bytes", "bigint", "its size"),
         Column("modified_at", "timestamp", "when it was changed last, as its store says"),
+        Column("images_left", "bigint", "its images that the run did not come to, because it reached a limit"),
         Column("model_set", "string", "as in `image_summary`"),
     ),
     (Column("ranking", "string", "name of the ranking"),),
