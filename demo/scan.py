@@ -68,8 +68,7 @@ def run() -> int:
             colours.fit(pictures, labels[partition.name].to_numpy(np.int64), path)
             options = {"path": str(path.resolve()), "partition": partition.name}
             options |= {"digest": partition.digest, "regions": partition.n_regions}
-            member = {"implementation": "demo.colours:ColourPredictor", "options": options, "partition": partition.name}
-            members.append(f"members.{partition.name}={json.dumps(member)}")
+            members.append(f"members.{partition.name}.options={json.dumps(options)}")
         settings = [f"overlay.run={run_id}", *members]
 
         def scan(number: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from geosieve.job.main import Context
 from geosieve.overlay.read import read_published
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import Files
-from geosieve.runtime.frames import on_disk
+from geosieve.runtime.frames import anew_on_disk
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.lease import Lease, held
 from geosieve.tables.publish import Leaf, Publication, Shard
@@ -181,9 +181,9 @@ def _list(context: Context[GeolocateConfig], earlier: Earlier, kept: ExitStack) 
     config, spark, report = context.config, context.spark, context.report
     done = earlier.done(JOB, config.retry) if config.since == "last" else None
     listed = list_source(spark, config.source, done)
-    files, archives = (kept.enter_context(on_disk(of)) for of in (listed.new_files, listed.new_archives))
+    files, archives = (kept.enter_context(anew_on_disk(of)) for of in (listed.new_files, listed.new_archives))
     uris = [row["uri"] for row in archives.select("uri").collect()]
-    members = kept.enter_context(on_disk(list_archives(spark, uris, config.source.limits)))
+    members = kept.enter_context(anew_on_disk(list_archives(spark, uris, config.source.limits)))
     report.details["files"] = {"listed": listed.files, "new": files.count()}
     report.details["archives"] = {"listed": listed.archives, "new": len(uris)}
     return Work(config.source, listed.folder, files, archives, members)
@@ -229,19 +229,19 @@ class _Run:
             return
         with ExitStack() as kept:
             with report.stage("catalogue"):
-                rows = kept.enter_context(on_disk(work.rows().withColumn("source", F.lit(config.source.name))))
+                rows = kept.enter_context(anew_on_disk(work.rows().withColumn("source", F.lit(config.source.name))))
                 good = rows.where("error_class IS NULL")
-                before = kept.enter_context(on_disk(self._before(good)))
+                before = kept.enter_context(anew_on_disk(self._before(good)))
                 if config.since == "last":
                     known = before.select(*_KEYS).distinct()
                     good = good.join(F.broadcast(known), list(_KEYS), "left_anti")
                 links = _links(before)
             with report.stage("look"):
                 new = good.join(F.broadcast(links.select(_CONTENT)), _CONTENT, "left_anti")
-                answers = kept.enter_context(on_disk(self._looked(new, kept)))
+                answers = kept.enter_context(anew_on_disk(self._looked(new, kept)))
                 self._refuse_failure(answers)
             with report.stage("write"):
-                settled = kept.enter_context(on_disk(self._few(self._settled(good, links, answers))))
+                settled = kept.enter_context(anew_on_disk(self._few(self._settled(good, links, answers))))
                 self._write(shard, work, rows.where("error_class IS NOT NULL"), settled, self._few(answers))
 
     def _few(self, rows: DataFrame) -> DataFrame:
@@ -262,7 +262,7 @@ class _Run:
         limit = self.context.config.limits.images
         place = [name for name in self._wanted() if name not in ("uri", "offset", "image_id", _CONTENT)]
         first = F.min(F.struct("uri", "offset", "image_id", *place)).alias("first")
-        chosen = kept.enter_context(on_disk(new.groupBy(_CONTENT).agg(first).select(_CONTENT, "first.*")))
+        chosen = kept.enter_context(anew_on_disk(new.groupBy(_CONTENT).agg(first).select(_CONTENT, "first.*")))
         if limit is not None:
             left = max(0, limit - (self.counts().computed if self.publication.rows_in else 0))
             chosen = chosen.orderBy("uri", "offset", "image_id").limit(left)

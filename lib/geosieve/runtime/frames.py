@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pyspark import StorageLevel
 from pyspark.sql import DataFrame, SparkSession
@@ -20,6 +21,20 @@ def on_disk(frame: DataFrame) -> Iterator[DataFrame]:
         yield kept
     finally:
         kept.unpersist()
+
+
+@contextmanager
+def anew_on_disk(frame: DataFrame) -> Iterator[DataFrame]:
+    """As `on_disk`, but the frame that comes back has no plan before it.
+
+    With every operation on a frame, Spark analyses its plan from the start, also that of what is kept: a job that joins
+    such frames again and again would plan for longer than it works. A lost block is computed again as with `on_disk`.
+    Spark no longer knows how large the frame is: in a join, hint what is to be broadcast.
+    """
+    with on_disk(frame) as kept:
+        plan = kept._jdf.queryExecution()
+        session: Any = kept.sparkSession._jsparkSession
+        yield DataFrame(session.internalCreateDataFrame(plan.toRdd(), kept._jdf.schema(), False), kept.sparkSession)
 
 
 @contextmanager
