@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11,<3.12",
     package_dir={"": "lib"},
     packages=find_packages("lib"),
-    package_data={"geosieve.partitions": ["definitions/*.yaml"]},
+    package_data={"geosieve.partitions": ["definitions/*.yaml"], "geosieve.reporting": ["page/*"]},
     install_requires=CORE,
     extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "onnx": ONNX, "gpu": GPU, "sql": SQL},
 )

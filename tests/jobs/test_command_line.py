@@ -21,6 +21,7 @@ from geosieve.overlay.build import OverlayConfig
 from geosieve.partitions.building.job import BuildConfig
 from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
+from geosieve.reporting.archive_config import ReportConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
@@ -42,6 +43,7 @@ MODELS = {
     "prepare_training_set": TrainingSetConfig,
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,
+    "report_archive": ReportConfig,
     "train_predictor": TrainConfig,
 }
 
