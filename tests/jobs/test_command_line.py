@@ -22,6 +22,7 @@ from geosieve.partitions.building.job import BuildConfig
 from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
 from geosieve.reporting.archive_config import ReportConfig
+from geosieve.reporting.export_config import ExportConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
@@ -36,6 +37,7 @@ MODELS = {
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
     "evaluate": EvaluateConfig,
+    "export_regions": ExportConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,

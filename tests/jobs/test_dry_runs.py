@@ -13,6 +13,7 @@ from workspace import COLUMNS, JOBS, Report, Workspace
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = (
+    "export_regions",
     "fit_ensemble",
     "geolocate_archive",
     "rank_regions",

@@ -22,6 +22,8 @@ from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import OverlayInput, PublishedOverlay, read_published
 from geosieve.reporting.archive import report_archive
 from geosieve.reporting.archive_config import ReportConfig
+from geosieve.reporting.export import export_regions
+from geosieve.reporting.export_config import ExportConfig
 
 BANDS = {f"band{k}": (-180.0, -90.0 + 18 * k, 180.0, -72.0 + 18 * k) for k in range(10)}
 SIDES = {f"side{k}": (-180.0 + 60 * k, -90.0, -120.0 + 60 * k, 90.0) for k in range(6)}
@@ -46,6 +48,7 @@ class World(Workspace):
             **JOBS,
             "rank_regions": (RankConfig, rank_regions),
             "report_archive": (ReportConfig, report_archive),
+            "export_regions": (ExportConfig, export_regions),
         }
         partitions = [box_partition(root, "bands", BANDS), box_partition(root, "sides", SIDES)]
         overlay = {"name": "world", "rasters": {"root": str(self.tables)}, "resolution_arcsec": 7200}
@@ -100,6 +103,14 @@ class World(Workspace):
         path = self.root / f"{name}.json"
         path.write_text(json.dumps({"answers": answers, "output": str(self.root / name), **change}))
         return self.command("report_archive", path, *options)
+
+    def export(self, name: str, ranking: str, *options: str, **change: Any) -> Report:
+        """Run `export_regions`; the file is `name` below the root."""
+        tables = str(self.tables)
+        config = {"answers": {"root": tables, "ranking": ranking}, "overlay": {"root": tables, "name": "world"}}
+        path = self.root / f"{name}.json"
+        path.write_text(json.dumps({**config, "output": str(self.root / name), **change}))
+        return self.command("export_regions", path, *options)
 
 
 def data_of(page: Path) -> Any:

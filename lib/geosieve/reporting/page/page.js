@@ -19,12 +19,12 @@
   const map = $('map'), canvas = $('canvas'), pen = canvas.getContext('2d');
   const LARGEST = 4000, BIN = 26;
   let view = { lat: 20, lon: 0, scale: 1 }, chosen = null, marked = null, colours = {};
-  const least = () => Math.max(map.clientWidth / 360, map.clientHeight / 180);
+  const least = () => Math.min(map.clientWidth / 360, map.clientHeight / 180);
   const turn = (lon) => ((((lon + 180) % 360) + 360) % 360) - 180;
 
   function move(lat, lon, scale) {
     view.scale = Math.min(LARGEST, Math.max(least(), scale));
-    const half = map.clientHeight / 2 / view.scale;
+    const half = Math.min(90, map.clientHeight / 2 / view.scale);
     view.lat = Math.max(-90 + half, Math.min(90 - half, lat));
     view.lon = turn(lon);
     draw();
@@ -52,10 +52,12 @@
       canvas.height = Math.round(height * ratio);
     }
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.fillStyle = colours.sea;
+    pen.fillStyle = colours.paper;
     pen.fillRect(0, 0, width, height);
+    pen.fillStyle = colours.sea;
+    pen.fillRect(0, y(90), width, 180 * view.scale);
     const shifts = [-360, 0, 360].filter((s) => x(180, s) > 0 && x(-180, s) < width);
-    drawGrid(shifts);
+    drawGrid();
     drawOutline(shifts);
     drawDots(shifts);
     if (chosen !== null) drawChosen(shifts);
@@ -69,19 +71,20 @@
     return `${Math.abs(lat).toFixed(digits)}° ${lat < 0 ? 'S' : 'N'}, ${Math.abs(lon).toFixed(digits)}° ${lon < 0 ? 'W' : 'E'}`;
   }
 
-  function drawGrid(shifts) {
+  function drawGrid() {
     const step = [30, 10, 5, 1, 0.5, 0.1].find((s) => s * view.scale < 220) || 0.1;
     const spanLon = map.clientWidth / 2 / view.scale, spanLat = map.clientHeight / 2 / view.scale;
     pen.strokeStyle = colours.grid;
     pen.lineWidth = 1;
     pen.beginPath();
-    for (let lat = Math.ceil((view.lat - spanLat) / step) * step; lat <= view.lat + spanLat; lat += step) {
+    const top = Math.min(90, view.lat + spanLat), bottom = Math.max(-90, view.lat - spanLat);
+    for (let lat = Math.ceil(bottom / step) * step; lat <= top; lat += step) {
       pen.moveTo(0, y(lat));
       pen.lineTo(map.clientWidth, y(lat));
     }
     for (let lon = Math.ceil((view.lon - spanLon) / step) * step; lon <= view.lon + spanLon; lon += step) {
-      pen.moveTo(x(lon, 0), 0);
-      pen.lineTo(x(lon, 0), map.clientHeight);
+      pen.moveTo(x(lon, 0), y(90));
+      pen.lineTo(x(lon, 0), y(-90));
     }
     pen.stroke();
   }
@@ -234,7 +237,7 @@
   map.addEventListener('wheel', (event) => {
     event.preventDefault();
     const box = map.getBoundingClientRect();
-    zoom(Math.exp(-event.deltaY / 400), event.clientX - box.left, event.clientY - box.top);
+    zoom(Math.exp(-event.deltaY / 400), event.clientX - box.left - map.clientLeft, event.clientY - box.top - map.clientTop);
   }, { passive: false });
   let drag = null;
   map.addEventListener('pointerdown', (event) => {
