@@ -82,8 +82,7 @@ def report_archive(context: Context[ReportConfig]) -> None:
                 report.details["truths"] = 0 if compared is None else compared.images
         with report.stage("runs"):
             audit = _audit(answers)
-            sources = {row["source"] for row in audit} | {answers.ranking}
-            rejects = _rejects(answers, sources)
+            rejects = _rejects(answers)
     page = Page(
         title=config.title or f"Where the images of “{answers.ranking}” may have been taken",
         ranking=answers.ranking,
@@ -197,14 +196,14 @@ def _compared(
     return compare(answers, truth, config.truth.overlay)
 
 
-def _rejects(answers: Answers, parts: set[str]) -> list[dict[str, Any]]:
+def _rejects(answers: Answers) -> list[dict[str, Any]]:
     """Refused images by class, the most frequent first, with one example each."""
     spark, mine = answers.summaries.sparkSession, {run.run_id for run in answers.runs}
     runs = [
         run
         for job in _RANKING_JOBS
-        for run in committed_runs(spark, answers.root, REJECTS, job=job)
-        if run.run_id in mine and run.values["part"] in parts
+        for run in committed_runs(spark, answers.root, REJECTS, job=job, part=answers.ranking)
+        if run.run_id in mine
     ]
     if not runs:
         return []
