@@ -175,7 +175,7 @@
       pen.fillStyle = colours.ink;
       pen.font = 'bold 12px sans-serif';
       pen.textAlign = 'left';
-      pen.fillText(String(rank), px + side + 3, py);
+      pen.fillText(String(rank), px + side + 8, py);
     }
   }
 
