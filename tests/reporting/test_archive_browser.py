@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from browser import Browser, chromium
 from required import skip_or_fail
 from small_answers import HOSTILE
@@ -66,6 +67,8 @@ def page() -> Page:
     share = np.linspace(0, 0.9, len(CURVE_KM2))
     curve = Curve(np.array(CURVE_KM2), share, share, np.minimum(share + 0.1, 1))
     level = np.array(LEVELS)
+    details[1]["jpeg"] = simplejpeg.encode_jpeg(np.full((24, 32, 3), 99, np.uint8), 70)
+    details[1]["truth"] = (lat[1] + 1, lon[1] + 1)
     compared = Compared(IMAGES, 9, curve, Curve(level, level, level, level), {1.0: 0.1, 25.0: 0.5})
     outline = builtin_outline()
     counts: dict[str, Any] = {"images": IMAGES, **dict.fromkeys(COUNTS, 3)}
@@ -83,6 +86,10 @@ def page() -> Page:
         outline=[] if outline is None else land_outline(outline),
         truth_asked=True,
         compared=compared,
+        figures=[
+            {"system": "<s>", "protocol": "p", "metric": "recall", "threshold_km": 25.0, "value": 0.5, "n": 3}
+            | {"low": None, "high": 0.6}
+        ],
         rejects=[{"error_class": "<b>", "n": 5, "id": "x<script>", "uri": None, "message": "</td><script>"}],
         reports=[{"job": "j", "run_id": "r1", "rows_in": 120, "seconds": {"a": 2.0, "b": 4.0}, "warnings": ["<b>!"]}],
         audit=[{"user": "<i>me", "host": "h", "images": 120, "predictors": [{"member": "<u>"}], "run_id": "r1"}],
@@ -167,6 +174,13 @@ def test_an_image_without_an_answer_or_regions_says_so(opened: Browser) -> None:
     opened.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
     opened.run("document.querySelector('#rows button').click()")
     assert "not in this page" in opened.run("document.getElementById('said').textContent")
+
+
+def test_a_picture_and_a_known_position_are_shown(opened: Browser) -> None:
+    opened.run("[...document.querySelectorAll('#rows button')][1].click()")
+    assert opened.run("(async (one) => (await one.decode(), one.width))(document.querySelector('.thumb'))") == 32
+    assert opened.run("document.querySelector('.thumb').alt") == f"Small copy of {shown(NAMES[1])}"
+    assert "known position" in opened.run("document.getElementById('chosen-body').textContent")
 
 
 def test_the_map_moves_and_zooms_by_keyboard_and_by_wheel(opened: Browser) -> None:

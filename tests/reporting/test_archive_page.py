@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -15,11 +16,15 @@ import pytest
 import simplejpeg
 from PIL import Image
 from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
 from small_answers import BANDS, HOSTILE, SIDES, World, data_of
+from workspace import COLUMNS
 
 from geosieve.ensemble.ranking import coarse_regions
 from geosieve.reporting.shown import script_json, shown
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE
+from geosieve.tables.publish import Leaf, Publication
+from geosieve.tables.schemas import AUDIT, IMAGE_SUMMARY, RANKED_REGIONS
 
 LONG = "z" * 10_000
 TRUTHS = 40
@@ -117,6 +122,15 @@ def test_a_page_asks_for_nothing_from_anywhere(world: World) -> None:
     assert not re.findall(r"https?://", text)
 
 
+def test_figures_of_an_evaluation_are_told(world: World) -> None:
+    listed = {"format": "csv", "uri": str(world.root / "points.csv"), "columns": COLUMNS}
+    config = {"truth": listed, "systems": [{"name": "itself", **listed}], "places": False, "continent": False}
+    world.done(world.run("evaluate", config, "e1"))
+    _, text, _ = made(world, "evaluated.html", "points", evaluation="latest")
+    rows = re.findall(r"<td>osv5m</td><td>recall</td><td[^>]*>25</td><td[^>]*>([^<]*)<", text)
+    assert rows == ["1"]
+
+
 def test_refusals_times_and_the_missing_audit_are_told(world: World) -> None:
     _, text, _ = made(world, "work.html", "photos", price_per_hour=3.6, currency="EUR")
     assert "not_probabilities" in text and "photos/broken" in text
@@ -208,11 +222,48 @@ def test_each_image_counts_by_its_latest_run(world: World) -> None:
     assert sorted(data["images"]["name"]) == list("abcd")
 
 
+def test_copies_have_the_answers_of_others_and_an_audit_is_told(world: World, spark: SparkSession) -> None:
+    rng = np.random.default_rng(4)
+    world.rank("scan", "first", "s", ["a", "b"], [rng.dirichlet(np.ones(n), 2) for n in (10, 6)])
+    first = world.tables / "image_summary/ranking=scan/run_id=first"
+    copy = spark.read.parquet(str(first)).where("image_id = 'b'").drop("ranking", "run_id")
+    copy = copy.withColumns({"source": F.lit("t"), "image_id": F.lit("copy of b")})
+    names = ("<i>me</i>", "host", "t", "s3a://key:hidden@bucket/x", "set", "hash", "base", "u", "5e")
+    facts = (
+        "timestamp('2026-11-26') started_at, '{}' user, '{}' host, '{}' source, '{}' uri, '{}' model_set, "
+        "'{}' overlay_hash, array(struct('{}' AS member, '{}' AS predictor, '{}' AS sha256)) predictors, "
+        "bigint(1) images, bigint(0) computed, bigint(0) rejected, double(null) least_km2, false claims_tested, "
+        "false positions_kept"
+    )
+    leaves = [Leaf(table, {"ranking": "scan"}) for table in (AUDIT, RANKED_REGIONS, IMAGE_SUMMARY)]
+    publication = Publication(spark, str(world.tables), "second", "{}", "0" * 64, leaves)
+    publication.begin()
+    publication.write(AUDIT, spark.sql(f"SELECT {facts.format(*names)}"))
+    publication.write(RANKED_REGIONS, spark.createDataFrame([], RANKED_REGIONS.spark_schema()))
+    publication.write(IMAGE_SUMMARY, copy.select([column.name for column in IMAGE_SUMMARY.columns]))
+    report = {"job": "geolocate_archive", "run_id": "second", "rows_in": 1, "seconds": {"x": 4}}
+    publication.commit(1, json.dumps(report))
+    leaf = world.tables / "ranked_regions/ranking=scan/run_id=first"
+    regions = pq.read_table(leaf, partitioning=None).to_pandas()
+    mine = regions[regions["image_id"] == "b"].sort_values("rank")
+    for run, images in (("all", ["a", "b", "copy of b"]), ("second", ["copy of b"])):
+        data, text, _ = made(world, f"{run}.html", "scan", answers={"run": run})
+        assert sorted(data["images"]["name"]) == images
+        k = data["images"]["name"].index("copy of b")
+        assert data["images"]["copy"] == {str(k): "b"}
+        assert [one[0] for one in data["details"][str(k)]["regions"]] == mine["rank"].tolist()
+        assert data["details"][str(k)]["regions"][0][1] == pytest.approx(mine["probability"].iloc[0], rel=1e-3)
+        assert "&lt;i&gt;me&lt;/i&gt;" in text and "hidden" not in text and "There is no audit" not in text
+
+
 def test_what_is_not_there_is_named(world: World) -> None:
     code, report = world.page("no.html", "photo")
     assert code == EXIT_BAD_INPUT and "did you mean 'photos'" in report["error"]
     code, report = world.page("no.html", "photos", answers={"run": "r2"})
     assert code == EXIT_BAD_INPUT and "no committed run 'r2'" in report["error"]
+    (world.root / "folder.html").mkdir()
+    code, report = world.page("folder.html", "photos")
+    assert code == EXIT_BAD_CONFIG and "a folder of this name" in report["error"]
     code, report = world.page("no.htm", "photos")
     assert code == EXIT_BAD_CONFIG
     assert not (world.root / "no.html").exists()

@@ -21,17 +21,19 @@ from geosieve.reporting.page import Page, render
 from geosieve.reporting.shown import cut, shown
 from geosieve.reporting.thumbnails import thumbnails
 from geosieve.reporting.truth import Compared, compare, true_positions
-from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.frames import on_disk
-from geosieve.runtime.output import check_output
-from geosieve.tables.read import committed_runs, read_runs
-from geosieve.tables.schemas import AUDIT, REJECTS
+from geosieve.runtime.output import check_output_file
+from geosieve.tables.read import committed_runs, read_runs, select_run
+from geosieve.tables.schemas import AUDIT, EVALUATIONS, REJECTS
 
 JOB = "report_archive"
 _RANKING_JOBS = ("rank_regions", "geolocate_archive")
 _RUNS = 20
 """Runs whose times and audit records are told; the latest."""
+_FIGURES = 200
+"""Of an evaluation, at most."""
 
 
 def report_archive(context: Context[ReportConfig]) -> None:
@@ -51,9 +53,7 @@ def report_archive(context: Context[ReportConfig]) -> None:
             {f"run {run.run_id}": f"{run.rows} images" for run in answers.runs}, {"summaries": answers.summaries}
         )
         return
-    check_output(files, config.output.rpartition("/")[0] or ".", make=True)
-    if any(entry.is_folder for entry in files.named(config.output)):
-        raise ConfigError("output: there is a folder of this name", where=config.output)
+    check_output_file(files, config.output)
     with ExitStack() as kept:
         with report.stage("count"):
             summaries = answers.summaries
@@ -83,6 +83,7 @@ def report_archive(context: Context[ReportConfig]) -> None:
         with report.stage("runs"):
             audit = _audit(answers)
             rejects = _rejects(answers)
+            figures = [] if config.evaluation is None else _figures(answers, config.evaluation)
     page = Page(
         title=config.title or f"Where the images of “{answers.ranking}” may have been taken",
         ranking=answers.ranking,
@@ -96,6 +97,7 @@ def report_archive(context: Context[ReportConfig]) -> None:
         outline=lines,
         truth_asked=config.truth is not None,
         compared=compared,
+        figures=figures,
         rejects=rejects,
         reports=[_of_run(one) for one in answers.reports[-_RUNS:]],
         audit=audit,
@@ -214,6 +216,18 @@ def _rejects(answers: Answers) -> list[dict[str, Any]]:
         {"error_class": row["error_class"], "n": row["n"], **{k: v for k, v in row["example"].asDict().items()}}
         for row in found
     ]
+
+
+def _figures(answers: Answers, which: str) -> list[dict[str, Any]]:
+    """Figures of a run of `evaluate` over all images, without curves and differences."""
+    spark, root = answers.summaries.sparkSession, answers.root
+    run = select_run(committed_runs(spark, root, EVALUATIONS), which, f"{root}/{EVALUATIONS.name}")
+    rows = read_runs(spark, root, EVALUATIONS, [run]).where(
+        "stratum = 'all' AND compared_to IS NULL AND balanced_by IS NULL AND metric NOT LIKE '%curve'"
+    )
+    columns = ("system", "protocol", "metric", "threshold_km", "value", "low", "high", "n")
+    found = rows.select(*columns).orderBy("system", "protocol", "metric", "threshold_km").limit(_FIGURES).collect()
+    return [row.asDict() for row in found]
 
 
 def _audit(answers: Answers) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from geosieve.images.photo_rows import PhotoLimits
 from geosieve.overlay.read import OverlayInput
 from geosieve.reporting.answers import AnswersInput
-from geosieve.runtime.config import Config
+from geosieve.runtime.config import Config, RunId
 
 
 class Thumbnails(Config):
@@ -46,6 +46,9 @@ class ReportConfig(Config):
     )
     truth: Truth | None = Field(
         None, description="null: answers are compared with nothing, and no position from EXIF gets into the page"
+    )
+    evaluation: RunId | None = Field(
+        None, description="a run of `evaluate` below the same root, or `latest`, whose figures are told; null: none"
     )
     outline: str | None = Field(
         None, description="vector file of land or coasts, longitude and latitude; null: the one inside pyogrio, if any"

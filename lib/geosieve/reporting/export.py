@@ -25,7 +25,7 @@ from geosieve.reporting.export_config import ExportConfig
 from geosieve.reporting.shapes import shapes_of
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import Files
-from geosieve.runtime.output import check_output
+from geosieve.runtime.output import check_output_file
 
 JOB = "export_regions"
 _COLUMNS = (
@@ -51,7 +51,7 @@ def export_regions(context: Context[ExportConfig]) -> None:
         context.show_plan({f"run {run.run_id}": f"{run.rows} images" for run in answers.runs}, {"images": chosen})
         return
     files = Files(spark)
-    check_output(files, config.output.rpartition("/")[0] or ".", make=True)
+    check_output_file(files, config.output)
     with report.stage("images"):
         keys = [tuple(row) for row in chosen.select(*KEYS).limit(config.most_images + 1).collect()]
         _check(config, keys)

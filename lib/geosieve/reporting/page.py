@@ -34,7 +34,7 @@ class Page:
     `runs`: id, time of commit and images. `cells`: images, lat and lon of their mean, of cells of one degree. `images`:
     rows of the list; the number of an image is its place there. `details`: by number, `of_all` (how many regions the
     answer has), `regions` (the leading ones, as lists: rank, probability, area, both sums, centroid, box), and
-    perhaps `jpeg` and `truth`. `price`: per hour, and its currency.
+    perhaps `jpeg` and `truth`. `figures`: rows of `evaluations`. `price`: per hour, and its currency.
     """
 
     title: str
@@ -49,6 +49,7 @@ class Page:
     outline: Sequence[Sequence[float]]
     truth_asked: bool
     compared: Compared | None
+    figures: Sequence[Mapping[str, Any]]
     rejects: Sequence[Mapping[str, Any]]
     reports: Sequence[Mapping[str, Any]]
     audit: Sequence[Mapping[str, Any]]
@@ -68,6 +69,7 @@ def render(page: Page) -> str:
         ("overview", "In short", _overview(page)),
         ("look", "Map and images", _look(page)),
         ("truth", "Compared with the truth", _truth(page)),
+        ("figures", "Evaluation", _figures(page)),
         ("rejects", "Refused images", _rejects(page)),
         ("work", "Time and cost", _work(page)),
         ("audit", "Who asked for this", _audit(page)),
@@ -330,6 +332,19 @@ between. A position's region is the one with the largest share of its pixel of t
 {worth}
 <p>On the dashed line, statements are true. Regions are whole, so they hold a little more than stated: a curve slightly
 above the line is right.</p>{by_mass}</figure></div>{within}"""
+
+
+def _figures(page: Page) -> str:
+    if not page.figures:
+        return "<p>No evaluation was asked for.</p>"
+    rows = []
+    for one in page.figures:
+        ends = f"{_number(one['low'])} to {_number(one['high'])}"
+        told = [_text(one["protocol"]), _text(one["metric"]), _number(one["threshold_km"]), _number(one["value"]), ends]
+        rows.append([f"<bdi>{_text(one['system'])}</bdi>", *told, f"{one['n']:,}"])
+    heads = ["system", "protocol", "metric", "within, km", "value", "interval", "images"]
+    note = "<p>Systems are as job evaluate names them; whether one of them is this ranking, the page cannot know.</p>"
+    return note + _table("Figures over all images, from the table evaluations", heads, rows, (3, 4, 5, 6))
 
 
 def _rejects(page: Page) -> str:
