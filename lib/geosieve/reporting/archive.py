@@ -32,6 +32,8 @@ JOB = "report_archive"
 _RANKING_JOBS = ("rank_regions", "geolocate_archive")
 _RUNS = 20
 """Runs whose times and audit records are told; the latest."""
+_LARGE = 20_000_000
+"""Bytes of a page that is told to be large."""
 _FIGURES = 200
 """Of an evaluation, at most."""
 
@@ -106,10 +108,13 @@ def report_archive(context: Context[ReportConfig]) -> None:
     )
     with report.stage("write"):
         text = render(page)
+        size = len(text.encode())
+        if size > _LARGE:
+            report.warn(f"the page has {size / 1e6:.0f} MB, which browsers take long to open: fewer images or regions")
         files.write_text(config.output, text)
     report.rows_out = len(images)
     report.outputs = [config.output]
-    report.details |= {"bytes": len(text.encode()), "with_regions": len(details)}
+    report.details |= {"bytes": size, "with_regions": len(details)}
 
 
 def _counts(summaries: DataFrame) -> dict[str, Any]:
