@@ -228,7 +228,7 @@ def test_copies_have_the_answers_of_others_and_an_audit_is_told(world: World, sp
     first = world.tables / "image_summary/ranking=scan/run_id=first"
     copy = spark.read.parquet(str(first)).where("image_id = 'b'").drop("ranking", "run_id")
     copy = copy.withColumns({"source": F.lit("t"), "image_id": F.lit("copy of b")})
-    names = ("<i>me</i>", "host", "t", "s3a://key:hidden@bucket/x", "set", "hash", "base", "u", "5e")
+    names = ("<i>me</i>", "host", "t", "s3a://key:s3cr3t@bucket/x", "set", "hash", "base", "u", "5e")
     facts = (
         "timestamp('2026-11-26') started_at, '{}' user, '{}' host, '{}' source, '{}' uri, '{}' model_set, "
         "'{}' overlay_hash, array(struct('{}' AS member, '{}' AS predictor, '{}' AS sha256)) predictors, "
@@ -253,7 +253,7 @@ def test_copies_have_the_answers_of_others_and_an_audit_is_told(world: World, sp
         assert data["images"]["copy"] == {str(k): "b"}
         assert [one[0] for one in data["details"][str(k)]["regions"]] == mine["rank"].tolist()
         assert data["details"][str(k)]["regions"][0][1] == pytest.approx(mine["probability"].iloc[0], rel=1e-3)
-        assert "&lt;i&gt;me&lt;/i&gt;" in text and "hidden" not in text and "There is no audit" not in text
+        assert "&lt;i&gt;me&lt;/i&gt;" in text and "s3cr3t" not in text and "There is no audit" not in text
 
 
 def test_what_is_not_there_is_named(world: World) -> None:
