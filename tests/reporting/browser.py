@@ -69,7 +69,9 @@ class Browser:
 
     def _note(self, event: str | None, facts: dict[str, Any]) -> None:
         if event == "Network.requestWillBeSent":
-            self.requests.append(facts["request"]["url"])
+            address = facts["request"]["url"]
+            if not address.startswith("data:"):  # inside the page already
+                self.requests.append(address)
         elif event == "Log.entryAdded":
             self.log.append(facts["entry"]["text"])
         elif event == "Runtime.consoleAPICalled":
