@@ -26,8 +26,8 @@ from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import PublishedOverlay
 from geosieve.runtime.errors import InputError
 
-MOST_RUNS = 5_000_000
-"""Runs of pixels that the driver joins to shapes at most."""
+MOST_RUNS = 500_000
+"""Runs of pixels that the driver joins to shapes at most: 80,000 ragged ones took nine seconds."""
 
 PIXELS, BOX = "pixels", "box"
 """What a shape is made of: whole pixels, or, where there are none, a box of the region's area around its centroid."""
