@@ -164,7 +164,7 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
         "no_evidence": "no model has said anything about it: any place is as probable as another, but for priors",
         "contradiction": "the models exclude each other everywhere: there is no answer",
         "claim_contradicts": "the position in its EXIF does not fit the answer",
-        "out_of_domain": "it is unlike the images on which the models were calibrated",
+        "out_of_domain": "its answer is vaguer than those of the images that set the thresholds",
         "cut_short": "its answer has more regions than the tables hold",
     }
     return [words for name, words in told.items() if row[name]]
@@ -206,7 +206,7 @@ def _overview(page: Page) -> str:
     if counts["claims"]:
         facts.append(("EXIF position does not fit", f"{counts['claim_contradicts']:,} of {counts['claims']:,}"))
     if counts["domains"]:
-        facts.append(("unlike the calibration images", f"{counts['out_of_domain']:,} of {counts['domains']:,}"))
+        facts.append(("vaguer than the calibration images", f"{counts['out_of_domain']:,} of {counts['domains']:,}"))
     notes = ["Areas and distances are medians over the images."]
     if len(page.images) < counts["images"]:
         notes.append(
