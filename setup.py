@@ -40,6 +40,13 @@ TEST = [
     "mypy>=1.10",
     "types-PyYAML",
     "pandas-stubs",
+    "ipykernel>=7",  # runs the notebooks in tests, as the extra `notebook` does for users
+    "nbclient>=0.11",  # the same
+]
+NOTEBOOK = [
+    "duckdb>=1",  # asks committed files in SQL
+    "ipykernel>=7",  # runs the cells
+    "nbclient>=0.11",  # runs a notebook from the command line, and in the tests
 ]
 BENCH = [
     "rioxarray>=0.15",  # peer: what a user would pick for point sampling
@@ -75,7 +82,15 @@ setup(
     python_requires=">=3.11,<3.12",
     package_dir={"": "lib"},
     packages=find_packages("lib"),
-    package_data={"geosieve.partitions": ["definitions/*.yaml"]},
+    package_data={"geosieve.partitions": ["definitions/*.yaml"], "geosieve.reporting": ["page/*"]},
     install_requires=CORE,
-    extras_require={"test": TEST, "bench": BENCH, "train": TRAIN, "onnx": ONNX, "gpu": GPU, "sql": SQL},
+    extras_require={
+        "test": TEST,
+        "notebook": NOTEBOOK,
+        "bench": BENCH,
+        "train": TRAIN,
+        "onnx": ONNX,
+        "gpu": GPU,
+        "sql": SQL,
+    },
 )

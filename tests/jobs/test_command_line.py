@@ -21,6 +21,8 @@ from geosieve.overlay.build import OverlayConfig
 from geosieve.partitions.building.job import BuildConfig
 from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
+from geosieve.reporting.archive_config import ReportConfig
+from geosieve.reporting.export_config import ExportConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
@@ -35,6 +37,7 @@ MODELS = {
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
     "evaluate": EvaluateConfig,
+    "export_regions": ExportConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,
@@ -42,6 +45,7 @@ MODELS = {
     "prepare_training_set": TrainingSetConfig,
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,
+    "report_archive": ReportConfig,
     "train_predictor": TrainConfig,
 }
 

@@ -41,6 +41,14 @@ def check_output(files: Files, root: str, make: bool) -> None:
         raise _unwritable(message, root)
 
 
+def check_output_file(files: Files, uri: str) -> None:
+    """Raise ConfigError if `uri` is a folder; its own folder is checked and made as by `check_output`."""
+    check_output(files, uri.rpartition("/")[0] or ".", make=True)
+    store, path = files.at(uri)
+    if store.exists(path) and store.getFileStatus(path).isDirectory():
+        raise errors.ConfigError("output: there is a folder of this name", where=uri)
+
+
 def refused_to_write(failure: BaseException, leaves: Sequence[str]) -> errors.ConfigError | None:
     """Return the error to raise if a file system refused to write to one of the run's output folders, `leaves`.
 
