@@ -24,7 +24,7 @@ from geosieve.rasters.catalog import CatalogConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
-from geosieve.sql.config import RegisterConfig
+from geosieve.sql.config import CompactConfig, RegisterConfig, RetireConfig
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.options import TrainConfig
 
@@ -34,6 +34,7 @@ MODELS = {
     "build_partitions": BuildConfig,
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
+    "compact": CompactConfig,
     "evaluate": EvaluateConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
@@ -42,6 +43,7 @@ MODELS = {
     "prepare_training_set": TrainingSetConfig,
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,
+    "retire_runs": RetireConfig,
     "train_predictor": TrainConfig,
 }
 

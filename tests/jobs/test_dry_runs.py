@@ -12,7 +12,10 @@ from pyspark.sql import SparkSession
 from workspace import COLUMNS, JOBS, Report, Workspace
 
 ROOT = Path(__file__).parents[2]
-ELSEWHERE = ("fit_ensemble", "geolocate_archive", "rank_regions", "register_tables", "train_predictor")
+ELSEWHERE = (
+    *("compact", "fit_ensemble", "geolocate_archive", "rank_regions"),
+    *("register_tables", "retire_runs", "train_predictor"),
+)
 """Jobs whose dry runs are tested with their worlds, which take long to make."""
 
 
