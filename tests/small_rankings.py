@@ -16,6 +16,7 @@ SOURCE, OVERLAY = "shelf", "f" * 64
 REGIONS = 3
 """Number of regions of an image's answer."""
 TABLES = (SCANNED_FILES, PREDICTIONS, RANKED_REGIONS, IMAGE_SUMMARY)
+COMPACTED = (PREDICTIONS, RANKED_REGIONS, IMAGE_SUMMARY)
 Answer = tuple[str, str]
 """Run and image that an answer stands under."""
 

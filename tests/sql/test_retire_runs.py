@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
-from small_rankings import REGIONS, TABLES, publish
+from small_rankings import OVERLAY, REGIONS, TABLES, publish
 from workspace import JOBS, Report, Workspace
 
 from geosieve.runtime.errors import (
@@ -25,8 +25,9 @@ from geosieve.sql.config import CompactConfig, RegisterConfig, RetireConfig
 from geosieve.sql.iceberg import CATALOG, IcebergTable
 from geosieve.sql.register import register_tables
 from geosieve.sql.retire import JOB, retire_runs
+from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import committed_runs, read_runs
-from geosieve.tables.schemas import IMAGE_SUMMARY, RANKED_REGIONS, SCANNED_FILES
+from geosieve.tables.schemas import IMAGE_SUMMARY, OVERLAY_ATOMS, RANKED_REGIONS, SCANNED_FILES
 
 OVER = {"grace_days": 0}
 
@@ -169,6 +170,27 @@ def test_a_configuration_that_names_a_run_is_a_warning(keeper: Keeper) -> None:
     assert "run_id=r4 names r2" in warning
 
 
+def test_an_overlay_that_answers_need_is_a_warning(keeper: Keeper) -> None:
+    spark, root = keeper.spark, str(keeper.tables)
+
+    def overlay(run_id: str, digest: str) -> None:
+        row = {column.name: 0.0 if column.type == "double" else 1 for column in OVERLAY_ATOMS.columns}
+        frame = spark.createDataFrame([tuple({**row, "overlay_hash": digest}.values())], OVERLAY_ATOMS.spark_schema())
+        publication = Publication(spark, root, run_id, "{}", "0" * 64, [Leaf(OVERLAY_ATOMS, {"overlay": "world"})])
+        assert publication.begin()
+        publication.write(OVERLAY_ATOMS, frame)
+        publication.commit(1, "{}")
+
+    overlay("o1", OVERLAY)
+    overlay("o2", "e" * 64)
+    _, report = keeper.retire({"runs": ["o1"]})
+    (warning,) = report["warnings"]
+    assert "of ranking archive" in warning and OVERLAY in warning
+    assert keeper.retire({"runs": ["o2"]})[1]["warnings"] == []
+    overlay("o3", OVERLAY)  # the same overlay, built again
+    assert keeper.retire({"runs": ["o1"]})[1]["warnings"] == []
+
+
 def test_replaced_runs_go_and_the_new_one_keeps_their_answers(keeper: Keeper) -> None:
     keeper.publish("r4", "g", {"copy_of_a": ("r1", "a")})
     keeper.register()
@@ -178,9 +200,11 @@ def test_replaced_runs_go_and_the_new_one_keeps_their_answers(keeper: Keeper) ->
     keeper.register()
     chosen = {"replaced": True}
     code, report = keeper.retire(chosen, keeper.looked_at(chosen), **OVER)
-    assert code == EXIT_DONE and report["details"]["deleted"] == 16, report["error"]
+    assert code == EXIT_DONE and report["details"]["deleted"] == 4 * 3, report["error"]
     assert keeper.runs() == keeper.runs(RANKED_REGIONS) == keeper.registered() == ["compact-000001"]
-    assert [len(keeper.leaves(name)) for name in ("r1", "r2", "r3", "r4", "compact-000001")] == [0, 0, 0, 0, 5]
+    for name in ("r1", "r2", "r3", "r4"):
+        assert [path.parts[-3] for path in keeper.leaves(name)] == ["scanned_files"]
+    assert len(keeper.leaves("compact-000001")) == 3
     assert keeper.retire(chosen)[0] == EXIT_NOTHING_TO_DO
 
 
@@ -193,9 +217,8 @@ def test_with_a_run_goes_what_it_has_replaced(keeper: Keeper) -> None:
     code, report = keeper.retire(chosen, tables=["image_summary", "ranked_regions"])
     assert code == EXIT_BAD_INPUT and "in all tables" in report["error"]
     code, report = keeper.retire(chosen, keeper.looked_at(chosen))
-    assert code == EXIT_DONE and keeper.runs() == keeper.runs(SCANNED_FILES) == []
-    keeper.publish("r1", "a b")  # a rerun makes it anew
-    assert keeper.runs() == ["r1"]
+    assert code == EXIT_DONE and keeper.runs() == keeper.runs(RANKED_REGIONS) == []
+    assert keeper.runs(SCANNED_FILES) == ["r1", "r2", "r3"]
 
 
 def test_a_run_that_is_made_again_within_the_grace_period_stays(keeper: Keeper) -> None:

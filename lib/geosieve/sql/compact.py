@@ -1,6 +1,6 @@
 """Job `compact`: one new run in place of many small runs of a ranking, with the same rows.
 
-All tables of the ranking are written together, because rows of `image_summary` name the run that holds their answer.
+The tables of answers are written together, because rows of `image_summary` name the run that holds their answer.
 The new run's manifests name the runs that it replaces. For readers all tables switch at once: when `image_summary`
 gets its `_SUCCESS`. The replaced runs stay on the store until `retire_runs` takes them.
 
@@ -27,18 +27,19 @@ from geosieve.sql.config import CompactConfig
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import AUDIT, IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS, SCANNED_FILES
+from geosieve.tables.schemas import IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
 
 JOB = "compact"
 REPLACES = "_replaces.json"
 _SORTED = {
-    AUDIT: ("started_at",),
-    SCANNED_FILES: ("uri",),
     PREDICTIONS: ("source", "image_id", "predictor"),
     RANKED_REGIONS: ("s2_id",),
     IMAGE_SUMMARY: ("source", "image_id"),
 }
-"""The tables, the main one last, and what their files are sorted by."""
+"""The tables, the main one last, and what their files are sorted by.
+
+`scanned_files` and `rejects` stay: a scan compares them run by run. And so does `audit`, which nobody should rewrite.
+"""
 _FILE_BYTES = 128 << 20
 _NUMBERED = re.compile(r"compact-(\d{6,})")
 

@@ -33,7 +33,7 @@ from geosieve.tables import attempts
 from geosieve.tables.publish import CONFIG, SUCCESS, Leaf, read_manifest
 from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import ALL, IMAGE_SUMMARY, RANKED_REGIONS
+from geosieve.tables.schemas import ALL, IMAGE_SUMMARY, OVERLAY_ATOMS, RANKED_REGIONS
 
 JOB = "retire_runs"
 FOLDER = "_retired"
@@ -159,6 +159,7 @@ def _chosen(spark: SparkSession, config: RetireConfig, warn: Callable[[str], Non
     _refuse_referred(spark, config.root, going, staying)
     _refuse_halves(going, staying)
     _warn_of_named(Files(spark), going, staying, warn)
+    _warn_of_overlays(spark, config.root, going, staying, warn)
     gone = {run.uri for of in marked.values() for run in replaced(of)}
     pairs = [(run.uri not in gone, Leaving.of(_TABLES[name], run)) for name, of in going.items() for run in of]
     # The replaced ones first: without the run that replaces them they would count again.
@@ -241,6 +242,28 @@ def _warn_of_named(
             found = sorted(names & set(_texts(json.loads(files.read_text(f"{run.uri}/{CONFIG}")))))
             if found:
                 warn(f"the configuration of {run.uri} names {', '.join(found)}, which would go")
+
+
+def _warn_of_overlays(
+    spark: SparkSession,
+    root: str,
+    going: Mapping[str, list[Run]],
+    staying: Mapping[str, list[Run]],
+    warn: Callable[[str], None],
+) -> None:
+    """Warn if the atoms of answers that stay would not be found in any overlay."""
+    atoms, summaries = going.get(OVERLAY_ATOMS.name, []), counting(staying[IMAGE_SUMMARY.name])
+    if not atoms or not summaries:
+        return
+    known = read_runs(spark, root, OVERLAY_ATOMS, atoms).select("overlay_hash").distinct()
+    if staying[OVERLAY_ATOMS.name]:
+        kept = read_runs(spark, root, OVERLAY_ATOMS, staying[OVERLAY_ATOMS.name]).select("overlay_hash")
+        known = known.join(kept, "overlay_hash", "left_anti")
+    used = read_runs(spark, root, IMAGE_SUMMARY, summaries).select("ranking", "overlay_hash").distinct()
+    for row in used.join(known, "overlay_hash").orderBy("ranking").collect():
+        warn(
+            f"answers of the ranking {row['ranking']} are regions of the overlay {row['overlay_hash']}, which would go"
+        )
 
 
 def _texts(content: Any) -> Iterable[str]:
