@@ -62,7 +62,7 @@ def compact(context: Context[CompactConfig]) -> None:
         report.details["left"] = left
     run_id = _next_id(marked[IMAGE_SUMMARY])
     leaves = [Leaf(table, {"ranking": config.ranking}) for table in _SORTED]
-    # Small options must not keep a later attempt from finishing the commit of a dead one.
+    # Options such as `small_mib` must not keep a later attempt from finishing the commit of a dead one.
     digest = content_digest("compaction", 1, {"ranking": config.ranking})
     check_output(Files(spark), config.root, make=False)
     publication = Publication(

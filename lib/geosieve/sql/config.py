@@ -80,7 +80,11 @@ class RetireConfig(Config):
     grace_days: float = Field(7, ge=0, description="from leaving the catalogue until files are deleted")
     catalog: Catalog | None = Field(description="catalogue that the runs may be in; null: none")
     namespace: Name = Field("geosieve", description="of the tables in the catalogue")
-    checksum: str | None = Field(None, description="of the list that a run without it has printed; null: only print")
+    checksum: str | None = Field(
+        None,
+        pattern=r"^(\d+-){4}[0-9a-f]{16}$",
+        description="of the list that a run without it has printed; null: only print",
+    )
 
     _known = field_validator("tables")(_known_tables)
 
