@@ -261,9 +261,7 @@ def _warn_of_overlays(
         known = known.join(kept, "overlay_hash", "left_anti")
     used = read_runs(spark, root, IMAGE_SUMMARY, summaries).select("ranking", "overlay_hash").distinct()
     for row in used.join(known, "overlay_hash").orderBy("ranking").collect():
-        warn(
-            f"answers of the ranking {row['ranking']} are regions of the overlay {row['overlay_hash']}, which would go"
-        )
+        warn(f"answers of ranking {row['ranking']} are regions of the overlay {row['overlay_hash']}, which would go")
 
 
 def _texts(content: Any) -> Iterable[str]:
