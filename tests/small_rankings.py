@@ -55,6 +55,7 @@ def _number(image: str) -> int:
 def _scanned(image: str) -> dict[str, Any]:
     return {
         **{"uri": f"file:/{SOURCE}/{image}.jpg", "bytes": _number(image), "model_set": "m"},
+        **{"source": SOURCE, "images_left": 0},
         "modified_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
 

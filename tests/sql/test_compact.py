@@ -17,6 +17,8 @@ from small_rankings import COMPACTED, REGIONS, publish
 from workspace import JOBS, Report, Workspace
 
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO, EXIT_RETRYABLE
+from geosieve.runtime.files import Files
+from geosieve.runtime.lease import held
 from geosieve.sql import compact as module
 from geosieve.sql.compact import compact
 from geosieve.sql.config import CompactConfig, RegisterConfig
@@ -146,6 +148,15 @@ def test_a_dry_run_and_a_ranking_that_is_not_there(rankings: Rankings) -> None:
     assert sorted(rankings.tables.rglob("*")) == before
     code, report = rankings.compact(ranking="archiv")
     assert code == EXIT_BAD_INPUT and "no committed run" in report["error"]
+
+
+def test_not_while_a_scan_is_at_work(rankings: Rankings) -> None:
+    """It has read answers that it may refer to."""
+    lock = f"{rankings.tables}/_locks/geolocate_archive/archive.json"
+    with held(Files(rankings.spark), lock, "r4", 60):
+        code, report = rankings.compact()
+    assert code == EXIT_RETRYABLE and "run r4" in report["error"]
+    assert rankings.compact()[0] == EXIT_DONE
 
 
 def test_a_run_that_comes_meanwhile_is_not_lost(rankings: Rankings, monkeypatch: pytest.MonkeyPatch) -> None:

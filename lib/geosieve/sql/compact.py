@@ -22,6 +22,7 @@ from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError, IntegrityError, RetryableError, redact
 from geosieve.runtime.files import Files
 from geosieve.runtime.identity import content_digest
+from geosieve.runtime.lease import holder
 from geosieve.runtime.output import check_output
 from geosieve.sql.config import CompactConfig
 from geosieve.tables.publish import Leaf, Publication
@@ -31,6 +32,8 @@ from geosieve.tables.schemas import IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
 
 JOB = "compact"
 REPLACES = "_replaces.json"
+SCANS = "_locks/geolocate_archive"
+"""Folder of the locks of scans, by ranking, below the root."""
 _SORTED = {
     PREDICTIONS: ("source", "image_id", "predictor"),
     RANKED_REGIONS: ("s2_id",),
@@ -48,9 +51,10 @@ def compact(context: Context[CompactConfig]) -> None:
     """Write one run in place of those runs of a ranking that may be joined; see `_joinable`.
 
     Nothing to do if there are fewer than two. InputError if the ranking has no committed run; RetryableError if runs
-    come or go meanwhile; IntegrityError if the rows that were written are not those that were read.
+    come or go meanwhile, or if a scan of the ranking is at work; IntegrityError if the rows that were written are not those that were read.
     """
     config, report, spark = context.config, context.report, context.spark
+    refuse_scan(Files(spark), config.root, config.ranking)
     with report.stage("look"):
         marked = {table: marked_runs(spark, config.root, table, ranking=config.ranking) for table in _SORTED}
         valid = {table: counting(runs) for table, runs in marked.items()}
@@ -93,9 +97,18 @@ def compact(context: Context[CompactConfig]) -> None:
     listed = {name: sorted(runs) for name, runs in replaces.items()}
     publication.attach(IMAGE_SUMMARY, REPLACES, json.dumps({"run_id": run_id, "replaces": listed}))
     report.details["replaces"] = sorted({name for runs in listed.values() for name in runs})
+    refuse_scan(Files(spark), config.root, config.ranking)
     for table, runs in marked.items():
         _check_unchanged(spark, config, table, runs)
     publication.commit(report.rows_in, report.to_json(status="done"))
+
+
+def refuse_scan(files: Files, root: str, ranking: str) -> None:
+    """RetryableError if a scan of the ranking is at work: its run may refer to answers that others have now."""
+    lock = f"{root.rstrip('/')}/{SCANS}/{ranking}.json"
+    who = holder(files, lock)
+    if who is not None:
+        raise RetryableError(f"{who} scans for the ranking {ranking!r}", where=lock, hint="run again when it has ended")
 
 
 def _successors(marked: list[Run]) -> dict[str, str]:

@@ -27,6 +27,7 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
+from geosieve.sql.compact import refuse_scan
 from geosieve.sql.config import Chosen, RetireConfig
 from geosieve.sql.iceberg import IcebergTable, connect
 from geosieve.tables import attempts
@@ -94,7 +95,8 @@ def retire_runs(context: Context[RetireConfig]) -> None:
     """Print the chosen runs and their checksum or, if the configuration has that checksum, retire them.
 
     InputError if there is no such run, if the list is not that of the checksum, or if a run that stays needs one of
-    them. Nothing to do if all of them are gone, or if their grace period is not over.
+    them. Nothing to do if all of them are gone, or if their grace period is not over. RetryableError if a scan of one of
+    their rankings is at work.
     """
     config, report, spark = context.config, context.report, context.spark
     files = Files(spark)
@@ -123,6 +125,8 @@ def retire_runs(context: Context[RetireConfig]) -> None:
         connect(spark, config.catalog)
     retired = journal.read("retired")
     if retired is None:
+        for ranking in sorted({one.values["ranking"] for one in leaving if "ranking" in one.values}):
+            refuse_scan(files, root, ranking)
         with report.stage("retire"):
             for one in leaving:
                 _take_mark(files, root, one)
