@@ -18,8 +18,10 @@ from geosieve.runtime.errors import (
     EXIT_DONE,
     EXIT_INTERNAL,
     EXIT_NOTHING_TO_DO,
+    EXIT_RETRYABLE,
 )
 from geosieve.runtime.files import Files
+from geosieve.runtime.lease import held
 from geosieve.sql.compact import compact
 from geosieve.sql.config import CompactConfig, RegisterConfig, RetireConfig
 from geosieve.sql.iceberg import CATALOG, IcebergTable
@@ -161,6 +163,18 @@ def test_answers_that_others_refer_to_stay(keeper: Keeper) -> None:
     assert code == EXIT_BAD_INPUT and "1 images of run r2" in report["error"]
     keeper.looked_at({"runs": ["r1", "r4"]})
     keeper.looked_at({"runs": ["r4"]})
+
+
+def test_not_while_a_scan_is_at_work(keeper: Keeper) -> None:
+    chosen = {"runs": ["r1"]}
+    checksum = keeper.looked_at(chosen)
+    lock = f"{keeper.tables}/_locks/geolocate_archive/archive.json"
+    with held(Files(keeper.spark), lock, "r4", 60):
+        assert keeper.looked_at(chosen) == checksum  # looking is free
+        assert keeper.retire(chosen, checksum)[0] == EXIT_RETRYABLE
+        keeper.publish("r4", "g", {"copy_of_a": ("r1", "a")})
+    code, report = keeper.retire(chosen, checksum)
+    assert code == EXIT_BAD_INPUT and "of run r4 of archive" in report["error"]
 
 
 def test_a_configuration_that_names_a_run_is_a_warning(keeper: Keeper) -> None:

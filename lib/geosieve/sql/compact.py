@@ -51,7 +51,8 @@ def compact(context: Context[CompactConfig]) -> None:
     """Write one run in place of those runs of a ranking that may be joined; see `_joinable`.
 
     Nothing to do if there are fewer than two. InputError if the ranking has no committed run; RetryableError if runs
-    come or go meanwhile, or if a scan of the ranking is at work; IntegrityError if the rows that were written are not those that were read.
+    come or go meanwhile, or if a scan of the ranking is at work; IntegrityError if the rows that were written are not
+    those that were read.
     """
     config, report, spark = context.config, context.report, context.spark
     refuse_scan(Files(spark), config.root, config.ranking)

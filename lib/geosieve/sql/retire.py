@@ -95,8 +95,8 @@ def retire_runs(context: Context[RetireConfig]) -> None:
     """Print the chosen runs and their checksum or, if the configuration has that checksum, retire them.
 
     InputError if there is no such run, if the list is not that of the checksum, or if a run that stays needs one of
-    them. Nothing to do if all of them are gone, or if their grace period is not over. RetryableError if a scan of one of
-    their rankings is at work.
+    them. RetryableError if a scan is at work, which may come to refer to them. Nothing to do if all of them are gone,
+    or if their grace period is not over.
     """
     config, report, spark = context.config, context.report, context.spark
     files = Files(spark)
@@ -106,6 +106,8 @@ def retire_runs(context: Context[RetireConfig]) -> None:
     if known is not None:
         leaving = [Leaving(**entry) for entry in known["runs"]]
     else:
+        if journal is not None:
+            _refuse_scans(files, config)
         with report.stage("look"):
             leaving = _chosen(spark, config, report.warn)
         if not leaving:
@@ -120,13 +122,12 @@ def retire_runs(context: Context[RetireConfig]) -> None:
         return
     if known is None:
         _check(config.checksum or "", _checksum(root, leaving), leaving)
+        _refuse_scans(files, config)  # one may have begun since
         journal.write("plan", {"at": _now().isoformat(), "runs": [vars(one) for one in leaving]})
     if config.catalog is not None:
         connect(spark, config.catalog)
     retired = journal.read("retired")
     if retired is None:
-        for ranking in sorted({one.values["ranking"] for one in leaving if "ranking" in one.values}):
-            refuse_scan(files, root, ranking)
         with report.stage("retire"):
             for one in leaving:
                 _take_mark(files, root, one)
@@ -142,6 +143,15 @@ def retire_runs(context: Context[RetireConfig]) -> None:
             journal.write("deleted", {"at": _now().isoformat()})
     if not {"retired", "deleted"} & report.details.keys():
         report.status = "nothing_to_do"
+
+
+def _refuse_scans(files: Files, config: RetireConfig) -> None:
+    if config.tables is not None and not set(_FIRST) & set(config.tables):
+        return
+    for entry in files.list(f"{config.root.rstrip('/')}/{RANKED_REGIONS.name}"):
+        ranking = entry.name.partition("=")[2]
+        if config.values.get("ranking", ranking) == ranking:
+            refuse_scan(files, config.root, ranking)
 
 
 def _chosen(spark: SparkSession, config: RetireConfig, warn: Callable[[str], None]) -> list[Leaving]:
