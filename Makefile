@@ -65,6 +65,7 @@ $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 
 $(VENV)/.test: $(VENV)/.train
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,onnx]'
+	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars aws > /dev/null
 	@touch $@
 
 # Horovod 0.28.1 asks the compiler for C++14, where torch from 2.14 on needs C++20, and lacks two headers that g++ from 13

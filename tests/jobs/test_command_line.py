@@ -26,7 +26,7 @@ from geosieve.reporting.export_config import ExportConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
-from geosieve.sql.config import RegisterConfig
+from geosieve.sql.config import CompactConfig, RegisterConfig, RetireConfig
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.options import TrainConfig
 
@@ -36,6 +36,7 @@ MODELS = {
     "build_partitions": BuildConfig,
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
+    "compact": CompactConfig,
     "evaluate": EvaluateConfig,
     "export_regions": ExportConfig,
     "ingest_images": IngestConfig,
@@ -46,6 +47,7 @@ MODELS = {
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,
     "report_archive": ReportConfig,
+    "retire_runs": RetireConfig,
     "train_predictor": TrainConfig,
 }
 

@@ -13,13 +13,8 @@ from workspace import COLUMNS, JOBS, Report, Workspace
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = (
-    "export_regions",
-    "fit_ensemble",
-    "geolocate_archive",
-    "rank_regions",
-    "register_tables",
-    "report_archive",
-    "train_predictor",
+    *("compact", "export_regions", "fit_ensemble", "geolocate_archive", "rank_regions", "register_tables"),
+    *("report_archive", "retire_runs", "train_predictor"),
 )
 """Jobs whose dry runs are tested with their worlds, which take long to make."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from geosieve.runtime import jars
-from geosieve.runtime.errors import ConfigError, IntegrityError
+from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
 
 JARS = Path(pyspark.__file__).parent / "jars"
 
@@ -52,6 +53,22 @@ def test_nothing_is_fetched_when_all_jars_are_there(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("subprocess.run", no_process)
     assert jars.fetch(tmp_path) == [tmp_path / jar.file_name for jar in jars.ALL]
+
+
+def test_only_missing_jars_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for jar in jars.ALL:
+        (tmp_path / jar.file_name).symlink_to(JARS / jar.file_name)
+    asked: list[list[str]] = []
+
+    def failing(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 1, "", "no network")
+
+    monkeypatch.setattr("subprocess.run", failing)
+    with pytest.raises(RetryableError, match="no network"):
+        jars.main([str(tmp_path), "aws"])
+    (command,) = asked
+    assert command[command.index("--packages") + 1] == "org.apache.iceberg:iceberg-aws-bundle:1.10.1"
 
 
 def test_a_jar_with_other_bytes_is_refused(tmp_path: Path) -> None:

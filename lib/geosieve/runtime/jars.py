@@ -1,7 +1,8 @@
 """Dependencies on the JVM side: pinned Maven coordinates, declared once, and the check that the jars are present.
 
 `python -m geosieve.runtime.jars DIR` puts the jars into a folder: a venv's `pyspark/jars`, or one that is copied into a
-cluster's image. `python -m geosieve.runtime.jars` prints the coordinates for `spark-submit --packages`.
+cluster's image; with `aws` after DIR, also the one for catalogues in AWS. `python -m geosieve.runtime.jars` prints the
+coordinates for `spark-submit --packages`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyspark
 
-from geosieve.runtime.errors import ConfigError, IntegrityError, RetryableError
+from geosieve.runtime.errors import EXIT_BAD_CONFIG, ConfigError, IntegrityError, RetryableError
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -93,6 +94,15 @@ ICEBERG = (  # its catalogue in SQLite is served by the driver that is in Sedona
         "39ea09e6c03550a300b9d9ab498949836d2d434e441da4c12a943a086e396940",
     ),
 )
+ICEBERG_AWS = (  # 63 MB that only catalogues in AWS need: fetched on demand, not among ALL
+    Jar(
+        "org.apache.iceberg",
+        "iceberg-aws-bundle",
+        "1.10.1",  # that of Iceberg
+        "software.amazon.awssdk.services.glue.GlueClient",
+        "86bf20892ea5b4c17688f19b075399885f6aa5303f6b2dc9f491e76ceef9633b",
+    ),
+)
 ALL = SPATIAL + S3 + ICEBERG
 
 # usepoms=false: only the jars above are fetched, no transitive ones. Not every repository serves Sedona's parent POM.
@@ -114,16 +124,19 @@ def check(spark: SparkSession, jars: tuple[Jar, ...] = SPATIAL) -> None:
         for part in jar.probe.split("."):
             node = getattr(node, part)
         if not isinstance(node, JavaClass):
-            raise _missing(f"jar {jar.coordinate} is not on Spark's class path")
+            raise _missing(jar, f"jar {jar.coordinate} is not on Spark's class path")
         loaded = jvm.java.lang.Class.forName(
             jar.probe, False, jvm.java.lang.Thread.currentThread().getContextClassLoader()
         )
         found = str(loaded.getProtectionDomain().getCodeSource().getLocation().getPath()).rsplit("/", 1)[-1]
         if not found.endswith(jar.file_name):  # Ivy prefixes the file name with the group
-            raise _missing(f"{found} is on Spark's class path where {jar.coordinate} is needed")
+            raise _missing(jar, f"{found} is on Spark's class path where {jar.coordinate} is needed")
 
 
-def _missing(what: str) -> ConfigError:
+def _missing(jar: Jar, what: str) -> ConfigError:
+    if jar in ICEBERG_AWS:
+        hint = f"run 'python -m geosieve.runtime.jars $SPARK_HOME/jars aws', or add --packages {jar.coordinate}"
+        return ConfigError(what, where="Spark session", hint=hint)
     return ConfigError(
         what,
         where="Spark session",
@@ -133,16 +146,20 @@ def _missing(what: str) -> ConfigError:
     )
 
 
-def fetch(folder: Path) -> list[Path]:
-    """Fetch all jars into `folder` with Spark's own Ivy, unless all of them are there; return their paths.
+def fetch(folder: Path, jars: tuple[Jar, ...] = ALL) -> list[Path]:
+    """Fetch those jars that are not in `folder` yet, with Spark's own Ivy; return the paths of all.
 
     Raises RetryableError with the end of Ivy's output if a jar cannot be fetched, and IntegrityError if a jar differs
     from the pinned checksum, whether it was fetched or already there.
     """
-    wanted = [folder / jar.file_name for jar in ALL]
-    if all(path.exists() for path in wanted):
-        for jar, path in zip(ALL, wanted, strict=True):
+    wanted = [folder / jar.file_name for jar in jars]
+    missing = []
+    for jar, path in zip(jars, wanted, strict=True):
+        if path.exists():
             _verify(jar, path)
+        else:
+            missing.append(jar)
+    if not missing:
         return wanted
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
@@ -153,7 +170,7 @@ def fetch(folder: Path) -> list[Path]:
         command = [
             str(home / "bin" / "spark-submit"),
             *("--master", "local[1]"),
-            *("--packages", ",".join(jar.coordinate for jar in ALL)),
+            *("--packages", ",".join(jar.coordinate for jar in missing)),
             *("--conf", f"spark.jars.ivySettings={settings}"),
             *("--conf", f"spark.jars.ivy={ivy}"),
             str(script),
@@ -161,11 +178,11 @@ def fetch(folder: Path) -> list[Path]:
         # If the venv is not activated, its spark-submit finds neither Spark nor Python without these variables.
         environment = {**os.environ, "SPARK_HOME": str(home), "PYSPARK_PYTHON": sys.executable}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-        fetched = {jar: ivy / "jars" / f"{jar.group}_{jar.file_name}" for jar in ALL}
+        fetched = {jar: ivy / "jars" / f"{jar.group}_{jar.file_name}" for jar in missing}
         if done.returncode or not all(path.exists() for path in fetched.values()):
             raise RetryableError(
                 "the jars could not be resolved from Maven Central: " + done.stderr[-2000:],
-                where=", ".join(jar.coordinate for jar in ALL),
+                where=", ".join(jar.coordinate for jar in missing),
                 hint="check the network, or copy the jars into the folder by hand",
             )
         for jar, path in fetched.items():
@@ -193,7 +210,11 @@ def main(arguments: list[str]) -> int:
     if not arguments:
         print(",".join(jar.coordinate for jar in ALL))
         return 0
-    for path in fetch(Path(arguments[0])):
+    folder, *more = arguments
+    if more not in ([], ["aws"]):
+        print("usage: python -m geosieve.runtime.jars [DIR [aws]]", file=sys.stderr)
+        return EXIT_BAD_CONFIG
+    for path in fetch(Path(folder), ALL + ICEBERG_AWS if more else ALL):
         print(path)
     return 0
 

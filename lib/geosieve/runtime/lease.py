@@ -116,3 +116,9 @@ def held(files: Files, uri: str, run_id: str, seconds: float) -> Iterator[Lease]
         over.set()
         thread.join()
         lease.release(done=done)
+
+
+def holder(files: Files, uri: str) -> str | None:
+    """The run that holds the lock at `uri` at this moment, in words; None if nobody does. It takes nothing."""
+    other = Lease(files, uri, "", 0)._read()
+    return f"run {other['run_id']} on {other['host']}" if other is not None and other["until"] > time.time() else None

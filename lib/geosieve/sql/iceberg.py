@@ -20,7 +20,7 @@ from pyspark.sql.types import StructType
 
 from geosieve.runtime import jars
 from geosieve.runtime.errors import InputError, IntegrityError, RetryableError
-from geosieve.sql.config import SqliteCatalog
+from geosieve.sql.config import Catalog, GlueCatalog, SqliteCatalog
 from geosieve.tables.read import Run
 
 CATALOG = "geosieve_sql"
@@ -47,29 +47,58 @@ _PROPERTIES = {
 }
 
 
-def connect(spark: SparkSession, catalog: SqliteCatalog) -> None:
-    """Make the catalogue known to the session as CATALOG; its file is made if it is absent.
+def connect(spark: SparkSession, catalog: Catalog) -> None:
+    """Make the catalogue known to the session as CATALOG; a SQLite file is made if it is absent.
 
-    ConfigError if Iceberg's jar is missing.
+    ConfigError if a jar is missing.
     """
     jars.check(spark, jars.ICEBERG)
+    settings = _of_sqlite(catalog) if isinstance(catalog, SqliteCatalog) else _of_glue(spark, catalog)
+    # Spark keeps a catalogue once it is used, be it of another folder.
+    spark._jsparkSession.sessionState().catalogManager().reset()
+    for name in _set_before(spark):
+        spark.conf.unset(name)
+    for name, value in {
+        "": "org.apache.iceberg.spark.SparkCatalog",
+        ".cache-enabled": "false",  # others commit meanwhile
+        **settings,
+    }.items():
+        spark.conf.set(f"spark.sql.catalog.{CATALOG}{name}", value)
+
+
+def _set_before(spark: SparkSession) -> list[str]:
+    """The session's settings of the catalogue: one of another kind has others."""
+    names = [str(row["key"]) for row in spark.sql("SET").collect()]
+    return [name for name in names if name.startswith(f"spark.sql.catalog.{CATALOG}")]
+
+
+def _of_sqlite(catalog: SqliteCatalog) -> dict[str, str]:
     folder = Path(catalog.folder.removeprefix("file://")).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(folder / DATABASE, timeout=20)) as database:
         database.executescript(_SQLITE_TABLES)
-    settings = {
-        "": "org.apache.iceberg.spark.SparkCatalog",
+    return {
         ".type": "jdbc",
         ".uri": f"jdbc:sqlite:{folder}/{DATABASE}?journal_mode=WAL&busy_timeout=20000",
         ".warehouse": f"file://{folder}/iceberg",
         ".jdbc.schema-version": "V1",
         ".jdbc.init-catalog-tables": "false",
-        ".cache-enabled": "false",  # others commit meanwhile
     }
-    # Spark keeps a catalogue once it is used, be it of another folder.
-    spark._jsparkSession.sessionState().catalogManager().reset()
-    for name, value in settings.items():
-        spark.conf.set(f"spark.sql.catalog.{CATALOG}{name}", value)
+
+
+def _of_glue(spark: SparkSession, catalog: GlueCatalog) -> dict[str, str]:
+    """Without credentials: Iceberg's clients find them, and the region, in the environment themselves."""
+    jars.check(spark, jars.ICEBERG_AWS)
+    settings = {
+        ".type": "glue",
+        ".warehouse": catalog.warehouse,
+        ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+    }
+    if catalog.endpoint is not None:
+        settings[".glue.endpoint"] = catalog.endpoint
+    if catalog.s3_endpoint is not None:
+        settings |= {".s3.endpoint": catalog.s3_endpoint, ".s3.path-style-access": "true"}
+    return settings
 
 
 @dataclass(frozen=True)
@@ -107,6 +136,12 @@ class IcebergTable:
         found._widen(schema)
         return found
 
+    @classmethod
+    def existing(cls, spark: SparkSession, namespace: str, table: str, folders: tuple[str, ...]) -> IcebergTable | None:
+        """The table, or None if the catalogue has no such table."""
+        found = cls(spark, f"{CATALOG}.{namespace}.{table}", folders)
+        return found if spark.catalog.tableExists(found.name) else None
+
     def _widen(self, schema: StructType) -> None:
         """Add the columns of a schema, and map names of columns, since our files have no numbers of them."""
         jvm: Any = self.spark._jvm
@@ -137,32 +172,50 @@ class IcebergTable:
         return jvm.org.apache.iceberg.spark.Spark3Util.loadIcebergTable(self.spark._jsparkSession, self.name)
 
     def register(self, run: Run) -> bool:
-        """Make a committed run visible. False if it is already.
+        """Make a committed run visible, and those that it replaces invisible, in one commit. False if it is already.
 
         IntegrityError if the catalogue has other files under its name; RetryableError if others are faster each time.
         """
-        wanted = {f"{run.uri}/{name}" for name in run.files}
         for _ in range(_TRIES):
             table = self._load()
-            condition = self._condition(run.values)
+            # Athena reads s3:// alone, and a table in Glue lies there; S3A is Hadoop's name of the same.
+            uri = run.uri.replace("s3a://", "s3://") if str(table.location()).startswith("s3://") else run.uri
+            wanted = {f"{uri}/{name}" for name in run.files}
+            condition, before = self._condition(run.values), self._replaced(run)
             there = _files(table, condition)
             found = {uri: self._measured(table, uri) for uri in wanted - there}
             new = {uri: file for uri, file in found.items() if file[1].recordCount() > 0}  # others are never listed
-            if not there - wanted and not new:
+            outdated = before is not None and bool(_files(table, before))
+            if not there - wanted and not new and not outdated:
                 return False
-            if there:
+            if there - wanted or (there and new):
                 raise IntegrityError(
                     f"{len(there)} files are registered, {len(wanted)} are committed, and they differ",
                     where=run.uri,
                     hint="retire the run from the catalogue, then register it again",
                 )
             try:
-                self._append(table, run, new, condition)
+                self._exchange(table, run, new, condition, before)
                 return True
             except Py4JJavaError as error:
                 if not (_is(error, "ValidationException") or _is(error, "CommitFailedException")):
                     raise
         raise RetryableError("others register files of this run again and again", where=run.uri)
+
+    def remove(self, values: Mapping[str, str]) -> bool:
+        """Make the run with these partition values invisible. False if nothing of it was there. No file is touched."""
+        for _ in range(_TRIES):
+            table, condition = self._load(), self._condition(values)
+            if not _files(table, condition):
+                return False
+            try:
+                change = table.newDelete().deleteFromRowFilter(condition)
+                change.set("geosieve.retired_run_id", values["run_id"]).commit()
+                return True
+            except Py4JJavaError as error:
+                if not _is(error, "CommitFailedException"):
+                    raise
+        raise RetryableError("others change the table again and again", where=self.name)
 
     def _measured(self, table: Any, uri: str) -> tuple[Any, Any]:
         """A file as Iceberg opens it, and its number of rows and bounds of columns."""
@@ -178,10 +231,27 @@ class IcebergTable:
             found = getattr(expressions, "and")(found, expressions.equal(name, values[name]))
         return found
 
-    def _append(self, table: Any, run: Run, files: Mapping[str, tuple[Any, Any]], condition: Any) -> None:
+    def _replaced(self, run: Run) -> Any:
+        """The condition of the runs that a run replaces, or None."""
+        if not run.replaces:
+            return None
+        expressions: Any = self.spark._jvm.org.apache.iceberg.expressions.Expressions  # type: ignore[union-attr]
+        found = getattr(expressions, "in")("run_id", self.spark._jvm.java.util.ArrayList(sorted(run.replaces)))  # type: ignore[union-attr]
+        for name in self.folders[:-1]:
+            found = getattr(expressions, "and")(found, expressions.equal(name, run.values[name]))
+        return found
+
+    def _exchange(
+        self, table: Any, run: Run, files: Mapping[str, tuple[Any, Any]], condition: Any, outdated: Any
+    ) -> None:
+        """Add files and take out those under the condition `outdated`, unless others have changed either meanwhile."""
         jvm: Any = self.spark._jvm
         values = jvm.java.util.ArrayList([run.values[name] for name in self.folders])
-        change = table.newOverwrite().conflictDetectionFilter(condition).validateNoConflictingData()
+        change = table.newOverwrite()
+        if outdated is not None:
+            change = change.overwriteByRowFilter(outdated)
+            condition = getattr(jvm.org.apache.iceberg.expressions.Expressions, "or")(condition, outdated)
+        change = change.conflictDetectionFilter(condition).validateNoConflictingData()
         base = table.currentSnapshot()
         if base is not None:
             change = change.validateFromSnapshot(base.snapshotId())

@@ -157,6 +157,8 @@ class Publication:
         self.finished = False
         """True if `begin` completed the commit of an earlier attempt: its tables were not readable before."""
         self._attached: dict[str, list[dict[str, Any]]] = {name: [] for name in self._uris}
+        self._replaced: Mapping[str, Mapping[str, str]] | None = None
+        self._switch = leaves[-1].uri("", run_id).lstrip("/")
 
     @property
     def uris(self) -> list[str]:
@@ -264,6 +266,15 @@ class Publication:
         entry = {"name": name, "bytes": size, "sha256": digest}
         others = [other for other in self._attached[table.name] if other["name"] != name]
         self._attached[table.name] = [*others, entry]
+
+    def replace(self, runs: Mapping[str, Mapping[str, str]]) -> None:
+        """Say which committed runs this run takes the place of; they do not count from its commit on.
+
+        `runs` has, by the name of each table of this run, the attempts of the replaced runs by their run ids; they have
+        the partition values of the table's leaf. An attempt is named because a run id may be written anew later. All
+        tables switch at the same moment: when the main table gets its `_SUCCESS`.
+        """
+        self._replaced = runs
 
     def written(self, table: Table) -> DataFrame:
         """The rows that this run has written to a table; may be called before the commit. A geometry is WKB."""
@@ -438,6 +449,8 @@ class Publication:
             "files": [entry for part in parts for entry in _entries(part.files)],
             "attachments": self._attached[name],
         }
+        if self._replaced is not None:
+            manifest["replaces"] = {"runs": dict(self._replaced[name]), "when": self._switch}
         if self._plan is not None:  # `files` is in the order of the shards, so the counts tell the files of each shard
             manifest["shards"] = [{"rows": part.rows, "files": len(part.files)} for part in parts]
         return manifest

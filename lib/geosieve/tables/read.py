@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import file_digest
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.types import StringType, StructField, StructType
@@ -36,7 +37,9 @@ class Run:
     """A committed run of a table.
 
     `uri` is its leaf folder; `values` has all partition columns, with `run_id`; `rows` is the number of rows; `files`
-    has the names of the Parquet files in the leaf. `committed_at` is UTC in ISO 8601 format.
+    has the names of the Parquet files in the leaf, `bytes` is the sum of their sizes. `committed_at` is UTC in ISO 8601
+    format. `attempt` is the id of the attempt that committed it. `replaces` has the attempts of the runs of which this
+    one took the place, by run id; `switch` is then the main table's leaf of this run, as a path below the root.
     """
 
     uri: str
@@ -45,19 +48,35 @@ class Run:
     committed_at: str
     files: tuple[str, ...]
     attachments: tuple[Attachment, ...] = ()
+    bytes: int = 0
+    attempt: str = ""
+    replaces: Mapping[str, str] = field(default_factory=dict)
+    switch: str | None = None
 
     @property
     def run_id(self) -> str:
         """The id of the run."""
         return self.values["run_id"]
 
+    @property
+    def group(self) -> tuple[str, ...]:
+        """Its partition values without the run id."""
+        return tuple(value for name, value in self.values.items() if name != "run_id")
+
 
 def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) -> list[Run]:
     """The committed runs of `table` below the folder `root`, in the order of their commits.
 
-    `values` selects runs by partition columns, e.g. `source="a"`; without it, all runs are returned. The list may be
-    empty. ValueError if the table has no such partition column.
+    Runs whose place another one has taken are left out. `values` selects runs by partition columns, e.g. `source="a"`;
+    without it, all runs are returned. The list may be empty. ValueError if the table has no such partition column.
     """
+    wanted = values.pop("run_id", None)  # whether a run is replaced, only the others say
+    runs = counting(marked_runs(spark, root, table, **values))
+    return [run for run in runs if wanted in (None, run.run_id)]
+
+
+def marked_runs(spark: SparkSession, root: str, table: Table, **values: str) -> list[Run]:
+    """As `committed_runs`, with the runs whose place another one has taken. Their rows are in that one, too."""
     unknown = values.keys() - {column.name for column in table.partition_columns}
     if unknown:
         raise ValueError(f"table {table.name} has no partition column {', '.join(sorted(unknown))}")
@@ -72,14 +91,44 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
         ]
         if column.name in values:
             leaves = [leaf for leaf in leaves if leaf[1][column.name] == values[column.name]]
-    runs = []
-    for uri, known in leaves:
-        manifest = read_manifest(files, uri)
-        if manifest is not None:
-            names = tuple(entry["name"] for entry in manifest["files"])
-            attached = tuple(Attachment(**entry) for entry in manifest.get("attachments", ()))
-            runs.append(Run(uri, known, int(manifest["rows"]), str(manifest["committed_at"]), names, attached))
+    found = [(uri, known, read_manifest(files, uri)) for uri, known in leaves]
+    runs = [_run(uri, known, manifest) for uri, known, manifest in found if manifest is not None]
+    # A run that replaces others counts, in all of its tables, from the moment when its main table has it.
+    runs = [run for run in runs if run.switch is None or _is_marked(files, root, run)]
     return sorted(runs, key=lambda run: (run.committed_at, run.run_id))
+
+
+def replaced(runs: list[Run]) -> list[Run]:
+    """Those of `runs`, all marked runs of a table, whose place others of them have taken."""
+    gone = {(*run.group, *one) for run in runs for one in run.replaces.items()}
+    return [run for run in runs if (*run.group, run.run_id, run.attempt) in gone]
+
+
+def counting(runs: list[Run]) -> list[Run]:
+    """Those of `runs`, all marked runs of a table, whose place no other has taken."""
+    gone = {run.uri for run in replaced(runs)}
+    return [run for run in runs if run.uri not in gone]
+
+
+def _run(uri: str, values: dict[str, str], manifest: Mapping[str, Any]) -> Run:
+    replaces = manifest.get("replaces", {"runs": {}, "when": None})
+    return Run(
+        uri,
+        values,
+        int(manifest["rows"]),
+        str(manifest["committed_at"]),
+        tuple(entry["name"] for entry in manifest["files"]),
+        tuple(Attachment(**entry) for entry in manifest.get("attachments", ())),
+        sum(int(entry["bytes"]) for entry in manifest["files"]),
+        str(manifest["attempt"]),
+        replaces["runs"],
+        replaces["when"],
+    )
+
+
+def _is_marked(files: Files, root: str, run: Run) -> bool:
+    main = read_manifest(files, f"{root.rstrip('/')}/{run.switch}")
+    return main is not None and main["attempt"] == run.attempt
 
 
 def select_runs(runs: list[Run], which: str, where: str) -> list[Run]:
@@ -90,7 +139,7 @@ def select_runs(runs: list[Run], which: str, where: str) -> list[Run]:
     """
     if which == LATEST:
         # For example, a later run of a source replaces the earlier runs of that source, not those of other sources.
-        chosen = list({tuple(v for k, v in run.values.items() if k != "run_id"): run for run in runs}.values())
+        chosen = list({run.group: run for run in runs}.values())
     else:
         chosen = [run for run in runs if which in (ALL, run.run_id)]
     if not chosen:
