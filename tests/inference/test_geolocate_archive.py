@@ -250,7 +250,8 @@ def test_rejects_have_their_class_and_others_are_answered(archive: Archive) -> N
     good = picture(20, 20)
     (archive.photos / "good.png").write_bytes(good)
     (archive.photos / "empty.png").write_bytes(b"")
-    (archive.photos / "cut.png").write_bytes(good[: len(good) // 2])
+    whole = image(size=(400, 300))
+    (archive.photos / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
     (archive.photos / "text.txt").write_text("no image")
     (archive.photos / "raises.png").write_bytes(picture(20, 99))
     (archive.photos / "raises too.png").write_bytes(picture(20, 99))
@@ -261,7 +262,7 @@ def test_rejects_have_their_class_and_others_are_answered(archive: Archive) -> N
     rejects = archive.rows(REJECTS).set_index("id")
     assert rejects["error_class"].to_dict() == {
         "empty.png": "empty_file",
-        "cut.png": "truncated",
+        "cut.jpg": "truncated",
         "text.txt": "not_an_image",
         "raises.png": "predictor_failed",
         "raises too.png": "predictor_failed",
@@ -280,7 +281,7 @@ def test_rejects_have_their_class_and_others_are_answered(archive: Archive) -> N
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"extra": 1}, "returns an array (4, 11)"), ({"raises_at": 9}, "fails at every image: "), ({"nan_at": 9}, "sum")],
+    [({"extra": 1}, "returns an array "), ({"raises_at": 9}, "fails at every image: "), ({"nan_at": 9}, "sum")],
 )
 def test_a_predictor_that_does_not_work_ends_the_run(archive: Archive, options: dict[str, int], words: str) -> None:
     for k in range(4):
@@ -388,7 +389,7 @@ def test_killed_again_and_again_the_tables_are_those_of_an_undisturbed_run(
         (one.photos / "cut.png").write_bytes(picture(1, 1)[:40])
     slow = {"b": archive.member("bands", 0, seconds=0.5), "s": archive.member("sides", 1)}
     config = archive.config(members=slow, images_per_part=4, lock_minutes=0.02)
-    other.scan("r1", members=slow)
+    other.scan("r1", members=slow, images_per_part=4)
     rng = np.random.default_rng(len(COLOURS))
     killed, code = {"driver": 0, "worker": 0}, None
     while code != EXIT_DONE:
@@ -408,6 +409,7 @@ def test_killed_again_and_again_the_tables_are_those_of_an_undisturbed_run(
         assert code in (EXIT_DONE, EXIT_RETRYABLE, -signal.SIGKILL), log.decode()[-3000:]
         seen = {t.name: len(committed_runs(spark, str(archive.tables), t)) for t in (IMAGES, IMAGE_SUMMARY)}
         assert seen[IMAGE_SUMMARY.name] == (code == EXIT_DONE)
+    assert killed["driver"] > 0
     for table, keys in (
         (IMAGE_SUMMARY, ["image_id"]),
         (RANKED_REGIONS, ["image_id", "rank"]),
