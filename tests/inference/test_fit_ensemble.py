@@ -16,7 +16,7 @@ from training_world import TrainingWorld
 from workspace import JOBS
 
 from geosieve.ensemble.calibration import fit, log_score
-from geosieve.ensemble.conformal import check_claims, quantile
+from geosieve.ensemble.conformal import quantile
 from geosieve.ensemble.leading import scored
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.images.decode import decode
@@ -207,20 +207,25 @@ def test_claims_and_vague_answers_are_told_by_the_calibration_images(
     regions = {name: sorted(of) for name, of in (("bands", BANDS), ("sides", SIDES))}
     paris = {"bands": regions["bands"].index("north"), "sides": regions["sides"].index("middle")}
     (claimed,), _ = overlay.atoms_of([[paris[name] for name in names]])
-    levels = fitted.calibration.credible_level
-    claims = check_claims(fitted.ensemble, given, np.full(len(ids), claimed), levels)
+    # The networks see these pictures in other batches here, and sums differ in their last digits.
+    needed = fitted.ensemble.credible_level(given, np.full(len(ids), claimed))
     vague = np.concatenate([some.entropy for some in scored(fitted.ensemble, given)])
-    known = fitted.calibration.entropy
+
+    def least_and_most(known: np.ndarray, value: float) -> list[float]:
+        return [(1 + (known >= value + off).sum()) / (known.size + 1) for off in (1e-4, -1e-4)]
+
     for k, name in enumerate(ids):
         row = found.loc[name]
         if "plain " in name:  # a photo without EXIF
             assert row.claim_p is None or np.isnan(row.claim_p)
         else:
-            assert row.claim_p == pytest.approx(claims.p_value[k], abs=1.5 / (levels.size + 1))
+            low, high = least_and_most(fitted.calibration.credible_level, needed[k])
+            assert low - 1e-9 <= row.claim_p <= high + 1e-9
             assert row.claim_contradicts == (row.claim_p < 0.3)
-        expected = (1 + (known >= vague[k]).sum()) / (known.size + 1)
-        assert row.domain_p == pytest.approx(expected, abs=1.5 / (known.size + 1))
+        low, high = least_and_most(fitted.calibration.entropy, vague[k])
+        assert low - 1e-9 <= row.domain_p <= high + 1e-9
         assert row.out_of_domain == (row.domain_p < 0.2)
+    assert found["claim_p"].nunique() > 5 and found["domain_p"].nunique() > 5
     images = pq.read_table(world.tables / "images/source=scanned/run_id=s", partitioning=None)
     assert images["lat"].null_count == len(images)
 
