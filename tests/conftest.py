@@ -50,6 +50,8 @@ _SLOW = (
         "test_compact",
         "test_glue",
         "test_airflow",
+        "test_atom_cells",
+        "test_ready_queries",
         "test_ingest_archives",
         "test_ingest_listed",
         "test_s3_archives",

@@ -18,6 +18,7 @@ from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.publishing import JobConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overlay.build import OverlayConfig
+from geosieve.overlay.cells import CellsConfig
 from geosieve.partitions.building.job import BuildConfig
 from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
@@ -32,6 +33,7 @@ from geosieve.training.options import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
+    "atom_cells": CellsConfig,
     "build_overlay": OverlayConfig,
     "build_partitions": BuildConfig,
     "build_splits": SplitConfig,

@@ -10,11 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from geosieve.geo.ranges import ranges
 from geosieve.geo.sphere import Floats, checked_lat, checked_lon, normalize_lon, require
 
 MAX_LEVEL = 30
 
 Ints = NDArray[np.int64]
+
+WIDEST = 0.05
+"""Radius of the largest circle of `cells_of_circles`, radians. It meets only faces whose middle is not far."""
 
 _SIZE = 1 << MAX_LEVEL  # leaf cells along a face edge
 _CHUNK = 16_384  # points per chunk, so that temporaries and tables stay in the second-level cache
@@ -23,6 +27,7 @@ _LOW = (1 << _STEP) - 1
 _DIGITS = (1 << 2 * _STEP) - 1
 _ORIENTATION = 3 << 2 * _STEP
 _SWAP, _INVERT = 1, 2  # bits of the orientation of a piece of the curve: axes exchanged, both axes reversed
+_ROUNDING = 1e-12  # radians, 6 micrometres
 _HEX = np.frombuffer(b"0123456789abcdef", dtype=np.uint8).astype(np.uint32)
 
 
@@ -61,8 +66,7 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
     The projection is S2's quadratic one, with the operations in the order of the reference library. The ids are equal
     to its ids bit for bit if numpy's float64 sine and cosine equal those of the C library, which a test checks.
     """
-    lowest = _lowest_bit(level)
-    steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
+    _lowest_bit(level)
     lat, lon = checked_lat(lat), checked_lon(lon)
     result = np.empty(np.broadcast(lat, lon).shape, dtype=np.int64)
     chunks = np.nditer(
@@ -73,15 +77,59 @@ def cell_ids(lat: ArrayLike, lon: ArrayLike, level: int = MAX_LEVEL) -> Ints:
     )
     with chunks:
         for lat_chunk, lon_chunk, ids in chunks:
-            face, i, j = _project(lat_chunk, lon_chunk)
-            entry = _first_orientation(face)
-            position = np.zeros_like(face)
-            for shift in steps:
-                entry = _ENCODE[(entry & _ORIENTATION) | (((i >> shift) & _LOW) << _STEP) | ((j >> shift) & _LOW)]
-                position = (position << 2 * _STEP) | (entry & _DIGITS)
-            unused = 2 * (MAX_LEVEL - _STEP * len(steps))
-            ids[...] = ((face << 61) | (position << (unused + 1)) & -lowest) | lowest
+            ids[...] = _encode(*_project(lat_chunk, lon_chunk), level)
     return result
+
+
+def cells_of_circles(lat: ArrayLike, lon: ArrayLike, radius: ArrayLike, level: int) -> tuple[Ints, Ints]:
+    """Return the cells of one level that circles on the sphere touch, as (index of the circle, id of the cell).
+
+    `lat`, `lon`, `radius`, shape (m,): centres in degrees, radii in radians. Both results have shape (n,). On each face
+    of the cube, the box around a circle in (u, v) decides. So no cell that a circle touches is left out, and a cell
+    beside a corner of the box may be given, too. ValueError for bad coordinates or levels, and if a radius is not in
+    [0, 0.05].
+    """
+    _lowest_bit(level)
+    radius = np.asarray(radius, dtype=np.float64)
+    require((radius >= 0) & (radius <= WIDEST), radius, f"the radius of a circle is in [0, {WIDEST}] radians")
+    phi, theta = np.radians(checked_lat(lat)), np.radians(checked_lon(lon))
+    x, y, z = np.cos(theta) * np.cos(phi), np.sin(theta) * np.cos(phi), np.sin(phi)
+    square = np.sin(radius * (1 + 1e-9) + _ROUNDING) ** 2
+    cells, of, ids = 1 << level, [], []
+    for face in range(6):
+        # The inverse of `_unproject`, up to a factor.
+        main, first, second = ((x, y, z), (y, -x, z), (z, -x, -y))[face % 3]
+        main, first, second = (value if face < 3 else -value for value in (main, first, second))
+        near = np.flatnonzero(main > 0.5)  # a point of a face has 0.577 at least
+        main, sin2 = main[near], square[near]
+        low: list[Ints] = []
+        high: list[Ints] = []
+        for side in (first[near], second[near]):
+            # Where planes through the origin touch the circle: (side - u main)² = (1 + u²) sin² radius.
+            root = np.sqrt(sin2 * (side**2 + main**2 - sin2))
+            for ends, u in ((low, side * main - root), (high, side * main + root)):
+                ends.append(np.floor(_s_of(u / (main**2 - sin2)) * cells).astype(np.int64))
+        meets = (np.maximum(*low) < cells) & (np.minimum(*high) >= 0)
+        i, j = (np.clip(end[meets], 0, cells - 1) for end in low)
+        rows, columns = (np.clip(end[meets], 0, cells - 1) - start + 1 for end, start in zip(high, (i, j), strict=True))
+        counts = rows * columns
+        row, column = np.divmod(ranges(0, counts), np.repeat(columns, counts))
+        up = MAX_LEVEL - level
+        i, j = (np.repeat(i, counts) + row) << up, (np.repeat(j, counts) + column) << up
+        of.append(np.repeat(near[meets], counts))
+        ids.append(_encode(np.full_like(i, face), i, j, level))
+    return np.concatenate(of), np.concatenate(ids)
+
+
+def leaves(ids: ArrayLike) -> tuple[Ints, Ints]:
+    """Return the first and the last leaf cell, of level 30, in each cell, same shape. ValueError if an id is invalid.
+
+    As signed numbers, the leaf cells of a cell are in one range, and ranges of two cells overlap only if one contains
+    the other.
+    """
+    ids = _checked(ids)
+    rest = (ids & -ids) - 1
+    return ids - rest, ids + rest
 
 
 def centres(ids: ArrayLike) -> tuple[Floats, Floats]:
@@ -245,10 +293,27 @@ def _project(lat: Floats, lon: Floats) -> tuple[Ints, Ints, Ints]:
 
 
 def _leaf_index(u: Floats) -> Ints:
-    """Index of the leaf cell, 0 to 2^30 - 1, at `u` in [-1, 1], by S2's quadratic projection."""
+    """Index of the leaf cell, 0 to 2^30 - 1, at `u` in [-1, 1]."""
+    return np.asarray(np.minimum((_s_of(u) * _SIZE).astype(np.int64), _SIZE - 1))
+
+
+def _s_of(u: Floats) -> Floats:
+    """S2's quadratic projection: from u, in [-1, 1] on the face, to s, in [0, 1] there."""
     s = 0.5 * np.sqrt(1 + 3 * np.abs(u))
-    s = np.where(u < 0, 1 - s, s)
-    return np.asarray(np.minimum((s * _SIZE).astype(np.int64), _SIZE - 1))
+    return np.asarray(np.where(u < 0, 1 - s, s))
+
+
+def _encode(face: Ints, i: Ints, j: Ints, level: int) -> Ints:
+    """Ids of the cells of a level that contain the leaf cells (i, j); i and j as in `_project`."""
+    lowest = _lowest_bit(level)
+    steps = range(MAX_LEVEL - _STEP, MAX_LEVEL - _STEP - level, -_STEP)
+    entry = _first_orientation(face)
+    position = np.zeros_like(face)
+    for shift in steps:
+        entry = _ENCODE[(entry & _ORIENTATION) | (((i >> shift) & _LOW) << _STEP) | ((j >> shift) & _LOW)]
+        position = (position << 2 * _STEP) | (entry & _DIGITS)
+    unused = 2 * (MAX_LEVEL - _STEP * len(steps))
+    return np.asarray(((face << 61) | (position << (unused + 1)) & -lowest) | lowest)
 
 
 def _squares(ids: Ints) -> tuple[Ints, Ints, Ints, Ints]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,7 @@ from pyarrow import NativeFile, fs
 
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.failures import of_store
+from geosieve.runtime.files import FileInfo
 
 _ATTEMPTS = 5
 _OFF = {"NO", "FALSE", "OFF", "0"}
@@ -80,6 +81,28 @@ def list_folder(uri: str) -> list[str]:
         store, path = locate(uri)
         found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
     return sorted(entry.base_name for entry in found if entry.is_file)
+
+
+class StoreFiles:
+    """What reading tables needs of `files.Files`, without a JVM. Raises the errors of `open_input`."""
+
+    def exists(self, uri: str) -> bool:
+        """Return whether there is a file or folder."""
+        with _errors(uri):
+            store, path = locate(uri)
+            return bool(store.get_file_info(path).type != fs.FileType.NotFound)
+
+    def list(self, uri: str) -> Sequence[FileInfo]:
+        """Return the entries of a folder, sorted by name; empty if there is no such folder."""
+        with _errors(uri):
+            store, path = locate(uri)
+            found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        entries = (FileInfo(f"{uri.rstrip('/')}/{e.base_name}", e.size or 0, not e.is_file) for e in found)
+        return sorted(entries, key=lambda entry: entry.name)
+
+    def read_text(self, uri: str) -> str:
+        """Return the content of a UTF-8 file."""
+        return read_file(uri).decode()
 
 
 def write_file(uri: str, content: bytes) -> None:

@@ -28,6 +28,7 @@ from geosieve.runtime import jars
 from geosieve.runtime.errors import ConfigError, InputError, IntegrityError, RetryableError
 from geosieve.runtime.files import FileInfo, Files
 from geosieve.runtime.logs import logger
+from geosieve.runtime.store import StoreFiles
 from geosieve.tables import attempts
 from geosieve.tables.attempts import Attempts
 from geosieve.tables.parquet import read_files
@@ -60,7 +61,7 @@ class Leaf:
         return "/".join([root.rstrip("/"), self.table.name, *folders, f"run_id={run_id}"])
 
 
-def read_manifest(files: Files, leaf_uri: str) -> dict[str, Any] | None:
+def read_manifest(files: Files | StoreFiles, leaf_uri: str) -> dict[str, Any] | None:
     """The manifest in a leaf's `_SUCCESS`, or None if the leaf is not committed."""
     marker = f"{leaf_uri}/{SUCCESS}"
     if not files.exists(marker):

@@ -15,6 +15,7 @@ from pyspark.sql.types import StringType, StructField, StructType
 from geosieve.runtime.errors import InputError, RetryableError
 from geosieve.runtime.files import Files
 from geosieve.runtime.names import advice, did_you_mean
+from geosieve.runtime.store import StoreFiles
 from geosieve.tables.parquet import read_files
 from geosieve.tables.publish import read_manifest
 from geosieve.tables.schema import Table
@@ -70,17 +71,25 @@ def committed_runs(spark: SparkSession, root: str, table: Table, **values: str) 
     Runs whose place another one has taken are left out. `values` selects runs by partition columns, e.g. `source="a"`;
     without it, all runs are returned. The list may be empty. ValueError if the table has no such partition column.
     """
+    return find_runs(Files(spark), root, table, **values)
+
+
+def find_runs(files: Files | StoreFiles, root: str, table: Table, **values: str) -> list[Run]:
+    """As `committed_runs`, with the session's files or, without a session, those of `StoreFiles`."""
     wanted = values.pop("run_id", None)  # whether a run is replaced, only the others say
-    runs = counting(marked_runs(spark, root, table, **values))
+    runs = counting(_marked(files, root, table, **values))
     return [run for run in runs if wanted in (None, run.run_id)]
 
 
 def marked_runs(spark: SparkSession, root: str, table: Table, **values: str) -> list[Run]:
     """As `committed_runs`, with the runs whose place another one has taken. Their rows are in that one, too."""
+    return _marked(Files(spark), root, table, **values)
+
+
+def _marked(files: Files | StoreFiles, root: str, table: Table, **values: str) -> list[Run]:
     unknown = values.keys() - {column.name for column in table.partition_columns}
     if unknown:
         raise ValueError(f"table {table.name} has no partition column {', '.join(sorted(unknown))}")
-    files = Files(spark)
     leaves = [(f"{root.rstrip('/')}/{table.name}", dict[str, str]())]
     for column in table.partition_columns:
         leaves = [

@@ -241,6 +241,30 @@ OVERLAY_RUNS = Table(
     (Column("overlay", "string", "name of the overlay"),),
 )
 
+ATOM_CELLS = Table(
+    "atom_cells",
+    "One row per atom of an overlay and S2 cell that it touches, so that a comparison of integers tells whether a "
+    "region may touch a place: two cells have points in common if their ranges of leaf cells overlap. The cells of an "
+    "atom cover all pixels of the grid that have a part of it, so they may be more than it touches. Rows of a file are "
+    "sorted by `first_leaf`. Not for joined regions (`least_km2`), whose rows have another `overlay_hash`: for these "
+    "there are the bounding boxes in `ranked_regions`. Written by `atom_cells`.",
+    (
+        Column("atom", "bigint", "index of the atom in `overlay_atoms`"),
+        Column("overlay_hash", "string", "hash of the overlay"),
+        Column("level", "int", "level of the cell"),
+        Column("s2_id", "bigint", "the S2 cell, as a signed number"),
+        Column("first_leaf", "bigint", "the first cell of level 30 in it, as a signed number"),
+        Column("last_leaf", "bigint", "the last one; others of the same cell are between them"),
+        Column(
+            "share",
+            "double",
+            "share of the atom's area, on the grid, in the cell: an estimate by parts that are an eighth of a cell or "
+            "less; 0 if the cell is only touched. The shares of an atom sum to 1",
+        ),
+    ),
+    (Column("overlay", "string", "name of the overlay"),),
+)
+
 EVALUATIONS = Table(
     "evaluations",
     "One row per figure of a system, or of the difference of two systems. Written by `evaluate`; `_summary.md` and "
@@ -522,6 +546,7 @@ ALL = (
     LABELS,
     OVERLAY_ATOMS,
     OVERLAY_RUNS,
+    ATOM_CELLS,
     EVALUATIONS,
     SPLITS,
     SPLIT_RECEIPT,
