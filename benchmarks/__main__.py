@@ -23,6 +23,7 @@ NAMES = (
     "rank_regions",
     "geolocate",
     "inference_peers",
+    "sql_pruning",
     "reached_memory",
     "list_photos",
     "decode_photos",

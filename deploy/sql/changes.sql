@@ -25,10 +25,11 @@ compared AS (
         n.image_id IS NULL AS gone,
         o.image_id IS NULL AS new,
         (n.lat IS NULL) <> (o.lat IS NULL) AS one_sided,
-        2 * 6371.0088 * asin(least(1.0, sqrt(
+        -- Some engines take the least of 1 and null for 1.
+        CASE WHEN n.lat IS NOT NULL AND o.lat IS NOT NULL THEN 2 * 6371.0088 * asin(least(1.0, sqrt(
             power(sin(radians(n.lat - o.lat) / 2), 2)
             + cos(radians(n.lat)) * cos(radians(o.lat)) * power(sin(radians(n.lon - o.lon) / 2), 2)
-        ))) AS moved_km,
+        ))) END AS moved_km,
         o.lat AS lat_before,
         o.lon AS lon_before,
         n.lat,
