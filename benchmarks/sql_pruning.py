@@ -1,8 +1,8 @@
 """Bytes that ready queries read of 10 million regions in 20 runs, with and without pruning; no bar on time.
 
 The rows are those of made-up answers, written by the publication that jobs use, sorted as `rank_regions` sorts them: 4
-rankings with 5 runs each, 25,000 images a run with 20 regions each, in 4 files. DuckDB counts the bytes that it reads of
-files; without pruning it is told not to bring filters down to the files.
+rankings with 5 runs each, 25,000 images a run with 20 regions each, in 4 files. DuckDB counts the bytes that it reads;
+without pruning it is told not to bring filters down to the files.
 """
 
 from __future__ import annotations
