@@ -14,6 +14,7 @@ from geosieve.geo import s2
 from geosieve.geo.arrays import F8, I8
 from geosieve.geo.cover import Boxes, covered, rests_of, summed
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.geo.ranges import ranges
 from geosieve.job.main import Context
 from geosieve.job.publishing import JobConfig, publishes
 from geosieve.overlay.read import BUILD_JOB, OverlayInput
@@ -37,7 +38,7 @@ class CellsConfig(JobConfig):
     level: int = Field(
         8,
         ge=1,
-        le=14,
+        le=12,
         description="of the cells. Those of level 8 are about 36 km wide, so they tell cities apart, and there are "
         "393,216 of them; each level more has four times as many",
     )
@@ -104,15 +105,20 @@ def cells_of_runs(
     A part of a mixed pixel may lie anywhere in it, so it gets all cells of the pixel, by their shares of the pixel.
     """
     edges, width = grid.row_edges(), 360 / grid.cols
-    row, column, atom = (values.astype(np.int64) for values in (row, column, atom))
-    boxes = np.cumsum(length * rests_of(180 / grid.rows, level))
-    parts = np.flatnonzero(np.diff(boxes // _RESTS_AT_ONCE, prepend=0.0))
+    rests = rests_of(180 / grid.rows, level)
+    longest = max(1, int(_RESTS_AT_ONCE / rests))
+    pieces = -(-length.astype(np.int64) // longest)
+    done = longest * ranges(0, pieces)
+    run = np.repeat(np.arange(row.size), pieces)
+    row, share, atom = row[run].astype(np.int64), share[run], atom[run].astype(np.int64)
+    column, length = column[run].astype(np.int64) + done, np.minimum(length[run] - done, longest)
+    parts = np.flatnonzero(np.diff(np.cumsum(length * rests) // _RESTS_AT_ONCE, prepend=0.0))
     found: list[tuple[I8, I8, F8]] = []
     for of in np.split(np.arange(row.size), parts):
         west = column[of] * width - 180
         east = np.minimum((column[of] + length[of]) * width - 180, 180.0)
-        run, cell, area = covered(Boxes(edges[row[of] + 1], west, edges[row[of]], east, of), level)
-        found.append(summed(atom[run], cell, area * share[run]))
+        at, cell, area = covered(Boxes(edges[row[of] + 1], west, edges[row[of]], east, of), level)
+        found.append(summed(atom[at], cell, area * share[at]))
     return summed(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
