@@ -16,7 +16,6 @@ import pytest
 import small_answers as small
 import sqlglot
 import trino_server
-from pyspark.sql import SparkSession
 from workspace import Workspace
 
 from geosieve.geo.sphere import haversine_km
@@ -32,41 +31,41 @@ ENGINES = ("duckdb", "hive", "iceberg")
 Run = Callable[[str], list[tuple[Any, ...]]]
 
 
-class World(Workspace):
-    """The small tables, in an Iceberg catalogue, too."""
-
-    def __init__(self, root: Path, spark: SparkSession) -> None:
-        super().__init__(root)
-        self.jobs = {JOB: (RegisterConfig, register_tables)}
-        small.write(self.tables)
-        path = root / "register.json"
-        catalog = {"kind": "sqlite", "folder": str(root / "catalog")}
-        path.write_text(json.dumps({"root": str(self.tables), "catalog": catalog}))
-        code, report = self.command(JOB, path)
-        assert code == EXIT_DONE, report["error"]
+@pytest.fixture(scope="session")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("queries") / "tables"
+    small.write(root)
+    return root
 
 
 @pytest.fixture(scope="session")
-def world(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("queries"), spark)
-
-
-@pytest.fixture(scope="session")
-def trino(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[trino_server.Trino]:
-    with trino_server.started(tmp_path_factory.mktemp("trino"), world.root / "catalog") as server:
+def trino(
+    tables: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[trino_server.Trino]:
+    """A server that sees the tables by our Iceberg catalogue, and as plain Hive tables."""
+    trino_server.build()
+    request.getfixturevalue("spark")
+    root = tmp_path_factory.mktemp("trino")
+    work = Workspace(root)
+    work.jobs = {JOB: (RegisterConfig, register_tables)}
+    path = root / "register.json"
+    path.write_text(json.dumps({"root": str(tables), "catalog": {"kind": "sqlite", "folder": str(root / "catalog")}}))
+    code, report = work.command(JOB, path)
+    assert code == EXIT_DONE, report["error"]
+    with trino_server.started(root / "server", root / "catalog") as server:
         server.sql("CREATE SCHEMA hive.geosieve")
-        for statement in hive.statements(str(world.tables), f"local://{world.tables}", "trino", "hive.geosieve"):
+        for statement in hive.statements(str(tables), f"local://{tables}", "trino", "hive.geosieve"):
             server.sql(statement)
         yield server
 
 
 @pytest.fixture(params=ENGINES)
-def run(request: pytest.FixtureRequest, world: World) -> Run:
+def run(request: pytest.FixtureRequest, tables: Path) -> Run:
     """Runs a statement on an engine, whose tables need no prefix."""
     if request.param == "duckdb":
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
-        views.register(connection, str(world.tables))
+        views.register(connection, str(tables))
         return lambda text: connection.execute(text).fetchall()
     server = request.getfixturevalue("trino")
     return lambda text: server.sql(text, request.param, "geosieve")
@@ -219,11 +218,11 @@ def test_athena_can_parse_it(name: str) -> None:
     assert sqlglot.parse_one(query(name), read="athena").sql(dialect="athena")
 
 
-def test_the_tables_for_athena_are_those_of_the_runs(world: World) -> None:
-    statements = list(hive.statements(str(world.tables), "s3://bucket/tables", "athena"))
+def test_the_tables_for_athena_are_those_of_the_runs(tables: Path) -> None:
+    statements = list(hive.statements(str(tables), "s3://bucket/tables", "athena"))
     creates = [s for s in statements if s.startswith("CREATE")]
     partitions = [s for s in statements if s.startswith("ALTER")]
-    assert len(partitions) == len(list(world.tables.rglob("_SUCCESS"))) and len(creates) == 7
+    assert len(partitions) == len(list(tables.rglob("_SUCCESS"))) and len(creates) == 7
     for statement in statements:
         assert not isinstance(sqlglot.parse_one(statement, read="hive"), sqlglot.exp.Command) or "ALTER" in statement
     (labels,) = [sqlglot.parse_one(s, read="hive") for s in creates if "`labels`" in s]
@@ -235,8 +234,8 @@ def test_the_tables_for_athena_are_those_of_the_runs(world: World) -> None:
     assert not any(small.R3 in s for s in statements)
 
 
-def test_the_views_are_printed_without_spark(world: World) -> None:
-    command = [sys.executable, "-m", "geosieve.sql.duckdb", str(world.tables)]
+def test_the_views_are_printed_without_spark(tables: Path) -> None:
+    command = [sys.executable, "-m", "geosieve.sql.duckdb", str(tables)]
     environment = {**os.environ, "JAVA_HOME": "/nowhere", "PATH": "/nowhere"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
