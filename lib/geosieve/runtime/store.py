@@ -97,7 +97,11 @@ class StoreFiles:
         with _errors(uri):
             store, path = locate(uri)
             found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        entries = (FileInfo(f"{uri.rstrip('/')}/{e.base_name}", e.size or 0, not e.is_file) for e in found)
+        folder = uri.rstrip("/")
+        entries = (
+            FileInfo(f"{folder}/{e.base_name}", e.size or 0, not e.is_file, (e.mtime_ns or 0) // 1_000_000)
+            for e in found
+        )
         return sorted(entries, key=lambda entry: entry.name)
 
     def read_text(self, uri: str) -> str:
