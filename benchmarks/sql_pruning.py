@@ -33,9 +33,10 @@ from geosieve.tables.schemas import ATOM_CELLS, IMAGE_SUMMARY, RANKED_REGIONS
 QUERIES = Path("deploy/sql")
 RANKINGS, RUNS, IMAGES, REGIONS, FILES = 4, 5, 25_000, 20, 4
 ATOMS, LEVEL = 30_000, 8
+RUN_ID = "20260103T000000Z"
 PLACE = (43.0, -1.0, 44.0, 1.0)
 """South, west, north, east: about 110 by 160 km."""
-UNPRUNED = "filter_pushdown,join_filter_pushdown,statistics_propagation,regex_range,in_clause"
+UNPRUNED = "filter_pushdown,join_filter_pushdown,statistics_propagation"
 
 
 def atoms() -> dict[str, Any]:
@@ -92,7 +93,7 @@ def write(spark: SparkSession, root: Path) -> None:
             facts = {"source": F.lit("made-up"), "image_id": named, "answer_source": F.lit("made-up")}
             facts |= {"answer_image_id": named, "answer_run_id": F.lit(run_id), "overlay_hash": F.lit("f" * 64)}
             unknown = {c.name: F.lit(None).cast(c.spark_type) for c in IMAGE_SUMMARY.columns if c.name not in facts}
-            one.commit(one.write(IMAGE_SUMMARY, images.withColumns({**unknown, **facts})), "{}")
+            one.commit(one.write(IMAGE_SUMMARY, images.withColumns({**unknown, **facts}).drop("id")), "{}")
     if one := publication(Leaf(ATOM_CELLS, {"overlay": "made-up"}), "1"):
         sides = (known.value[name] for name in ("south", "west", "north", "east"))
         atom, cell, _ = covered(Boxes(*sides, np.arange(ATOMS)), LEVEL)
@@ -115,7 +116,7 @@ def bytes_read(root: Path, query: str, pruned: bool) -> tuple[int, list[Any]]:
     connection.execute(f"PRAGMA profiling_output = '{report}'")
     rows = connection.execute(query).fetchall()
     connection.close()
-    return int(json.loads(report.read_text())["total_bytes_read"]), rows
+    return int(json.loads(report.read_text())["io"]["total_bytes_read"]), rows
 
 
 def ready(name: str, parameters: str) -> str:
@@ -125,6 +126,7 @@ def ready(name: str, parameters: str) -> str:
     parts = place.values(place.box(*PLACE), PLACE)
     ranges = parts[parts.index("ranges (") :]
     text = re.sub(r"place \(south.*\n", parts[: parts.index("ranges (")], text)
+    text = text.replace("'example' AND r.run_id = '20260101T000000Z'", f"'ranking1' AND r.run_id = '{RUN_ID}'")
     return re.sub(r"ranges \(first_leaf.*\n", ranges + "\n", text)
 
 
@@ -135,7 +137,7 @@ def main() -> int:
         write(spark, root)
     box = ", ".join(f"{of}" for of in PLACE)
     asked = {
-        "centred_in_place": ("'ranking1', '20260103T000000Z'", 10.0),
+        "centred_in_place": ("", 10.0),
         "touches_box": (f"'ranking1', 0.9, {box}", None),
         "touches_place": ("'ranking1', 0.9", None),
         "most_photos": ("'ranking1'", None),

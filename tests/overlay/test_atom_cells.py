@@ -17,6 +17,7 @@ from s2geometry import S2Cell, S2CellId, S2LatLng, S2LatLngRect
 from workspace import JOBS, Report, Workspace
 
 from geosieve.geo.grid import EqualAngleGrid
+from geosieve.overlay import cells as overlay_cells
 from geosieve.overlay.cells import JOB, CellsConfig, atom_cells
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_INTERNAL, EXIT_NOTHING_TO_DO
 
@@ -161,3 +162,16 @@ def test_an_unknown_overlay_and_lost_pixels(world: World) -> None:
         assert code == EXIT_INTERNAL and "has pixels of" in report["error"]
     finally:
         marker.write_text(whole)
+
+
+def test_few_pixels_at_a_time_give_the_same_cells_and_areas(monkeypatch: pytest.MonkeyPatch) -> None:
+    row, column, length = (np.array(of, dtype=np.int32) for of in ([3, 3, 20], [0, 30, 5], [30, 42, 60]))
+    share, atom = np.array([1.0, 1.0, 0.5]), np.array([0, 1, 0])
+    whole = overlay_cells.cells_of_runs(GRID, 5, row, column, length, share, atom)
+    monkeypatch.setattr(overlay_cells, "_RESTS_AT_ONCE", 700)  # less than a pixel may be divided into
+    parts = overlay_cells.cells_of_runs(GRID, 5, row, column, length, share, atom)
+    assert whole[0].tolist() == parts[0].tolist() and whole[1].tolist() == parts[1].tolist()
+    areas = GRID.row_areas_km2()
+    exact = [30 * areas[3] + 60 * 0.5 * areas[20], 42 * areas[3]]
+    for atoms, _, km2 in (whole, parts):
+        assert np.bincount(atoms, km2) == pytest.approx(exact)
