@@ -58,7 +58,7 @@ def commit(
         path = leaf / f"part-{n:05d}.zstd.parquet"
         pq.write_table(pa.Table.from_pylist(whole, schema=schema), path, compression="zstd")
         files.append({"name": path.name, "bytes": path.stat().st_size})
-    told = {"files": files, "rows": len(rows), "committed_at": "2026-01-01T00:00:00+00:00"}
+    told = {"files": files, "rows": len(rows), "committed_at": "2026-01-01T00:00:00+00:00", "attempt": "a"}
     if done:
         (leaf / "_SUCCESS").write_text(json.dumps(told))
     return leaf

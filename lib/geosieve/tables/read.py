@@ -135,7 +135,7 @@ def _run(uri: str, values: dict[str, str], manifest: Mapping[str, Any]) -> Run:
     )
 
 
-def _is_marked(files: Files, root: str, run: Run) -> bool:
+def _is_marked(files: Files | StoreFiles, root: str, run: Run) -> bool:
     main = read_manifest(files, f"{root.rstrip('/')}/{run.switch}")
     return main is not None and main["attempt"] == run.attempt
 
