@@ -24,6 +24,7 @@ from geosieve.sql import duckdb as views
 from geosieve.sql import hive
 from geosieve.sql.config import RegisterConfig
 from geosieve.sql.register import JOB, register_tables
+from geosieve.tables.schemas import IMAGE_SUMMARY
 
 QUERIES = Path(__file__).parents[2] / "deploy" / "sql"
 NAMES = sorted(path.stem for path in QUERIES.glob("*.sql"))
@@ -243,3 +244,16 @@ def test_the_views_are_printed_without_spark(tables: Path) -> None:
     connection.execute(done.stdout)
     assert connection.execute("SELECT count(*) FROM ranked_regions").fetchall() == [(12,)]
     assert connection.execute("SELECT count(*) FROM evaluations").fetchall() == [(0,)]  # it has no run
+
+
+def test_runs_that_another_one_replaces_are_in_no_view_and_no_hive_table(tmp_path: Path) -> None:
+    for run_id in (small.R1, small.R2, small.R3):
+        rows = [small.summary(run_id, "a", "a1")]
+        leaf = small.commit(tmp_path, IMAGE_SUMMARY, {"ranking": "example", "run_id": run_id}, rows)
+    told = json.loads((leaf / "_SUCCESS").read_text())
+    (leaf / "_SUCCESS").write_text(json.dumps({**told, "replaces": {"runs": {small.R1: "a"}, "when": None}}))
+    connection = duckdb.connect()
+    views.register(connection, str(tmp_path))
+    found = connection.execute("SELECT run_id FROM image_summary ORDER BY run_id").fetchall()
+    assert found == [(small.R2,), (small.R3,)]
+    assert not any(small.R1 in text for text in hive.statements(str(tmp_path), "s3://b/t", "athena"))
