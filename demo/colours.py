@@ -33,7 +33,7 @@ def fit(pictures: Sequence[NDArray[np.uint8]], labels: NDArray[np.int64], path: 
     """Learn the region of each picture and write the weights, as arrays without pickle. Labels below 0 are left out."""
     known = labels >= 0
     x = np.stack([features(picture) for picture, of in zip(pictures, known, strict=True) if of])
-    model = LogisticRegression(C=1.0, max_iter=200).fit(x, labels[known])
+    model = LogisticRegression(C=0.1, max_iter=2_000).fit(x, labels[known])
     weights, bias = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # scikit-learn tells two classes by one row
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2

@@ -34,10 +34,13 @@ from demo.scenes.draw import draw
 from geosieve.inference.archive_config import GeolocateConfig
 from geosieve.inference.geolocate import geolocate_archive
 from geosieve.overlay.read import OverlayInput, read_published
+from geosieve.reporting.archive import report_archive
+from geosieve.reporting.archive_config import ReportConfig
 from geosieve.runtime.config import read_yaml
 from geosieve.runtime.logs import logger
 from geosieve.runtime.session import spark_session
 from geosieve.sql.config import RegisterConfig
+from geosieve.sql.duckdb import register
 from geosieve.sql.register import register_tables
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import labels_table
@@ -45,7 +48,7 @@ from geosieve.tables.schemas import labels_table
 LEARNED, SCANNED, SIDE, SEED = 2_000, 600, 96, 7
 FOLDER = Path("build/scan")
 ARCHIVE = FOLDER / "archive"
-CONF = "conf/geolocate_archive/demo.yaml"
+CONF, QUERY = "conf/geolocate_archive/demo.yaml", Path("deploy/sql/most_photos.sql")
 PARTITIONS = ("cells", "density", "land_cover")
 
 
@@ -82,9 +85,14 @@ def run() -> int:
         print(f"second scan: {again['status']}, {again['took']:.1f} s")
         _grow()
         _print_scan("after one new file and a copy", scan(3))
-        job("register_tables", RegisterConfig, register_tables, "conf/register_tables/sqlite.yaml", f"{run_id}-sql")
-    _ask(f"{run_id}-")
-    print(f"\nanswers   {TABLES}/ranked_regions/ranking=demo   ({perf_counter() - start:.0f} s)")
+        sql, page = "conf/register_tables/sqlite.yaml", "conf/report_archive/demo.yaml"
+        job("register_tables", RegisterConfig, register_tables, sql, run_id, ["catalog.folder=build/catalog"])
+        job("report_archive", ReportConfig, report_archive, page, run_id, [f"truth.overlay.run={run_id}"])
+    _ask()
+    print(f"""
+page      {read_yaml(page)["output"]}
+answers   {TABLES}/ranked_regions/ranking=demo   ({perf_counter() - start:.0f} s)
+queries   deploy/sql, over the views that `python -m geosieve.sql.duckdb {TABLES}` prints""")
     return 0
 
 
@@ -131,18 +139,13 @@ def _print_scan(what: str, report: dict[str, Any]) -> None:
         print(f"  {n:>7}  {error_class}")
 
 
-def _ask(runs: str) -> None:
-    """Ask the tables in SQL: where are the photos, and how good are the answers?"""
-    folder = f"{TABLES}/{{}}/*/run_id={runs}*/*.parquet"
-    images, summaries = (f"read_parquet('{folder.format(name)}')" for name in ("images", "image_summary"))
-    query = f"""
-        SELECT round(s.lat / 30) * 30 AS lat, round(s.lon / 60) * 60 AS lon, count(*) AS photos,
-               round(median(2 * 6371.0088 * asin(sqrt(sin(radians(s.lat - i.lat) / 2) ** 2
-                 + cos(radians(s.lat)) * cos(radians(i.lat)) * sin(radians(s.lon - i.lon) / 2) ** 2)))) AS median_km
-        FROM {summaries} AS s JOIN {images} AS i USING (image_id)
-        GROUP BY ALL ORDER BY photos DESC LIMIT 6"""
-    print(f"\nwhere answers of the SYNTHETIC scenes lie, and how far from where these were drawn:\n{query}\n")
-    print(duckdb.sql(query))
+def _ask() -> None:
+    """Ask the tables in SQL, by one of the queries in deploy/sql."""
+    query = QUERY.read_text().replace("'example'", "'demo'")
+    connection = duckdb.connect()
+    register(connection, str(TABLES))
+    print(f"\nwhere the answers of the SYNTHETIC scenes lie ({QUERY}):\n")
+    print(connection.sql(query).project("lat, lon, area_km2, images, mean_probability").limit(8))
 
 
 if __name__ == "__main__":

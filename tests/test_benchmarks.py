@@ -28,4 +28,4 @@ def test_every_name_of_the_package_that_a_script_uses_exists(script: Path) -> No
 
 
 def test_there_are_scripts() -> None:
-    assert {"benchmarks", "demo", "scenes", "jobs"} == {script.parent.name for script in SCRIPTS}
+    assert {"benchmarks", "peers_of_scans", "demo", "scenes", "jobs"} == {script.parent.name for script in SCRIPTS}

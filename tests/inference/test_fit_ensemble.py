@@ -203,10 +203,7 @@ def test_claims_and_vague_answers_are_told_by_the_calibration_images(
         name: Probabilities(hashes[name], np.exp(TrainedPredictor.load(m["uri"]).log_probabilities(pictures)[name]))
         for name, m in members.items()
     }
-    names = [partition.name for partition in overlay.partitions]
-    regions = {name: sorted(of) for name, of in (("bands", BANDS), ("sides", SIDES))}
-    paris = {"bands": regions["bands"].index("north"), "sides": regions["sides"].index("middle")}
-    (claimed,), _ = overlay.atoms_of([[paris[name] for name in names]])
+    (claimed,) = np.flatnonzero((overlay.lat > 0) & (abs(overlay.lon) < 60))  # of 48.9° north, 2.3° east
     # The networks see these pictures in other batches here, and sums differ in their last digits.
     needed = fitted.ensemble.credible_level(given, np.full(len(ids), claimed))
     vague = np.concatenate([some.entropy for some in scored(fitted.ensemble, given)])
@@ -216,7 +213,7 @@ def test_claims_and_vague_answers_are_told_by_the_calibration_images(
 
     for k, name in enumerate(ids):
         row = found.loc[name]
-        if "plain " in name:  # a photo without EXIF
+        if "plain " in name or name.startswith("hostile/"):  # without EXIF
             assert row.claim_p is None or np.isnan(row.claim_p)
         else:
             low, high = least_and_most(fitted.calibration.credible_level, needed[k])
