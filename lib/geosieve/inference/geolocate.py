@@ -15,8 +15,10 @@ import time
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 
+from pyspark.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -220,6 +222,10 @@ class _Run:
     looker: Looker
     work: Work
 
+    @cached_property
+    def _shared(self) -> Broadcast[Looker]:
+        return self.context.spark.sparkContext.broadcast(self.looker)
+
     def do(self, shard: Shard, parts: int) -> None:
         """Write one part. What is joined by content is broadcast: a part has only so many images."""
         config, report, work = self.context.config, self.context.report, self.work.part(shard.index, parts)
@@ -230,8 +236,10 @@ class _Run:
         with ExitStack() as kept:
             with report.stage("catalogue"):
                 rows = kept.enter_context(anew_on_disk(work.rows().withColumn("source", F.lit(config.source.name))))
+                rows.count()  # a broadcast must not wait for it: Spark gives up after five minutes
                 good = rows.where("error_class IS NULL")
                 before = kept.enter_context(anew_on_disk(self._before(good)))
+                before.count()
                 if config.since == "last":
                     known = before.select(*_KEYS).distinct()
                     good = good.join(F.broadcast(known), list(_KEYS), "left_anti")
@@ -267,7 +275,7 @@ class _Run:
             left = max(0, limit - (self.counts().computed if self.publication.rows_in else 0))
             chosen = chosen.orderBy("uri", "offset", "image_id").limit(left)
         size = chosen.agg(F.sum("length")).first()
-        looker = self.context.spark.sparkContext.broadcast(self.looker)
+        looker = self._shared
         tasks = placed(chosen.select(*self._wanted()), 0 if size is None else size[0] or 0)
         return tasks.mapInArrow(lambda batches: looker.value.look(batches), LOOKED)
 
