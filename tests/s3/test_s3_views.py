@@ -10,7 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
-import small_answers
+import small_queries
 from s3_server import S3Server
 
 KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": "us-east-1", "AWS_HTTPS": "NO"}
@@ -19,7 +19,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGIO
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("views") / "tables"
-    small_answers.write(root)
+    small_queries.write(root)
     return root
 
 
@@ -47,7 +47,7 @@ def told(server: S3Server, module: str, *arguments: str) -> str:
 def test_views_are_over_the_same_files(server: S3Server, local: Path) -> None:
     remote = told(server, "duckdb", "s3a://answers/tables")
     assert remote == told(server, "duckdb", str(local)).replace(f"'{local}/", "'s3://answers/tables/")
-    assert "s3://answers/tables/ranked_regions/ranking=example/" in remote and small_answers.R3 not in remote
+    assert "s3://answers/tables/ranked_regions/ranking=example/" in remote and small_queries.R3 not in remote
 
 
 def test_hive_tables_are_of_the_same_columns_and_runs(server: S3Server, local: Path) -> None:

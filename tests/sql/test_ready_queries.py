@@ -13,7 +13,7 @@ from typing import Any
 
 import duckdb
 import pytest
-import small_answers as small
+import small_queries as small
 import sqlglot
 import trino_server
 from workspace import Workspace
