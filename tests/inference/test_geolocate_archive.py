@@ -383,10 +383,10 @@ def test_killed_again_and_again_the_tables_are_those_of_an_undisturbed_run(
     Readers never see a part of the run: the tables are there together or not at all.
     """
     other = Archive(tmp_path / "undisturbed", base, spark)
-    for one in (archive, other):
-        fill(one)
-        (one.photos / "copy.png").write_bytes(picture(*COLOURS[9]))
-        (one.photos / "cut.png").write_bytes(picture(1, 1)[:40])
+    other.photos = archive.photos  # names determine the parts, and so which of two copies is looked at
+    fill(archive)
+    (archive.photos / "copy.png").write_bytes(picture(*COLOURS[9]))
+    (archive.photos / "cut.png").write_bytes(picture(1, 1)[:40])
     slow = {"b": archive.member("bands", 0, seconds=0.5), "s": archive.member("sides", 1)}
     config = archive.config(members=slow, images_per_part=4, lock_minutes=0.02)
     other.scan("r1", members=slow, images_per_part=4)
@@ -418,8 +418,4 @@ def test_killed_again_and_again_the_tables_are_those_of_an_undisturbed_run(
         (REJECTS, ["id"]),
     ):
         mine, theirs = (compared(one.rows(table), keys) for one in (archive, other))
-        places = [str(one.photos) for one in (archive, other)]
-        for frame, place in zip((mine, theirs), places, strict=True):
-            if "uri" in frame:
-                frame["uri"] = frame["uri"].str.replace(place, "", regex=False)
         pd.testing.assert_frame_equal(mine, theirs)
