@@ -64,7 +64,7 @@ $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test,onnx]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test]'
 	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars aws > /dev/null
 	@touch $@
 

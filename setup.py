@@ -57,6 +57,7 @@ BENCH = [
     "s2geometry>=0.14",  # peer for S2 cells
     "psutil>=5.9",  # worker memory
 ]
+SCAN = ["onnxruntime>=1.23"]  # trained predictors on CPUs, without PyTorch
 # Horovod is not among them: it is built against the torch that is installed already (Makefile, docs/cluster.md).
 TRAIN = [
     "torch>=2.11",  # the oldest that is tested
@@ -67,11 +68,9 @@ TRAIN = [
     "tensorboard>=2.20",  # curves of a training
     "cloudpickle>=3",  # of Horovod, whose own requirements are not installed
     "psutil>=5.9",  # the same
-]
-ONNX = [
-    "onnx>=1.20",  # predictors for programs without PyTorch
+    "onnx>=1.20",  # predictors as graphs
     "onnxscript>=0.5",  # torch exports with it
-    "onnxruntime>=1.23",  # compares the numbers of an export
+    *SCAN,
 ]
 SQL = ["duckdb>=1"]  # asks tables without a server
 GPU = ["torch>=2.11"]  # ranking on a GPU; by numpy without it
@@ -91,7 +90,7 @@ setup(
         "notebook": NOTEBOOK,
         "bench": BENCH,
         "train": TRAIN,
-        "onnx": ONNX,
+        "scan": SCAN,
         "gpu": GPU,
         "sql": SQL,
     },

@@ -25,6 +25,7 @@ from benchmarks.rank_regions import build
 from benchmarks.timing import bar
 from geosieve.labels.read import REGION_COLUMNS
 from geosieve.models.network import Network
+from geosieve.models.onnx import as_onnx
 from geosieve.models.predictor import TrainedPredictor, write_predictor
 from geosieve.overlay.atoms import Overlay
 
@@ -43,7 +44,8 @@ def artefact(root: Path, overlay: Overlay) -> str:
     rows = [{"region": k, "name": str(k)} for k in range(cells.n_regions)]
     regions = {"cells": REGION_COLUMNS.empty_table().from_pylist(rows, REGION_COLUMNS)}
     uri = str(root / "predictor")
-    write_predictor(uri, {**facts, "preprocessing": {"resize": 256, "crop": 224}}, network.state_dict(), regions, "")
+    facts, weights = {**facts, "preprocessing": {"resize": 256, "crop": 224}}, network.state_dict()
+    write_predictor(uri, facts, weights, regions, "", as_onnx(facts, weights))
     return uri
 
 

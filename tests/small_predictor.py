@@ -9,12 +9,15 @@ import torch
 
 from geosieve.labels.read import REGION_COLUMNS
 from geosieve.models.network import Network
+from geosieve.models.onnx import as_onnx
 from geosieve.models.predictor import write_predictor
 
 PARENTS = [0, 1, 2, 2, 1, 0, 1]
 
 
-def write_example(uri: str, temperatures: tuple[float, float] = (1.0, 1.0), **change: Any) -> dict[str, str]:
+def write_example(
+    uri: str, temperatures: tuple[float, float] = (1.0, 1.0), onnx: bool = False, **change: Any
+) -> dict[str, str]:
     """Write one that tells the partitions s2_coarse (3 regions) and s2_fine (7). Returns their hashes."""
     heads = {"s2_coarse": 3, "s2_fine": 7}
     hashes = {name: f"hash of {name}" for name in heads}
@@ -43,5 +46,6 @@ def write_example(uri: str, temperatures: tuple[float, float] = (1.0, 1.0), **ch
         "code": {"torch": torch.__version__},
         **change,
     }
-    write_predictor(uri, facts, network.state_dict(), tables, "")
+    weights = network.state_dict()
+    write_predictor(uri, facts, weights, tables, "", as_onnx(facts, weights) if onnx else None)
     return hashes

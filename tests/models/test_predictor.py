@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from geosieve.labels.read import REGION_COLUMNS
+from geosieve.models.artefact import FACTS, WEIGHTS, regions_file
 from geosieve.models.network import Network
-from geosieve.models.predictor import FACTS, WEIGHTS, TrainedPredictor, regions_file, write_predictor
+from geosieve.models.predictor import TrainedPredictor, write_predictor
 from geosieve.models.preprocessing import Preprocessing
 from geosieve.runtime.errors import ConfigError, InputError
 

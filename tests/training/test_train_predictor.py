@@ -23,6 +23,7 @@ from training_world import TrainingWorld
 from workspace import JOBS
 
 from geosieve.images.decode import decode
+from geosieve.models.graph import GraphPredictor
 from geosieve.models.predictor import TrainedPredictor
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
 from geosieve.training.options import TrainConfig
@@ -66,6 +67,7 @@ def config_of(world: TrainingWorld, **change: Any) -> dict[str, Any]:
         "loader": {"workers": 0},
         "batch": 4,
         "epochs": 2,
+        "onnx": False,
         "output": str(world.tables),
         **change,
     }
@@ -92,7 +94,7 @@ def horovodrun(world: TrainingWorld, run_id: str, **change: Any) -> tuple[dict[s
 
 @pytest.fixture(scope="module")
 def report(world: TrainingWorld) -> dict[str, Any]:
-    code, report = train(world, "one")
+    code, report = train(world, "one", onnx=True)
     assert code == EXIT_DONE, report["error"]
     return report
 
@@ -113,6 +115,9 @@ def test_the_artefact_gives_the_figures_that_it_tells(world: TrainingWorld, repo
     assert predictor.facts.partitions[0].hash == world_hash(world, "halves")
     assert predictor.regions["halves"].column("name").to_pylist() == ["west", "east", "pole"]
     assert any("pole" in warning for warning in report["warnings"])  # it has no training image
+    graph = GraphPredictor.load(report["details"]["predictor"], threads=1)
+    told = graph.log_probabilities([np.asarray(decode(row["image"])) for row in rows])["halves"]
+    assert told == pytest.approx(log_p, abs=1e-4) and graph.digest == predictor.digest
 
 
 def world_hash(world: TrainingWorld, partition: str) -> str:

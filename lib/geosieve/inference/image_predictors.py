@@ -6,18 +6,21 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pyspark import TaskContext
 
 from geosieve.ensemble.members import SUM_TOLERANCE
 from geosieve.geo.arrays import F8
-from geosieve.models.predictor import TrainedPredictor
+from geosieve.models.artefact import GRAPH, read_facts
+from geosieve.models.graph import GraphPredictor
 from geosieve.runtime.errors import ConfigError, GeosieveError, InputError
 from geosieve.runtime.names import advice
+
+if TYPE_CHECKING:
+    from geosieve.models.predictor import TrainedPredictor
 
 Picture = NDArray[np.uint8]
 """An upright image in sRGB, (height, width, 3)."""
@@ -46,7 +49,7 @@ class ImagePredictor(Protocol):
 class Artefact:
     """A predictor artefact as an ImagePredictor."""
 
-    predictor: TrainedPredictor
+    predictor: GraphPredictor | TrainedPredictor
 
     @property
     def partitions(self) -> Mapping[str, str]:
@@ -79,9 +82,16 @@ class Recipe:
     implementation: str | None = None
     options: str = "{}"
 
-    def make(self, device: str) -> ImagePredictor:
-        """Load it. InputError as in `TrainedPredictor.load`; ConfigError if the class cannot be made."""
+    def make(self, device: str, threads: int) -> ImagePredictor:
+        """Load it. `threads`: of an artefact's graph, on the CPU.
+
+        InputError as in `TrainedPredictor.load`; ConfigError if the class cannot be made.
+        """
         if self.uri is not None:
+            if device == "cpu" and GRAPH in read_facts(self.uri)[0].files:
+                return Artefact(GraphPredictor.load(self.uri, threads))
+            from geosieve.models.predictor import TrainedPredictor  # only here is PyTorch needed
+
             return Artefact(TrainedPredictor.load(self.uri, device))
         where, options = str(self.implementation), json.loads(self.options)
         module, _, name = where.partition(":")
@@ -137,9 +147,10 @@ class Predictors:
     loaded: Mapping[Recipe, ImagePredictor]
 
     @classmethod
-    def load(cls, seats: Sequence[Seat], device: str) -> Predictors:
+    def load(cls, seats: Sequence[Seat], device: str, threads: int = 1) -> Predictors:
         """Load each predictor once."""
-        return cls(tuple(seats), {recipe: recipe.make(device) for recipe in {seat.recipe: None for seat in seats}})
+        recipes = {seat.recipe: None for seat in seats}
+        return cls(tuple(seats), {recipe: recipe.make(device, threads) for recipe in recipes})
 
     def check(self, hashes: Mapping[str, str]) -> None:
         """`hashes`: of the overlay's partitions. InputError if a predictor tells another version of its partition."""
@@ -239,10 +250,11 @@ def in_this_worker(seats: tuple[Seat, ...], device: str) -> Predictors:
     """The predictors, loaded at the first task of a worker. It uses as many threads, and the GPU, that its task has."""
     context = TaskContext.get()
     if seats not in _here:
+        threads = 1
         if context is not None:
-            torch.set_num_threads(max(1, context.cpus()))
+            threads = max(1, context.cpus())  # PyTorch and numpy know it: Spark sets OMP_NUM_THREADS
             gpus = context.resources().get("gpu")
             device = device if gpus is None else f"cuda:{gpus.addresses[0]}"
         _here.clear()  # those of an earlier job would stay in memory
-        _here[seats] = Predictors.load(seats, device)
+        _here[seats] = Predictors.load(seats, device, threads)
     return _here[seats]

@@ -12,6 +12,7 @@ import timm
 import torch
 from torch import nn
 
+from geosieve.models.preprocessing import Preprocessing
 from geosieve.runtime.errors import ConfigError
 from geosieve.runtime.names import advice
 
@@ -49,6 +50,15 @@ class Network(nn.Module):
         """Logits of each partition, (n, regions), in the order of `partitions`. `images`: (n, 3, height, width)."""
         features = self.dropout(self.backbone(images))
         return tuple(head(features) for head in self.heads)
+
+
+def normal(given: Preprocessing, pixels: torch.Tensor) -> torch.Tensor:
+    """What the network takes: levels (…, 3, height, width) from 0 to 255, less the mean, over the deviation.
+
+    The result lies in memory with channels last, in which convolutions are fastest.
+    """
+    mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in (given.mean, given.std))
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def _features(backbone: Any) -> int:

@@ -1,79 +1,31 @@
-"""Predictor artefacts: a trained network as a folder that the rest of the system can trust.
-
-    predictor.json       what it is: partitions by hash, preprocessing, rules, temperatures, metrics, and the SHA-256
-                         of every other file
-    weights.safetensors
-    regions-NAME.parquet the regions of each partition
-    model_card.md
-
-`predictor.json` is written last. Nothing in the folder is pickled.
-"""
+"""Writing predictor artefacts, and asking them with PyTorch. `artefact` says what they consist of."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from geosieve.geo.arrays import F8
-from geosieve.models.network import Network
-from geosieve.models.preprocessing import Preprocessing
-from geosieve.models.rules import Along, OverCrops, along_ancestors, over_crops
-from geosieve.runtime.config import Config, refuse_later, validate
+from geosieve.models.artefact import CARD, FACTS, GRAPH, WEIGHTS, PredictorFacts, read_facts, read_part, regions_file
+from geosieve.models.network import Network, normal
+from geosieve.models.preprocessing import OverCrops
+from geosieve.models.rules import Along, along_ancestors, over_crops
+from geosieve.runtime.config import validate
 from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.store import read_file, read_unchanged, write_file
-
-FACTS, WEIGHTS, CARD = "predictor.json", "weights.safetensors", "model_card.md"
-VERSION = 1
-"""Of the format."""
+from geosieve.runtime.store import write_file
 
 _IMAGES_AT_ONCE = 64
-_LARGEST_FACTS = 16 << 20  # bytes
-
-
-class PartitionOfPredictor(Config):
-    """A partition that a predictor tells, and how good it is. `temperature`: logits are divided by it."""
-
-    name: str
-    hash: str = Field(min_length=1)
-    regions: int = Field(ge=1)
-    temperature: float = Field(1.0, gt=0)
-    metrics: dict[str, Any] = Field({}, description="of the validation split, at the temperature")
-
-
-class PredictorFacts(Config):
-    """What `predictor.json` says."""
-
-    version: Literal[1] = 1
-    name: str
-    kind: Literal["classifier"] = "classifier"
-    backbone: str
-    partitions: list[PartitionOfPredictor] = Field(min_length=1)
-    family: list[str] = []
-    preprocessing: Preprocessing
-    over_crops: OverCrops = "mean"
-    shards: str = Field(description="URI of the run of training shards")
-    training: dict[str, Any] = Field(description="the effective configuration of the training")
-    code: dict[str, str] = Field(description="versions of this package and of what it computes with")
-    licence: str | None = None
-    files: dict[str, str] = Field(description="SHA-256 of the other files, by name")
-
-
-def regions_file(partition: str) -> str:
-    """The name of the file of a partition's regions."""
-    return f"regions-{partition}.parquet"
 
 
 def write_predictor(
@@ -82,10 +34,12 @@ def write_predictor(
     weights: Mapping[str, torch.Tensor],
     regions: Mapping[str, pa.Table],
     card: str,
+    graph: bytes | None = None,
 ) -> tuple[PredictorFacts, str]:
-    """Write an artefact into the folder `uri`. `facts`: the values of PredictorFacts but `files`.
+    """Write an artefact into the folder `uri`.
 
-    Returns what `predictor.json` says, and its SHA-256 in hex.
+    `facts`: the values of PredictorFacts but `files`. `graph`: of `as_onnx`. Returns what `predictor.json` says and its
+    SHA-256 in hex.
 
     InputError if a weight is not finite, or the number of a partition's regions differs from its table's.
     """
@@ -95,6 +49,8 @@ def write_predictor(
         stream = io.BytesIO()
         pq.write_table(table, stream, compression="zstd")
         contents[regions_file(name)] = stream.getvalue()
+    if graph is not None:
+        contents[GRAPH] = graph
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     found = validate(PredictorFacts, {**facts, "files": digests}, where=f"{uri}/{FACTS}")
     for partition in found.partitions:
@@ -138,7 +94,7 @@ class TrainedPredictor:
         the network or are not finite, or if a partition has another hash. ConfigError if `predictor.json` is of a later
         version, or `timm` lacks the backbone.
         """
-        facts, digest = _facts(uri)
+        facts, digest = read_facts(uri)
         for partition in facts.partitions:
             wanted = (hashes or {}).get(partition.name, partition.hash)
             if wanted != partition.hash:
@@ -148,7 +104,7 @@ class TrainedPredictor:
                     where=uri,
                     hint="train it on labels of this version, or use the version that it has learned",
                 )
-        contents = {name: _checked(uri, name, sha256) for name, sha256 in facts.files.items()}
+        contents = {name: read_part(uri, facts, name) for name in facts.files if name != GRAPH}
         network = Network(facts.backbone, {partition.name: partition.regions for partition in facts.partitions})
         try:
             weights = load(contents[WEIGHTS])
@@ -211,26 +167,5 @@ class TrainedPredictor:
         crops = np.stack([given.crops_of(image) for image in images])
         pixels = torch.from_numpy(crops).to(self.device).flatten(0, 1).permute(0, 3, 1, 2)
         with torch.inference_mode():
-            found = self.network(given.normal(pixels))
+            found = self.network(normal(given, pixels))
         return [logits.float().reshape(len(images), given.crops, -1) for logits in found]
-
-
-def _facts(uri: str) -> tuple[PredictorFacts, str]:
-    """What `predictor.json` says, and its SHA-256."""
-    where = f"{uri}/{FACTS}"
-    content = read_file(where)
-    try:
-        given = json.loads(content) if len(content) <= _LARGEST_FACTS else None
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise InputError("not the description of a predictor", where=where)
-    refuse_later(given, VERSION, where)
-    return validate(PredictorFacts, given, where=where), hashlib.sha256(content).hexdigest()
-
-
-def _checked(uri: str, name: str, digest: str) -> bytes:
-    """The content of a file of an artefact. InputError if its SHA-256 is another."""
-    if "/" in name or name.startswith("."):
-        raise InputError(f"{FACTS} names a file outside of the folder: {name!r}", where=uri)
-    return read_unchanged(f"{uri}/{name}", digest)

@@ -1,11 +1,10 @@
-"""What a network sees of an image: resized, cropped, and with normal colours."""
+"""What a network sees of an image, resized and cropped. This module needs no PyTorch."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field, model_validator
@@ -15,6 +14,9 @@ from geosieve.runtime.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of red, green and blue in [0, 1]; what nearly all published backbones were trained with."""
+
+OverCrops = Literal["max", "mean", "mean_of_logits"]
+"""`max` or `mean` of the crops' probabilities, or probabilities of the mean of their logits."""
 
 Crops = NDArray[np.uint8]
 """Shape (crops, height, width, 3): red, green and blue."""
@@ -38,14 +40,6 @@ class Preprocessing(Config):
         if min(self.std) <= 0:
             raise ValueError("std must be above 0")
         return self
-
-    def normal(self, pixels: torch.Tensor) -> torch.Tensor:
-        """What the network takes: levels (…, 3, height, width) from 0 to 255, less the mean, over the deviation.
-
-        The result lies in memory with channels last, in which convolutions are fastest.
-        """
-        mean, std = (torch.tensor(v, device=pixels.device)[:, None, None] * 255 for v in (self.mean, self.std))
-        return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
 
     def crops_of(self, image: NDArray[np.uint8]) -> Crops:
         """The crops of an upright image in sRGB, (height, width, 3): centre, then corners from the top left.

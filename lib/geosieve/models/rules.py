@@ -16,8 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-OverCrops = Literal["max", "mean", "mean_of_logits"]
-"""`max` or `mean` of the crops' probabilities, or probabilities of the mean of their logits."""
+from geosieve.models.preprocessing import OverCrops
 
 Along = Literal["product", "product_of_logits", "joint_softmax"]
 """Along the ancestors of a region of the finest partition: the product of the probabilities; the product of the logits;

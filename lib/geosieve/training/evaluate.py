@@ -12,7 +12,7 @@ from numpy.polynomial import Polynomial
 from torch import Tensor
 
 from geosieve.geo.arrays import F8
-from geosieve.models.network import Network
+from geosieve.models.network import Network, normal
 from geosieve.models.rules import over_crops
 from geosieve.training.loader import evaluation_batches
 from geosieve.training.ranks import Ranks
@@ -110,7 +110,7 @@ def logits_of(
             given = batch.images.to(device)
             crops = given.reshape(len(given), -1, 3, *given.shape[2:])
             n = crops.shape[1]
-            found = network(config.preprocessing.normal(crops.flatten(0, 1)))
+            found = network(normal(config.preprocessing, crops.flatten(0, 1)))
             labels = batch.labels.to(device)
             for k, (partition, logits) in enumerate(zip(setup.partitions, found, strict=True)):
                 known = labels[:, k] >= 0

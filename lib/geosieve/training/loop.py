@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from geosieve.geo.arrays import F8, I8
-from geosieve.models.network import Network
+from geosieve.models.network import Network, normal
 from geosieve.models.weights import load_backbone
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.store import write_file
@@ -186,7 +186,7 @@ class Training:
 
     def loss_of(self, batch: Batch) -> torch.Tensor:
         """The loss of a batch, a scalar with its graph."""
-        images = self.config.preprocessing.normal(batch.images.to(self.device, non_blocking=True))
+        images = normal(self.config.preprocessing, batch.images.to(self.device, non_blocking=True))
         labels, positions = batch.labels.to(self.device), batch.positions.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             logits = self.network(images)

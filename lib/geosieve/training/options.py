@@ -7,8 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from geosieve.job.publishing import JobConfig
-from geosieve.models.preprocessing import Preprocessing
-from geosieve.models.rules import OverCrops
+from geosieve.models.preprocessing import OverCrops, Preprocessing
 from geosieve.runtime.config import Config, RunId
 from geosieve.training.schedule import Cosine, Schedule
 
@@ -119,6 +118,7 @@ class TrainConfig(JobConfig):
     )
     heads: dict[str, Head] = Field(min_length=1, description="by the name of the partition")
     over_crops: OverCrops = Field(default="mean", description="how the probabilities of several crops are combined")
+    onnx: bool = Field(default=True, description="write network.onnx, too, with which archives are scanned on CPUs")
     family: list[str] = Field(
         default=[],
         description="heads of which each is a refinement of the one before, the coarsest first; see inference rules",

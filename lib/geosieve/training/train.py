@@ -10,14 +10,18 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.geo.arrays import F8
 from geosieve.job.main import Context, main
 from geosieve.job.publishing import publishes
+from geosieve.models.artefact import PartitionOfPredictor
 from geosieve.models.card import model_card
-from geosieve.models.predictor import PartitionOfPredictor, write_predictor
-from geosieve.runtime.errors import ConfigError
+from geosieve.models.onnx import as_onnx, check_packages
+from geosieve.models.predictor import write_predictor
+from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.report import JobReport
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import PREDICTORS
 from geosieve.training import launch
@@ -45,6 +49,8 @@ def train_predictor(context: Context[TrainConfig], publication: Publication) -> 
     continues from the last checkpoint.
     """
     config, report, spark = context.config, context.report, context.spark
+    if config.onnx:
+        check_packages()
     with report.stage("inputs"):
         shards = read_shards(spark, config.shards, list(config.heads))
         regions = {name: shards.regions(name) for name in config.heads}
@@ -80,13 +86,23 @@ def train_predictor(context: Context[TrainConfig], publication: Publication) -> 
             "code": {name: version(name) for name in ("geosieve", "torch", "timm", "horovod")},
         }
         uri = config.beside_tables("predictors", config.name, report.run_id)
-        written, digest = write_predictor(uri, facts, weights, regions, model_card(facts))
+        graph = _graph(report, facts, weights) if config.onnx else None
+        written, digest = write_predictor(uri, facts, weights, regions, model_card(facts), graph)
         publication.write(PREDICTORS, _row(spark, uri, digest, written.partitions, facts))
         report.rows_out = 1
         report.details["predictor"] = uri
         report.details["validation"] = {name: _metrics(found) for name, found in evaluation.partitions.items()}
     report.rows_in = 1
     return 1
+
+
+def _graph(report: JobReport, facts: Mapping[str, Any], weights: Mapping[str, torch.Tensor]) -> bytes | None:
+    """The content of network.onnx; None, with a warning, if there can be none: a training is not lost for it."""
+    try:
+        return as_onnx(facts, weights)
+    except InputError as error:
+        report.warn(f"there is no network.onnx, and scans on CPUs are slower: {error}")
+        return None
 
 
 def _setup(context: Context[TrainConfig], shards: CommittedShards, regions: Mapping[str, pa.Table]) -> Setup:
