@@ -36,7 +36,7 @@ from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.frames import anew_on_disk
 from geosieve.runtime.identity import content_digest
-from geosieve.runtime.lease import Lease, held
+from geosieve.runtime.lease import Lease, held, scan_lock
 from geosieve.tables.publish import Leaf, Publication, Shard
 from geosieve.tables.schemas import (
     AUDIT,
@@ -93,7 +93,7 @@ def geolocate_archive(context: Context[GeolocateConfig]) -> None:
     deadline = None if config.limits.minutes is None else began + 60 * config.limits.minutes
     pictures = (predictors.side, config.source.limits, config.batch)
     looker = Looker(ranker, seats, config.device, *pictures, config.top, checks, deadline)
-    lock = f"{config.output.rstrip('/')}/_locks/{JOB}/{config.name}.json"
+    lock = scan_lock(config.output, config.name)
     with held(Files(spark), lock, report.run_id, 60 * config.lock_minutes) as lease, ExitStack() as kept:
         if publication.committed():
             report.status = "nothing_to_do"

@@ -22,7 +22,7 @@ from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError, IntegrityError, RetryableError, redact
 from geosieve.runtime.files import Files
 from geosieve.runtime.identity import content_digest
-from geosieve.runtime.lease import holder
+from geosieve.runtime.lease import holder, scan_lock
 from geosieve.runtime.output import check_output
 from geosieve.sql.config import CompactConfig
 from geosieve.tables.publish import Leaf, Publication
@@ -32,8 +32,6 @@ from geosieve.tables.schemas import IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
 
 JOB = "compact"
 REPLACES = "_replaces.json"
-SCANS = "_locks/geolocate_archive"
-"""Folder of the locks of scans, by ranking, below the root."""
 _SORTED = {
     PREDICTIONS: ("source", "image_id", "predictor"),
     RANKED_REGIONS: ("s2_id",),
@@ -106,7 +104,7 @@ def compact(context: Context[CompactConfig]) -> None:
 
 def refuse_scan(files: Files, root: str, ranking: str) -> None:
     """RetryableError if a scan of the ranking is at work: its run may refer to answers that others have now."""
-    lock = f"{root.rstrip('/')}/{SCANS}/{ranking}.json"
+    lock = scan_lock(root, ranking)
     who = holder(files, lock)
     if who is not None:
         raise RetryableError(f"{who} scans for the ranking {ranking!r}", where=lock, hint="run again when it has ended")
