@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from geosieve.models.preprocessing import Preprocessing
 from geosieve.models.rules import Along, OverCrops, along_ancestors, over_crops
 from geosieve.runtime.config import Config, refuse_later, validate
 from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.store import read_file, read_unchanged, write_file
+from geosieve.runtime.store import parquet_bytes, read_file, read_unchanged, write_file
 
 FACTS, WEIGHTS, CARD = "predictor.json", "weights.safetensors", "model_card.md"
 VERSION = 1
@@ -91,10 +90,7 @@ def write_predictor(
     """
     _refuse_broken(weights, uri)
     contents = {WEIGHTS: save({name: value.contiguous() for name, value in weights.items()}), CARD: card.encode()}
-    for name, table in regions.items():
-        stream = io.BytesIO()
-        pq.write_table(table, stream, compression="zstd")
-        contents[regions_file(name)] = stream.getvalue()
+    contents |= {regions_file(name): parquet_bytes(table) for name, table in regions.items()}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     found = validate(PredictorFacts, {**facts, "files": digests}, where=f"{uri}/{FACTS}")
     for partition in found.partitions:
