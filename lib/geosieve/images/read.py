@@ -18,7 +18,7 @@ from geosieve.runtime.files import Files
 from geosieve.runtime.names import advice, did_you_mean
 from geosieve.runtime.report import JobReport
 from geosieve.tables.read import Run, committed_runs, latest_rows, read_runs, select_runs
-from geosieve.tables.schemas import IMAGES
+from geosieve.tables.schemas import IMAGE_KEY, IMAGES
 
 POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
 """Condition in SQL: the image has a position on the Earth."""
@@ -78,9 +78,9 @@ def read_images(spark: SparkSession, images: ImagesInput) -> Images:
     if not repeated:  # an id occurs once in a run
         return Images(rows, runs, 0)
     of_repeated = F.col("source").isin(repeated)
-    ids = rows.where(of_repeated).select("source", "image_id")
+    ids = rows.where(of_repeated).select(*IMAGE_KEY)
     older = sum(run.rows for run in runs if run.values["source"] in repeated) - ids.distinct().count()
-    kept = latest_rows(rows.where(of_repeated), runs, "source", "image_id")
+    kept = latest_rows(rows.where(of_repeated), runs, *IMAGE_KEY)
     return Images(rows.where(~of_repeated).unionByName(kept), runs, older)
 
 

@@ -40,6 +40,7 @@ from geosieve.runtime.lease import Lease, held, scan_lock
 from geosieve.tables.publish import Leaf, Publication, Shard
 from geosieve.tables.schemas import (
     AUDIT,
+    IMAGE_KEY,
     IMAGE_SUMMARY,
     IMAGES,
     PREDICTIONS,
@@ -53,7 +54,7 @@ _STREAMED_IMAGE_BYTES = 100_000
 """About the size of an image, by which those of a compressed tar are guessed when the parts are planned."""
 _IMAGES_PER_FILE = 5_000
 _CONTENT, _WHY = "content_sha256", "why"
-_KEYS = ("source", "image_id", _CONTENT)
+_KEYS = (*IMAGE_KEY, _CONTENT)
 _POINTERS = ("answer_run_id", "answer_source", "answer_image_id")
 _TOLD = (*_POINTERS, *(c.name for c in IMAGE_SUMMARY.columns if c.name not in (*_KEYS, *_POINTERS)))
 """Columns of `image_summary` that all images with one content share."""
@@ -326,7 +327,7 @@ class _Run:
         shard.write(REJECTS, self._few(rejects.unionByName(of_failed.withColumnRenamed(_WHY, "error_class"))))
         shard.write(IMAGES, _catalogue(good.select("image.*"), self.context.config.keep_positions))
         fine = answers.where("error_class IS NULL")
-        shard.write(PREDICTIONS, fine.select("source", "image_id", F.inline("said")))
+        shard.write(PREDICTIONS, fine.select(*IMAGE_KEY, F.inline("said")))
         shard.write(RANKED_REGIONS, regions_of(answers))
         by_file = left.groupBy("image.uri").agg(F.count("*").alias("images_left"))
         touched = work.touched().join(F.broadcast(by_file), "uri", "left").fillna(0, "images_left")

@@ -21,9 +21,7 @@ from geosieve.runtime.names import advice
 from geosieve.tables.publish import CONFIG, REPORT
 from geosieve.tables.read import Run, committed_runs, latest_rows, read_runs, select_runs
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import IMAGE_SUMMARY, RANKED_REGIONS
-
-KEYS = ("source", "image_id")
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY, RANKED_REGIONS
 
 
 class AnswersInput(Config):
@@ -113,7 +111,7 @@ def read_answers(spark: SparkSession, given: AnswersInput) -> Answers:
         hint = advice(given.ranking, known, "rankings") if known else "run rank_regions first"
         raise InputError(f"no committed run of the ranking {given.ranking!r}", where=where, hint=hint)
     runs = select_runs(mine, given.run, where)
-    rows = latest_rows(read_runs(spark, given.root, IMAGE_SUMMARY, runs), runs, *KEYS)
+    rows = latest_rows(read_runs(spark, given.root, IMAGE_SUMMARY, runs), runs, *IMAGE_KEY)
     return Answers(given.root, given.ranking, runs, rows, _regions(spark, given, rows))
 
 
@@ -135,4 +133,4 @@ def _regions(spark: SparkSession, given: AnswersInput, rows: DataFrame) -> DataF
     for of, name in (("source", "answer_source"), ("image_id", "answer_image_id"), ("run_id", "answer_run_id")):
         regions = regions.withColumnRenamed(of, name)
     answered = ("answer_run_id", "answer_source", "answer_image_id")
-    return rows.select(*KEYS, *answered).join(regions, [*answered]).drop(*answered)
+    return rows.select(*IMAGE_KEY, *answered).join(regions, [*answered]).drop(*answered)

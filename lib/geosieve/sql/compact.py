@@ -28,14 +28,14 @@ from geosieve.sql.config import CompactConfig
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced, with_places
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
 
 JOB = "compact"
 REPLACES = "_replaces.json"
 _SORTED = {
-    PREDICTIONS: ("source", "image_id", "predictor"),
+    PREDICTIONS: (*IMAGE_KEY, "predictor"),
     RANKED_REGIONS: ("s2_id",),
-    IMAGE_SUMMARY: ("source", "image_id"),
+    IMAGE_SUMMARY: IMAGE_KEY,
 }
 """The tables, the main one last, and what their files are sorted by.
 
@@ -151,7 +151,7 @@ def _joinable(
 def _answered_again(summaries: DataFrame, runs: list[Run]) -> list[str]:
     """Runs with an image that a later run has, too. `runs`: in the order of their commits."""
     placed = with_places(summaries, runs)
-    images = placed.groupBy("source", "image_id").agg(F.collect_set("place").alias("places")).where("size(places) > 1")
+    images = placed.groupBy(*IMAGE_KEY).agg(F.collect_set("place").alias("places")).where("size(places) > 1")
     earlier = images.select(F.explode(F.expr("filter(places, p -> p < array_max(places))")).alias("place")).distinct()
     return [runs[row["place"]].run_id for row in earlier.collect()]
 
