@@ -40,8 +40,9 @@ class Run:
 
     `uri` is its leaf folder; `values` has all partition columns, with `run_id`; `rows` is the number of rows; `files`
     has the names of the Parquet files in the leaf, `bytes` is the sum of their sizes. `committed_at` is UTC in ISO 8601
-    format. `attempt` is the id of the attempt that committed it. `replaces` has the attempts of the runs of which this
-    one took the place, by run id; `switch` is then the main table's leaf of this run, as a path below the root.
+    format, to the millisecond, or to the second in runs of earlier versions; as texts, both are in the order of time.
+    `attempt` is the id of the attempt that committed it. `replaces` has the attempts of the runs of which this one took
+    the place, by run id; `switch` is then the main table's leaf of this run, as a path below the root.
     """
 
     uri: str
