@@ -250,7 +250,6 @@ def horovod(folder: Path, files: ShardFiles) -> bool:
 
 def main() -> int:
     """Return exit code 1 if a bar is missed."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.resolve()) as name:
         folder = Path(name)
         files = write_files(folder / "shards", FILES)
