@@ -39,9 +39,9 @@ from geosieve.training.evaluate import Evaluation
 from geosieve.training.loader import Augment, Sampler, ShardFiles, training_batches
 from geosieve.training.loop import PartitionFacts, Setup, Training, checkpoints_of, run
 from geosieve.training.metrics import Metrics
-from geosieve.training.options import TrainConfig
 from geosieve.training.plan import deal, full_batches, shuffled
 from geosieve.training.ranks import Ranks
+from geosieve.training.train_config import TrainConfig
 
 FILES, ROWS, CONTENTS = 16, 512, 64
 WIDTH, HEIGHT, CROP, SEEN = 320, 240, 224, 64
