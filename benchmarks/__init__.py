@@ -4,3 +4,4 @@ from pathlib import Path
 
 FOLDER = Path("build/benchmarks")
 """Where they keep what they make."""
+FOLDER.mkdir(parents=True, exist_ok=True)

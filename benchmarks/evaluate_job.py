@@ -32,7 +32,6 @@ def prepare() -> tuple[Path, Path]:
     """
     truth, answers = FOLDER / "evaluate_truth.parquet", FOLDER / "evaluate_answers.parquet"
     if not answers.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(11)
         lat, lon = clustered_points(IMAGES, seed=7)
         ids = np.array([f"synthetic/{i:08d}.jpg" for i in range(IMAGES)])

@@ -26,7 +26,6 @@ def landscan_like(seed: int) -> Path:
     path = FOLDER / f"landscan_like_{seed}.tif"
     if path.exists():
         return path
-    FOLDER.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     land = _smooth(rng, 24, 48) + 0.5 * _smooth(rng, 96, 192)
     land -= np.quantile(land, 0.45)

@@ -90,7 +90,6 @@ def prepare_images(n: int) -> Path:
     root = (FOLDER / f"tables_{n}").resolve()
     points = FOLDER / f"points_{n}.parquet"
     if not points.exists():
-        FOLDER.mkdir(parents=True, exist_ok=True)
         lat, lon = clustered_points(n, seed=7)
         ids = [f"synthetic/{i:08d}.jpg" for i in range(n)]
         pq.write_table(pa.table({"id": ids, "latitude": lat, "longitude": lon}), points)

@@ -146,7 +146,6 @@ def main() -> int:
     from geosieve.runtime.session import spark_session
 
     os.environ.setdefault("PYSPARK_SUBMIT_ARGS", "--master local[2] --driver-memory 2g pyspark-shell")
-    FOLDER.mkdir(parents=True, exist_ok=True)
     jobs, loops = [], []
     with (
         tempfile.TemporaryDirectory(dir=FOLDER.resolve()) as folder,

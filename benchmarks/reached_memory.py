@@ -48,7 +48,6 @@ def main() -> int:
     """Return exit code 1 if a bar is missed."""
     one_core()
     rng = np.random.default_rng(5)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "reached_probabilities.npy"
     try:
         write(path, rng)

@@ -31,7 +31,6 @@ POINTS, TILE = 100_000, 64
 def small_raster() -> Path:
     """Write a quarter-degree float32 raster of synthetic values (deflate, tiles of 64) and return its path."""
     path = FOLDER / "quarter_degree.tif"
-    FOLDER.mkdir(parents=True, exist_ok=True)
     profile = {
         "driver": "GTiff", "width": 1440, "height": 720, "count": 1, "dtype": "float32", "nodata": -1.0,
         "crs": "EPSG:4326", "transform": from_origin(-180, 90, 0.25, 0.25), "tiled": True,

@@ -39,9 +39,9 @@ from geosieve.training.evaluate import Evaluation
 from geosieve.training.loader import Augment, Sampler, ShardFiles, training_batches
 from geosieve.training.loop import PartitionFacts, Setup, Training, checkpoints_of, run
 from geosieve.training.metrics import Metrics
-from geosieve.training.options import TrainConfig
 from geosieve.training.plan import deal, full_batches, shuffled
 from geosieve.training.ranks import Ranks
+from geosieve.training.train_config import TrainConfig
 
 FILES, ROWS, CONTENTS = 16, 512, 64
 WIDTH, HEIGHT, CROP, SEEN = 320, 240, 224, 64
@@ -250,7 +250,6 @@ def horovod(folder: Path, files: ShardFiles) -> bool:
 
 def main() -> int:
     """Return exit code 1 if a bar is missed."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.resolve()) as name:
         folder = Path(name)
         files = write_files(folder / "shards", FILES)

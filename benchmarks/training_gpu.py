@@ -127,7 +127,6 @@ def main() -> int:
     print(f"  {torch.cuda.get_device_name()}, {workers} processes that read, PyTorch {torch.__version__}", flush=True)
     peer = bare()
     print(f"  bare step on a batch on the GPU: {peer:,.0f} images/s", flush=True)
-    FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=FOLDER.resolve()) as name:
         whole, stepping, reading = ours(Path(name), write_files(Path(name) / "shards", FILES), workers)
     print(f"  loader alone {reading:,.0f}, our step alone {stepping:,.0f}, training {whole:,.0f} images/s")

@@ -45,9 +45,9 @@ from geosieve.runtime.session import spark_session
 from geosieve.splits.build import build_splits
 from geosieve.splits.config import SplitConfig
 from geosieve.training.config import TrainingSetConfig
-from geosieve.training.options import TrainConfig
 from geosieve.training.prepare import prepare_training_set
 from geosieve.training.train import train_predictor
+from geosieve.training.train_config import TrainConfig
 
 SCENES, SIDE, SEED, ARCHIVES = 20_000, 96, 0, 4
 FOLDER = Path("build/scenes")

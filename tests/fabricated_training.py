@@ -10,7 +10,7 @@ from fabricated_shards import WARM, write_shards
 
 from geosieve.training.loader import ShardFiles
 from geosieve.training.loop import PartitionFacts, Setup
-from geosieve.training.options import TrainConfig
+from geosieve.training.train_config import TrainConfig
 
 BASE: dict[str, Any] = {
     "name": "fabricated",

@@ -17,9 +17,9 @@ from geosieve.training import loop
 from geosieve.training.evaluate import OfPartition
 from geosieve.training.loop import PartitionFacts, Setup
 from geosieve.training.metrics import Metrics
-from geosieve.training.options import TrainConfig
 from geosieve.training.plan import ShardFiles
 from geosieve.training.ranks import Ranks
+from geosieve.training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIG = "conf/train_predictor/scenes_density.yaml"

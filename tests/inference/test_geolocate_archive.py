@@ -36,7 +36,15 @@ from geosieve.inference.geolocate import JOB, geolocate_archive
 from geosieve.inference.rank_regions import rank_regions
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.overlay.read import OverlayInput, read_published
-from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO, EXIT_RETRYABLE
+from geosieve.runtime.errors import (
+    EXIT_BAD_CONFIG,
+    EXIT_BAD_INPUT,
+    EXIT_DONE,
+    EXIT_NOTHING_TO_DO,
+    EXIT_RETRYABLE,
+    RetryableError,
+)
+from geosieve.tables.publish import Publication
 from geosieve.tables.read import committed_runs, read_runs
 from geosieve.tables.schemas import AUDIT, IMAGE_SUMMARY, IMAGES, PREDICTIONS, RANKED_REGIONS, REJECTS, SCANNED_FILES
 
@@ -230,6 +238,23 @@ def test_limits_end_a_run_and_the_next_goes_on(archive: Archive) -> None:
     for uri, row in files.iterrows():
         stat = stats[uri.replace("///", "/")]
         assert (row.bytes, int(row.modified_at.timestamp() * 1000)) == (stat.st_size, stat.st_mtime_ns // 1_000_000)
+
+
+def test_a_limit_counts_the_parts_of_earlier_attempts(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(archive)
+    limited = {"limits": {"images": 5}, "images_per_part": 4}
+    commit = Publication._commit_shard
+
+    def one_part(self: Publication, index: int, rows_in: int, written: Any) -> None:
+        if self.rows_in:
+            raise RetryableError("the driver dies")
+        commit(self, index, rows_in, written)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Publication, "_commit_shard", one_part)
+        assert archive.run(JOB, archive.config(**limited), "r1")[0] == EXIT_RETRYABLE
+    assert archive.scan("r1", **limited)["details"]["images"] == {"computed": 5, "linked": 0}
+    assert len(archive.summaries("r1")) == archive.rows(AUDIT, "r1")["computed"][0] == 5
 
 
 def test_parts_give_the_same_tables(archive: Archive, base: Workspace, spark: SparkSession, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
 from geosieve.sql.config import CompactConfig, RegisterConfig, RetireConfig
 from geosieve.training.config import TrainingSetConfig
-from geosieve.training.options import TrainConfig
+from geosieve.training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

@@ -288,12 +288,20 @@ def test_runs_come_in_the_order_of_their_commits(spark: SparkSession, tmp_path: 
     # Run ids say nothing about time: a backfill may be named after a day long past.
     for run_id, moment in (("b", "2024-01-02T00:00:00+00:00"), ("a", "2024-01-03T00:00:00+00:00")):
         publish(spark, tmp_path, run_id)
-        marker = leaves(tmp_path, run_id)["measured"] / "_SUCCESS"
-        marker.write_text(json.dumps({**json.loads(marker.read_text()), "committed_at": moment}))
-        (marker.parent / "._SUCCESS.crc").unlink(missing_ok=True)
+        _commit_at(tmp_path, run_id, moment)
     runs = committed_runs(spark, str(tmp_path), MEASURED)
     assert [run.run_id for run in runs] == ["b", "a"]
     assert [run.values for run in runs] == [{"source": "lab", "run_id": "b"}, {"source": "lab", "run_id": "a"}]
+
+
+def test_commits_of_one_second_are_in_their_order(spark: SparkSession, tmp_path: Path) -> None:
+    for run_id in ("c", "b", "a"):
+        publish(spark, tmp_path, run_id)
+    assert [run.run_id for run in committed_runs(spark, str(tmp_path), MEASURED)] == ["c", "b", "a"]
+    # Earlier versions wrote whole seconds.
+    for run_id, moment in (("b", "00:00:07+00:00"), ("c", "00:00:07.004+00:00"), ("a", "00:00:08+00:00")):
+        _commit_at(tmp_path, run_id, f"2024-01-02T{moment}")
+    assert [run.run_id for run in committed_runs(spark, str(tmp_path), MEASURED)] == ["b", "c", "a"]
 
 
 def test_the_configuration_and_report_lie_beside_the_rows(spark: SparkSession, tmp_path: Path) -> None:
@@ -301,6 +309,13 @@ def test_the_configuration_and_report_lie_beside_the_rows(spark: SparkSession, t
     leaf = leaves(tmp_path)["measured"]
     assert json.loads((leaf / "_config.json").read_text()) == {"answer": 42}
     assert json.loads((leaf / "_report.json").read_text()) == {"status": "done"}
+
+
+def _commit_at(root: Path, run_id: str, moment: str) -> None:
+    """Change the time of a commit."""
+    marker = leaves(root, run_id)["measured"] / "_SUCCESS"
+    marker.write_text(json.dumps({**json.loads(marker.read_text()), "committed_at": moment}))
+    (marker.parent / "._SUCCESS.crc").unlink(missing_ok=True)
 
 
 def _rows(spark: SparkSession, root: Path) -> int:

@@ -16,8 +16,8 @@ from PIL import Image
 from geosieve.models.preprocessing import Preprocessing
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.training.loader import Augment, Batch, Sampler, ShardFiles, evaluation_batches, training_batches
-from geosieve.training.options import Augmentation
 from geosieve.training.plan import deal, full_batches, row_order, shuffled
+from geosieve.training.train_config import Augmentation
 
 SEES = Preprocessing(resize=32, crop=24)
 WHOLE = Augmentation(scale=(1, 1), ratio=(1, 1), horizontal_flip=0)

@@ -26,8 +26,8 @@ from geosieve.images.decode import decode
 from geosieve.models.graph import GraphPredictor
 from geosieve.models.predictor import TrainedPredictor
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
-from geosieve.training.options import TrainConfig
 from geosieve.training.train import train_predictor
+from geosieve.training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 

@@ -56,14 +56,15 @@ class Leading:
 class ScoredImages:
     """Images, and the scores of their cells and profiles.
 
-    `exp_s`, (images, cells): exp(s), shifted by its greatest value. `log_total`, (images,): logarithm of the sum over
-    atoms of exp(score) · area; NaN if no atom has a density.
+    `exp_s` and `exp_v`: exp(s) and exp(v), shifted by their greatest values. `log_total`, (images,): logarithm of the
+    sum over atoms of exp(score) · area; NaN if no atom has a density.
     """
 
     ensemble: Ensemble
     s: F8  # (images, cells)
     v: F8  # (images, profiles)
     exp_s: F8
+    exp_v: F8
     log_total: F8
 
     def leading(self, image: int, mass: float = 0.0, area_km2: float = 0.0, regions: int = 0) -> Leading:
@@ -97,10 +98,8 @@ class ScoredImages:
     @cached_property
     def _masses(self) -> tuple[F8, F8]:
         """Probability of each cell, (images, cells), and entropy, (images,)."""
-        structure, v = self.ensemble.structure, self.v
+        structure, v, exp_v = self.ensemble.structure, self.v, self.exp_v
         with np.errstate(invalid="ignore", divide="ignore"):
-            top_v = v.max(axis=1, keepdims=True)
-            exp_v = np.exp(v - top_v)
             both = structure.areas @ np.concatenate([exp_v, exp_v * np.where(exp_v > 0, v, 0.0)]).T
             by_cell, by_score = self.exp_s * both[:, : len(v)].T, self.exp_s * both[:, len(v) :].T
             by_score += by_cell * np.where(self.exp_s > 0, self.s, 0.0)
@@ -160,9 +159,9 @@ def _scored(ensemble: Ensemble, s: F8, v: F8) -> ScoredImages:
     structure = ensemble.structure
     with np.errstate(invalid="ignore", divide="ignore"):
         top_s, top_v = s.max(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
-        exp_s = np.exp(s - top_s)
-        total = structure.by_profile(exp_s, np.exp(v - top_v)).sum(axis=1)
-        found = ScoredImages(ensemble, s, v, np.nan_to_num(exp_s), np.log(total) + top_s[:, 0] + top_v[:, 0])
+        exp_s, exp_v = np.exp(s - top_s), np.exp(v - top_v)
+        total = structure.by_profile(exp_s, exp_v).sum(axis=1)
+        found = ScoredImages(ensemble, s, v, np.nan_to_num(exp_s), exp_v, np.log(total) + top_s[:, 0] + top_v[:, 0])
         for i in np.flatnonzero(~(total > LEAST_TOTAL)):
             # The best cell and the best profile exclude each other: shifted by their scores, all terms may be 0.
             score = found._scores(i)

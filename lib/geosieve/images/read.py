@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pydantic import Field
-from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from geosieve.runtime.config import Config, RunId
@@ -17,8 +17,8 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.names import advice, did_you_mean
 from geosieve.runtime.report import JobReport
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
-from geosieve.tables.schemas import IMAGES
+from geosieve.tables.read import Run, committed_runs, latest_rows, read_runs, select_runs
+from geosieve.tables.schemas import IMAGE_KEY, IMAGES
 
 POSITIONED = "coalesce(lat BETWEEN -90 AND 90 AND lon BETWEEN -180 AND 180, false)"
 """Condition in SQL: the image has a position on the Earth."""
@@ -78,12 +78,9 @@ def read_images(spark: SparkSession, images: ImagesInput) -> Images:
     if not repeated:  # an id occurs once in a run
         return Images(rows, runs, 0)
     of_repeated = F.col("source").isin(repeated)
-    ids = rows.where(of_repeated).select("source", "image_id")
+    ids = rows.where(of_repeated).select(*IMAGE_KEY)
     older = sum(run.rows for run in runs if run.values["source"] in repeated) - ids.distinct().count()
-    places = [F.lit(text) for i, run in enumerate(runs) for text in (f"{run.values['source']}/{run.run_id}", i)]
-    place = F.element_at(F.create_map(*places), F.concat_ws("/", "source", "run_id"))
-    latest = F.row_number().over(Window.partitionBy("source", "image_id").orderBy(place.desc()))
-    kept = rows.where(of_repeated).withColumn("_latest", latest).where("_latest = 1").drop("_latest")
+    kept = latest_rows(rows.where(of_repeated), runs, *IMAGE_KEY)
     return Images(rows.where(~of_repeated).unionByName(kept), runs, older)
 
 

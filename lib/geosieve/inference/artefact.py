@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +26,7 @@ from geosieve.geo.arrays import F8
 from geosieve.overlay.atoms import Overlay
 from geosieve.runtime.config import Config, read_yaml, refuse_later, validate
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.store import read_unchanged, write_file
+from geosieve.runtime.store import parquet_bytes, read_unchanged, write_file
 
 FACTS, THRESHOLDS, CALIBRATION = "ensemble.yaml", "thresholds.parquet", "calibration.parquet"
 VERSION = 1
@@ -106,7 +105,7 @@ def write_ensemble(
             for k, threshold in enumerate(sets.thresholds)
         ]
     levels = pa.table({"credible_level": calibration.credible_level, "entropy": calibration.entropy})
-    contents = {THRESHOLDS: _parquet(pa.Table.from_pylist(rows, _SCHEMA)), CALIBRATION: _parquet(levels)}
+    contents = {THRESHOLDS: parquet_bytes(pa.Table.from_pylist(rows, _SCHEMA)), CALIBRATION: parquet_bytes(levels)}
     digests = [hashlib.sha256(contents[name]).hexdigest() for name in (THRESHOLDS, CALIBRATION)]
     hashes = dict(zip(("thresholds_sha256", "calibration_sha256"), digests, strict=True))
     found = validate(EnsembleFacts, {**facts, **hashes}, where=f"{uri}/{FACTS}")
@@ -115,12 +114,6 @@ def write_ensemble(
     described = yaml.safe_dump(found.model_dump(mode="json"), sort_keys=False).encode()
     write_file(f"{uri}/{FACTS}", described)
     return found, hashlib.sha256(described).hexdigest()
-
-
-def _parquet(table: pa.Table) -> bytes:
-    stream = io.BytesIO()
-    pq.write_table(table, stream, compression="zstd")
-    return stream.getvalue()
 
 
 def load_ensemble(uri: str, overlay: Overlay) -> FittedEnsemble:

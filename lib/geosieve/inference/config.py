@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from geosieve.job.publishing import JobConfig
 from geosieve.overlay.read import OverlayInput
 from geosieve.runtime.config import Config
-from geosieve.training.options import ShardsInput
+from geosieve.training.train_config import ShardsInput
 
 Coverage = Annotated[float, Field(gt=0, lt=1)]
 

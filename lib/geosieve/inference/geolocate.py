@@ -36,10 +36,11 @@ from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.frames import anew_on_disk
 from geosieve.runtime.identity import content_digest
-from geosieve.runtime.lease import Lease, held
+from geosieve.runtime.lease import Lease, held, scan_lock
 from geosieve.tables.publish import Leaf, Publication, Shard
 from geosieve.tables.schemas import (
     AUDIT,
+    IMAGE_KEY,
     IMAGE_SUMMARY,
     IMAGES,
     PREDICTIONS,
@@ -53,7 +54,7 @@ _STREAMED_IMAGE_BYTES = 100_000
 """About the size of an image, by which those of a compressed tar are guessed when the parts are planned."""
 _IMAGES_PER_FILE = 5_000
 _CONTENT, _WHY = "content_sha256", "why"
-_KEYS = ("source", "image_id", _CONTENT)
+_KEYS = (*IMAGE_KEY, _CONTENT)
 _POINTERS = ("answer_run_id", "answer_source", "answer_image_id")
 _TOLD = (*_POINTERS, *(c.name for c in IMAGE_SUMMARY.columns if c.name not in (*_KEYS, *_POINTERS)))
 """Columns of `image_summary` that all images with one content share."""
@@ -93,7 +94,7 @@ def geolocate_archive(context: Context[GeolocateConfig]) -> None:
     deadline = None if config.limits.minutes is None else began + 60 * config.limits.minutes
     pictures = (predictors.side, config.source.limits, config.batch)
     looker = Looker(ranker, seats, config.device, *pictures, config.top, checks, deadline)
-    lock = f"{config.output.rstrip('/')}/_locks/{JOB}/{config.name}.json"
+    lock = scan_lock(config.output, config.name)
     with held(Files(spark), lock, report.run_id, 60 * config.lock_minutes) as lease, ExitStack() as kept:
         if publication.committed():
             report.status = "nothing_to_do"
@@ -110,7 +111,7 @@ def geolocate_archive(context: Context[GeolocateConfig]) -> None:
             if shard.index < parts:
                 run.do(shard, parts)
             else:
-                _audit(context, shard, model_set, predictors, ranker, began, run.counts())
+                _audit(context, shard, model_set, predictors, ranker, began, run.counts)
         report.rows_in = publication.rows_in
         run.tell()
         lease.check()
@@ -222,6 +223,13 @@ class _Run:
     looker: Looker
     work: Work
 
+    def __post_init__(self) -> None:
+        """Count the images that predictors have looked at in parts of earlier attempts."""
+        self._computed = 0
+        if self.publication.rows_in:
+            written = self.publication.written(IMAGE_SUMMARY)
+            self._computed = written.where(_is_own(self.context.report.run_id)).count()
+
     @cached_property
     def _shared(self) -> Broadcast[Looker]:
         return self.context.spark.sparkContext.broadcast(self.looker)
@@ -247,10 +255,11 @@ class _Run:
             with report.stage("look"):
                 new = good.join(F.broadcast(links.select(_CONTENT)), _CONTENT, "left_anti")
                 answers = kept.enter_context(anew_on_disk(self._looked(new, kept)))
-                self._refuse_failure(answers)
+                answered = self._answered(answers)
             with report.stage("write"):
                 settled = kept.enter_context(anew_on_disk(self._few(self._settled(good, links, answers))))
                 self._write(shard, work, rows.where("error_class IS NOT NULL"), settled, self._few(answers))
+                self._computed += answered
 
     def _few(self, rows: DataFrame) -> DataFrame:
         """Rows of a part in few partitions, each of which becomes a file of every table."""
@@ -272,8 +281,7 @@ class _Run:
         first = F.min(F.struct("uri", "offset", "image_id", *place)).alias("first")
         chosen = kept.enter_context(anew_on_disk(new.groupBy(_CONTENT).agg(first).select(_CONTENT, "first.*")))
         if limit is not None:
-            left = max(0, limit - (self.counts().computed if self.publication.rows_in else 0))
-            chosen = chosen.orderBy("uri", "offset", "image_id").limit(left)
+            chosen = chosen.orderBy("uri", "offset", "image_id").limit(max(0, limit - self._computed))
         size = chosen.agg(F.sum("length")).first()
         looker = self._shared
         tasks = placed(chosen.select(*self._wanted()), 0 if size is None else size[0] or 0)
@@ -283,16 +291,18 @@ class _Run:
         """Columns of what is looked at. Positions go there only to be tested; predictors see pictures."""
         return WANTED if self.context.config.claim_level is None else (*WANTED, "lat", "lon")
 
-    def _refuse_failure(self, answers: DataFrame) -> None:
-        """InputError if a predictor fails at every image: then it is no fault of the images."""
+    def _answered(self, answers: DataFrame) -> int:
+        """Number of answers. InputError if a predictor fails at every image: then it is no fault of the images."""
         failed = F.col("error_class").isin("predictor_failed", "not_probabilities")
         seen = F.coalesce(F.col("error_class") != LEFT, F.lit(True))
-        counts = (F.count_if(seen).alias("seen"), F.count_if(failed).alias("failed"))
+        fine = F.count("*") - F.count("error_class")
+        counts = (F.count_if(seen).alias("seen"), F.count_if(failed).alias("failed"), fine.alias("fine"))
         (found,) = answers.agg(*counts, F.min(F.when(failed, F.col("message"))).alias("example")).collect()
         if found["failed"] and found["seen"] == found["failed"]:
             raise InputError(
                 f"the predictor fails at every image: {found['example']}", hint="nothing of this part was kept"
             )
+        return int(found["fine"])
 
     def _settled(self, good: DataFrame, links: DataFrame, answers: DataFrame) -> DataFrame:
         """Each good image with what became of it: columns of `image_summary`, or `why` and `message`."""
@@ -326,7 +336,7 @@ class _Run:
         shard.write(REJECTS, self._few(rejects.unionByName(of_failed.withColumnRenamed(_WHY, "error_class"))))
         shard.write(IMAGES, _catalogue(good.select("image.*"), self.context.config.keep_positions))
         fine = answers.where("error_class IS NULL")
-        shard.write(PREDICTIONS, fine.select("source", "image_id", F.inline("said")))
+        shard.write(PREDICTIONS, fine.select(*IMAGE_KEY, F.inline("said")))
         shard.write(RANKED_REGIONS, regions_of(answers))
         by_file = left.groupBy("image.uri").agg(F.count("*").alias("images_left"))
         touched = work.touched().join(F.broadcast(by_file), "uri", "left").fillna(0, "images_left")
@@ -339,8 +349,9 @@ class _Run:
         found = files.withColumns(values).withColumn("images_left", F.col("images_left").cast("bigint"))
         return self._few(found.select(*(column.name for column in SCANNED_FILES.columns)))
 
+    @cached_property
     def counts(self) -> _Counts:
-        """Counts of the parts that are written."""
+        """Counts of all parts, which must be written."""
         written = self.publication.written
         own = F.count_if(_is_own(self.context.report.run_id)).alias("own")
         (images,) = written(IMAGE_SUMMARY).agg(F.count("*").alias("all"), own).collect()
@@ -351,7 +362,7 @@ class _Run:
 
     def tell(self) -> None:
         """Put counts into the report."""
-        report, counts = self.context.report, self.counts()
+        report, counts = self.context.report, self.counts
         report.rows_out, report.rejected = counts.computed + counts.linked, counts.rejected
         report.details["images"] = {"computed": counts.computed, "linked": counts.linked}
         report.details["images_left"] = counts.left

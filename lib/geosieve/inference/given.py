@@ -30,8 +30,8 @@ from geosieve.inference.ranking_config import PredictionsInput
 from geosieve.overlay.atoms import Overlay
 from geosieve.runtime.errors import InputError
 from geosieve.runtime.names import advice
+from geosieve.tables.schemas import IMAGE_KEY
 
-KEYS = ("source", "image_id")
 MEMBER, DENSE, LOGS, SPARSE, REST = "member", "dense", "logs", "sparse", "rest"
 
 
@@ -47,7 +47,7 @@ class Counts:
 def open_predictions(
     spark: SparkSession, inputs: Sequence[PredictionsInput], members: Mapping[str, str], overlay: Overlay
 ) -> DataFrame:
-    """The rows of all tables: KEYS, MEMBER, and one of DENSE, or SPARSE and REST; LOGS: whether DENSE are logarithms.
+    """The rows of all tables: IMAGE_KEY, MEMBER, and one of DENSE, or SPARSE and REST; LOGS: DENSE are logarithms.
 
     `members`: partitions by the names of members. InputError if a table lacks a column, has one of another type, has
     rows of a predictor that is no member, or of one over another partition than the overlay's, or if no table has a row
@@ -70,7 +70,7 @@ def open_predictions(
     kinds = {frame.schema[DENSE].dataType.simpleString() for frame in frames} - {"void"}
     array = "array<float>" if kinds <= {"array<float>"} else "array<double>"
     dense = F.col(DENSE).cast(array).alias(DENSE)
-    cast = [frame.select(*KEYS, MEMBER, dense, LOGS, SPARSE, REST) for frame in frames]
+    cast = [frame.select(*IMAGE_KEY, MEMBER, dense, LOGS, SPARSE, REST) for frame in frames]
     return reduce(DataFrame.unionByName, cast)
 
 
@@ -120,7 +120,7 @@ def _opened(spark: SparkSession, given: PredictionsInput) -> DataFrame:
             ),
         )
         return found.select(
-            *KEYS,
+            *IMAGE_KEY,
             MEMBER,
             "partition_hash",
             F.lit(None).alias(DENSE),
@@ -135,7 +135,7 @@ def _opened(spark: SparkSession, given: PredictionsInput) -> DataFrame:
     dense = F.col("values") if isinstance(kind.elementType, FloatType) else F.col("values").cast("array<double>")
     logs = F.lit(given.form == "log_probabilities").alias(LOGS)
     return found.select(
-        *KEYS, MEMBER, "partition_hash", dense.alias(DENSE), logs, F.lit(None).cast(pairs).alias(SPARSE), REST
+        *IMAGE_KEY, MEMBER, "partition_hash", dense.alias(DENSE), logs, F.lit(None).cast(pairs).alias(SPARSE), REST
     )
 
 
@@ -157,8 +157,8 @@ def _check_member(where: str, member: str, digest: str, members: Mapping[str, st
 def count(rows: DataFrame) -> Counts:
     """Count images, without reading any array."""
     known = F.col("source").isNotNull() & F.col("image_id").isNotNull()
-    by_member = rows.groupBy(*KEYS, MEMBER).agg(F.count("*").alias("n"))
-    by_image = by_member.groupBy(*KEYS).agg(F.sum("n").alias("n"), F.max("n").alias("most"))
+    by_member = rows.groupBy(*IMAGE_KEY, MEMBER).agg(F.count("*").alias("n"))
+    by_image = by_member.groupBy(*IMAGE_KEY).agg(F.sum("n").alias("n"), F.max("n").alias("most"))
     (found,) = by_image.agg(
         F.count_if(known).alias("images"),
         F.coalesce(F.sum(F.when(~known, F.col("n"))), F.lit(0)).alias("without_id"),
@@ -216,7 +216,7 @@ def image_numbers(rows: pa.Table) -> tuple[I8, I8]:
     """The number of each row's image, from 0, and the first row of each image."""
     new = np.ones(len(rows), bool)
     if len(rows) > 1:
-        same = [np.asarray(rows[name].to_numpy()[1:] == rows[name].to_numpy()[:-1], dtype=bool) for name in KEYS]
+        same = [np.asarray(rows[name].to_numpy()[1:] == rows[name].to_numpy()[:-1], dtype=bool) for name in IMAGE_KEY]
         new[1:] = ~(same[0] & same[1])
     return np.cumsum(new) - 1, np.flatnonzero(new)
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from geosieve.inference.given import KEYS, count, gather, image_numbers, open_predictions
+from geosieve.inference.given import count, gather, image_numbers, open_predictions
 from geosieve.inference.ranker import OUT, read_ranker, regions_of, summaries_of
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.main import Context
@@ -21,7 +21,7 @@ from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError, IntegrityError
 from geosieve.runtime.frames import arrow_batches, on_disk
 from geosieve.tables.publish import Leaf, Publication
-from geosieve.tables.schemas import IMAGE_SUMMARY, RANKED_REGIONS, REJECTS
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY, RANKED_REGIONS, REJECTS
 
 JOB = "rank_regions"
 _BATCH_BYTES = 8 << 20
@@ -90,7 +90,7 @@ def _together(rows: DataFrame, images: int, size: int) -> DataFrame:
     """The rows of an image one after the other."""
     spark = rows.sparkSession
     tasks = max(2 * int(spark.sparkContext.defaultParallelism), -(-images * size // _TASK_BYTES))
-    return rows.repartition(tasks, *KEYS).sortWithinPartitions(*KEYS)
+    return rows.repartition(tasks, *IMAGE_KEY).sortWithinPartitions(*IMAGE_KEY)
 
 
 def whole_images(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
@@ -111,7 +111,7 @@ def whole_images(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 def _rejects(answers: DataFrame, rows: DataFrame) -> DataFrame:
     refused = answers.where("error_class IS NOT NULL").select(
-        F.concat_ws("/", *KEYS).alias("id"), F.lit(None).cast("string").alias("uri"), "error_class", "message"
+        F.concat_ws("/", *IMAGE_KEY).alias("id"), F.lit(None).cast("string").alias("uri"), "error_class", "message"
     )
     without = rows.where(F.col("source").isNull() | F.col("image_id").isNull()).select(
         F.col("image_id").alias("id"),

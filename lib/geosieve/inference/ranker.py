@@ -17,13 +17,13 @@ from geosieve.geo import s2
 from geosieve.geo.arrays import F8, I8
 from geosieve.inference.answers import Answer, Answerer
 from geosieve.inference.artefact import FittedEnsemble, load_ensemble
-from geosieve.inference.given import KEYS, Gathered
+from geosieve.inference.given import Gathered
 from geosieve.inference.ranking_config import AnswerConfig, PriorConfig
 from geosieve.overlay.atoms import Overlay
 from geosieve.overlay.read import read_published
 from geosieve.runtime.errors import ConfigError
 from geosieve.runtime.names import advice
-from geosieve.tables.schemas import IMAGE_SUMMARY
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY
 
 
 def read_ranker(spark: SparkSession, config: AnswerConfig) -> tuple[Ranker, FittedEnsemble | None]:
@@ -107,7 +107,7 @@ _REGION = pa.struct(
 _FLOATS = ("lat", "lon", "expected_km", "entropy", "area_50_km2", "area_90_km2")
 ANSWER = pa.schema(
     [
-        *((name, pa.string()) for name in (*KEYS, "error_class", "message", "overlay_hash")),
+        *((name, pa.string()) for name in (*IMAGE_KEY, "error_class", "message", "overlay_hash")),
         ("predictions", pa.int32()),
         *((name, pa.bool_()) for name in ("no_evidence", "contradiction")),
         *((name, pa.float64()) for name in _FLOATS),
@@ -253,8 +253,8 @@ def joined(bounds: F8, groups: I8) -> F8:
 
 def regions_of(answers: DataFrame) -> DataFrame:
     """Rows of `ranked_regions` from rows of OUT."""
-    one = answers.where("error_class IS NULL").select(*KEYS, "overlay_hash", F.explode("answer").alias("region"))
-    return one.select(*KEYS, "overlay_hash", "region.*").sortWithinPartitions("s2_id")
+    one = answers.where("error_class IS NULL").select(*IMAGE_KEY, "overlay_hash", F.explode("answer").alias("region"))
+    return one.select(*IMAGE_KEY, "overlay_hash", "region.*").sortWithinPartitions("s2_id")
 
 
 def summaries_of(answers: DataFrame, run_id: str) -> DataFrame:

@@ -10,7 +10,7 @@ from pyspark.sql import functions as F
 from geosieve.images import archived, photos
 from geosieve.images.photo_rows import SCHEMA
 from geosieve.images.sources import PhotoSource
-from geosieve.tables.read import Run, committed_runs, read_runs
+from geosieve.tables.read import Run, committed_runs, latest_rows, read_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import REJECTS, SCANNED_FILES
 
@@ -28,29 +28,27 @@ class Earlier:
     model_set: str
 
     def rows(self, table: Table) -> DataFrame:
-        """All rows of a table, with `place`: the place of their run in the order of commits."""
+        """All rows of a table."""
         runs = self._runs(table, ranking=self.ranking)
-        if not runs:
-            empty = self.spark.createDataFrame([], table.spark_schema())
-            return empty.withColumns({"run_id": F.lit(""), "place": F.lit(0)})
-        places = F.create_map(*(F.lit(value) for k, run in enumerate(runs) for value in (run.run_id, k)))
-        found = read_runs(self.spark, self.root, table, runs).where(F.col("model_set") == self.model_set)
-        return found.withColumn("place", places[F.col("run_id")])
+        return self._read(table, runs) if runs else self.spark.createDataFrame([], table.spark_schema())
 
     def done(self, job: str, retry: list[str]) -> DataFrame | None:
         """Files that need not be looked at again, as they were then: _FACTS; None if there is no earlier run."""
-        if not self._runs(SCANNED_FILES, ranking=self.ranking):
+        runs = self._runs(SCANNED_FILES, ranking=self.ranking)
+        if not runs:
             return None
-        files = self.rows(SCANNED_FILES).where(F.col("source") == self.source)
+        files = self._read(SCANNED_FILES, runs).where(F.col("source") == self.source)
         # Of a file that was looked at several times, the last time counts: an error may be gone.
-        latest = files.groupBy("uri").agg(F.max("place").alias("place"))
-        found = files.join(latest, ["uri", "place"]).groupBy("run_id", *_FACTS).agg(F.max("images_left").alias("left"))
-        found = found.where("left = 0")
-        runs = self._runs(REJECTS, job=job, part=self.ranking)
-        if runs and retry:
-            failed = read_runs(self.spark, self.root, REJECTS, runs).where(F.col("error_class").isin(retry))
+        latest = latest_rows(files, runs, "uri").groupBy("run_id", *_FACTS)
+        found = latest.agg(F.max("images_left").alias("left")).where("left = 0")
+        refused = self._runs(REJECTS, job=job, part=self.ranking)
+        if refused and retry:
+            failed = read_runs(self.spark, self.root, REJECTS, refused).where(F.col("error_class").isin(retry))
             found = found.join(failed.select("uri", "run_id").distinct(), ["uri", "run_id"], "left_anti")
         return found.select(*_FACTS)
+
+    def _read(self, table: Table, runs: list[Run]) -> DataFrame:
+        return read_runs(self.spark, self.root, table, runs).where(F.col("model_set") == self.model_set)
 
     def _runs(self, table: Table, **values: str) -> list[Run]:
         return committed_runs(self.spark, self.root, table, **values)

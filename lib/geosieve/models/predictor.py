@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from geosieve.models.preprocessing import OverCrops
 from geosieve.models.rules import Along, along_ancestors, over_crops
 from geosieve.runtime.config import validate
 from geosieve.runtime.errors import ConfigError, InputError
-from geosieve.runtime.store import write_file
+from geosieve.runtime.store import parquet_bytes, write_file
 
 _IMAGES_AT_ONCE = 64
 
@@ -45,10 +44,7 @@ def write_predictor(
     """
     _refuse_broken(weights, uri)
     contents = {WEIGHTS: save({name: value.contiguous() for name, value in weights.items()}), CARD: card.encode()}
-    for name, table in regions.items():
-        stream = io.BytesIO()
-        pq.write_table(table, stream, compression="zstd")
-        contents[regions_file(name)] = stream.getvalue()
+    contents |= {regions_file(name): parquet_bytes(table) for name, table in regions.items()}
     if graph is not None:
         contents[GRAPH] = graph
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}

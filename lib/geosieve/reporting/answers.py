@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import Field
-from pyspark.sql import DataFrame, SparkSession, Window
-from pyspark.sql import functions as F
+from pyspark.sql import DataFrame, SparkSession
 
 from geosieve.ensemble.ranking import coarse_overlay, coarse_regions
 from geosieve.geo.arrays import I8
@@ -20,11 +19,9 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.names import advice
 from geosieve.tables.publish import CONFIG, REPORT
-from geosieve.tables.read import Run, committed_runs, read_runs, select_runs
+from geosieve.tables.read import Run, committed_runs, latest_rows, read_runs, select_runs
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import IMAGE_SUMMARY, RANKED_REGIONS
-
-KEYS = ("source", "image_id")
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY, RANKED_REGIONS
 
 
 class AnswersInput(Config):
@@ -114,11 +111,7 @@ def read_answers(spark: SparkSession, given: AnswersInput) -> Answers:
         hint = advice(given.ranking, known, "rankings") if known else "run rank_regions first"
         raise InputError(f"no committed run of the ranking {given.ranking!r}", where=where, hint=hint)
     runs = select_runs(mine, given.run, where)
-    rows = read_runs(spark, given.root, IMAGE_SUMMARY, runs)
-    if len(runs) > 1:
-        order = F.create_map(*(F.lit(of) for place, run in enumerate(runs) for of in (run.run_id, place)))
-        latest = F.row_number().over(Window.partitionBy(*KEYS).orderBy(F.element_at(order, F.col("run_id")).desc()))
-        rows = rows.withColumn("_latest", latest).where("_latest = 1").drop("_latest")
+    rows = latest_rows(read_runs(spark, given.root, IMAGE_SUMMARY, runs), runs, *IMAGE_KEY)
     return Answers(given.root, given.ranking, runs, rows, _regions(spark, given, rows))
 
 
@@ -140,4 +133,4 @@ def _regions(spark: SparkSession, given: AnswersInput, rows: DataFrame) -> DataF
     for of, name in (("source", "answer_source"), ("image_id", "answer_image_id"), ("run_id", "answer_run_id")):
         regions = regions.withColumnRenamed(of, name)
     answered = ("answer_run_id", "answer_source", "answer_image_id")
-    return rows.select(*KEYS, *answered).join(regions, [*answered]).drop(*answered)
+    return rows.select(*IMAGE_KEY, *answered).join(regions, [*answered]).drop(*answered)

@@ -14,7 +14,7 @@ from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from geosieve.job.main import Context
-from geosieve.reporting.answers import KEYS, Answers, read_answers
+from geosieve.reporting.answers import Answers, read_answers
 from geosieve.reporting.archive_config import ReportConfig
 from geosieve.reporting.outline import builtin_outline, land_outline
 from geosieve.reporting.page import Page, render
@@ -26,7 +26,7 @@ from geosieve.runtime.files import Files
 from geosieve.runtime.frames import on_disk
 from geosieve.runtime.output import check_output_file
 from geosieve.tables.read import committed_runs, read_runs, select_run
-from geosieve.tables.schemas import AUDIT, EVALUATIONS, REJECTS
+from geosieve.tables.schemas import AUDIT, EVALUATIONS, IMAGE_KEY, REJECTS
 
 JOB = "report_archive"
 _RANKING_JOBS = ("rank_regions", "geolocate_archive")
@@ -63,13 +63,13 @@ def report_archive(context: Context[ReportConfig]) -> None:
             report.rows_in = counts["images"]
             cells = _cells(summaries)
         with report.stage("images"):
-            order = [F.xxhash64(*KEYS), *map(F.col, KEYS)]
+            order = [F.xxhash64(*IMAGE_KEY), *map(F.col, IMAGE_KEY)]
             number = (F.row_number().over(Window.orderBy(*order)) - 1).cast("bigint")
             listed = kept.enter_context(
                 on_disk(summaries.orderBy(*order).limit(config.images).withColumn("number", number))
             )
             images = _images(listed)
-            detailed = listed.where(F.col("number") < config.detailed).select(*KEYS, "number", "regions")
+            detailed = listed.where(F.col("number") < config.detailed).select(*IMAGE_KEY, "number", "regions")
             details = _details(answers, detailed, config.regions)
         if config.thumbnails is not None:
             with report.stage("thumbnails"):
@@ -174,7 +174,7 @@ def _details(answers: Answers, detailed: DataFrame, most: int) -> dict[int, dict
     """The leading regions of some images, by number. InputError if an answer has fewer than its summary says."""
     wanted = F.broadcast(detailed.withColumnRenamed("regions", "of_all"))
     place = F.row_number().over(Window.partitionBy("number").orderBy("rank"))
-    regions = answers.regions.join(wanted, [*KEYS]).withColumn("place", place)
+    regions = answers.regions.join(wanted, [*IMAGE_KEY]).withColumn("place", place)
     rows = regions.where(F.col("place") <= most).select("number", *_REGION).collect()
     found = {
         row["number"]: {"of_all": row["regions"], "regions": []}
@@ -197,7 +197,7 @@ def _compared(
 ) -> Compared | None:
     assert config.truth is not None  # asked for only then
     truth = true_positions(answers, config.truth.root or answers.root)
-    known = truth.join(F.broadcast(detailed.select(*KEYS, "number")), [*KEYS])
+    known = truth.join(F.broadcast(detailed.select(*IMAGE_KEY, "number")), [*IMAGE_KEY])
     for row in known.select("number", "true_lat", "true_lon").collect():
         details[row["number"]]["truth"] = (row["true_lat"], row["true_lon"])
     return compare(answers, truth, config.truth.overlay)

@@ -20,12 +20,13 @@ from pyspark.sql import functions as F
 from geosieve.ensemble.ranking import coarse_overlay
 from geosieve.job.main import Context
 from geosieve.overlay.read import read_published
-from geosieve.reporting.answers import KEYS, Answers, read_answers
+from geosieve.reporting.answers import Answers, read_answers
 from geosieve.reporting.export_config import ExportConfig
 from geosieve.reporting.shapes import shapes_of
 from geosieve.runtime.errors import ConfigError, InputError
 from geosieve.runtime.files import Files
 from geosieve.runtime.output import check_output_file
+from geosieve.tables.schemas import IMAGE_KEY
 
 JOB = "export_regions"
 _COLUMNS = (
@@ -53,15 +54,15 @@ def export_regions(context: Context[ExportConfig]) -> None:
     files = Files(spark)
     check_output_file(files, config.output)
     with report.stage("images"):
-        keys = [tuple(row) for row in chosen.select(*KEYS).limit(config.most_images + 1).collect()]
+        keys = [tuple(row) for row in chosen.select(*IMAGE_KEY).limit(config.most_images + 1).collect()]
         _check(config, keys)
         report.rows_in = len(keys)
     with report.stage("regions"):
         named = F.broadcast(spark.createDataFrame(keys, "source string, image_id string"))
-        place = F.row_number().over(Window.partitionBy(*KEYS).orderBy("rank"))
-        regions = answers.regions.join(named, [*KEYS]).withColumn("place", place)
+        place = F.row_number().over(Window.partitionBy(*IMAGE_KEY).orderBy("rank"))
+        regions = answers.regions.join(named, [*IMAGE_KEY]).withColumn("place", place)
         rows = regions.where(F.col("place") <= config.regions).select(*_COLUMNS).toPandas()
-        rows = rows.sort_values([*KEYS, "rank"]).reset_index(drop=True)
+        rows = rows.sort_values([*IMAGE_KEY, "rank"]).reset_index(drop=True)
     with report.stage("shapes"):
         published = read_published(spark, config.overlay)
         overlay = published.overlay()
@@ -87,7 +88,7 @@ def _chosen(answers: Answers, config: ExportConfig) -> DataFrame:
     if config.images:
         wanted = [(one.source, one.image_id) for one in config.images]
         named = answers.summaries.sparkSession.createDataFrame(wanted, "source string, image_id string").distinct()
-        return answers.summaries.join(F.broadcast(named), [*KEYS])
+        return answers.summaries.join(F.broadcast(named), [*IMAGE_KEY])
     try:
         return answers.summaries.where(config.where)
     except (AnalysisException, ParseException) as error:

@@ -16,8 +16,8 @@ from geosieve.images.content import REFERENCE, WITHOUT_BYTES, placed, read_conte
 from geosieve.images.headers import Refusal
 from geosieve.images.isolation import decoder
 from geosieve.images.read import ImagesInput, read_images
-from geosieve.reporting.answers import KEYS
 from geosieve.reporting.archive_config import Thumbnails
+from geosieve.tables.schemas import IMAGE_KEY
 
 _SCHEMA = StructType([StructField("number", LongType()), StructField("jpeg", BinaryType())])
 _LONGER = 3  # the longer side has at most so many times the shorter one: a strip is cut to its middle
@@ -30,7 +30,7 @@ def thumbnails(wanted: DataFrame, root: str, config: Thumbnails) -> dict[int, by
     """
     spark = wanted.sparkSession
     rows = read_images(spark, ImagesInput(root=root, sources=[], run="all")).rows
-    rows = rows.where(f"NOT {WITHOUT_BYTES}").join(F.broadcast(wanted.select(*KEYS, "number")), [*KEYS])
+    rows = rows.where(f"NOT {WITHOUT_BYTES}").join(F.broadcast(wanted.select(*IMAGE_KEY, "number")), [*IMAGE_KEY])
     limits, side, quality = config.limits, config.side, config.quality
     arrow = to_arrow_schema(_SCHEMA)
 

@@ -21,7 +21,8 @@ from geosieve.evaluation.protocols import THRESHOLDS_KM
 from geosieve.geo.sphere import haversine_km
 from geosieve.images.read import POSITIONED, ImagesInput, read_images
 from geosieve.overlay.read import OverlayInput, read_published
-from geosieve.reporting.answers import KEYS, Answers
+from geosieve.reporting.answers import Answers
+from geosieve.tables.schemas import IMAGE_KEY
 
 LEVELS = tuple(np.round(np.arange(0.05, 1.0, 0.05), 2).tolist())
 """Stated probabilities at which the share of truths is told."""
@@ -48,8 +49,8 @@ def true_positions(answers: Answers, root: str) -> DataFrame:
     """Source, id, true_lat and true_lon of the images whose position is known."""
     spark = answers.summaries.sparkSession
     rows = read_images(spark, ImagesInput(root=root, sources=[], run="all")).rows.where(POSITIONED)
-    known = rows.select(*KEYS, F.col("lat").alias("true_lat"), F.col("lon").alias("true_lon"))
-    return known.join(answers.summaries.select(*KEYS), [*KEYS])
+    known = rows.select(*IMAGE_KEY, F.col("lat").alias("true_lat"), F.col("lon").alias("true_lon"))
+    return known.join(answers.summaries.select(*IMAGE_KEY), [*IMAGE_KEY])
 
 
 def compare(answers: Answers, truth: DataFrame, overlay: OverlayInput) -> Compared | None:
@@ -62,7 +63,7 @@ def compare(answers: Answers, truth: DataFrame, overlay: OverlayInput) -> Compar
     published = read_published(spark, overlay)
     region_of_atom = spark.sparkContext.broadcast(answers.region_of_atom(published.overlay()))
     grid = spark.sparkContext.broadcast(published.atom_grid())
-    points = truth.join(answers.summaries.select(*KEYS, "lat", "lon"), [*KEYS])
+    points = truth.join(answers.summaries.select(*IMAGE_KEY, "lat", "lon"), [*IMAGE_KEY])
     points = points.withColumns({"atom": F.lit(0).cast("bigint"), "km": F.lit(None).cast("double")})
     schema = points.schema
     arrow = to_arrow_schema(schema)
@@ -83,19 +84,19 @@ def compare(answers: Answers, truth: DataFrame, overlay: OverlayInput) -> Compar
             columns = [found.get(name, batch.column(k)) for k, name in enumerate(schema.names)]
             yield pa.RecordBatch.from_arrays(columns, schema=arrow)
 
-    where = points.mapInArrow(located, schema).select(*KEYS, "atom", "km")
+    where = points.mapInArrow(located, schema).select(*IMAGE_KEY, "atom", "km")
     hit = answers.regions.select(
-        *KEYS,
+        *IMAGE_KEY,
         "atom",
         F.col("cumulative_area_km2").alias("reached"),
         (F.col("cumulative_probability") - F.col("probability")).alias("before"),
     )
     # A conformal set by stratum may leave out regions: then the truth may lie between those that are told.
-    ends = answers.regions.groupBy(*KEYS).agg(
+    ends = answers.regions.groupBy(*IMAGE_KEY).agg(
         F.when(F.max("rank") == F.count("*"), F.max("cumulative_area_km2")).otherwise(0.0).alias("told_area"),
         F.when(F.max("rank") == F.count("*"), F.max("cumulative_probability")).otherwise(0.0).alias("told_mass"),
     )
-    rows = where.join(hit, [*KEYS, "atom"], "left").join(ends, [*KEYS], "left")
+    rows = where.join(hit, [*IMAGE_KEY, "atom"], "left").join(ends, [*IMAGE_KEY], "left")
     return _curves(rows)
 
 

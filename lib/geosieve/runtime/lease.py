@@ -118,6 +118,11 @@ def held(files: Files, uri: str, run_id: str, seconds: float) -> Iterator[Lease]
         lease.release(done=done)
 
 
+def scan_lock(root: str, ranking: str) -> str:
+    """Where the lock is that scans of archives hold while they write answers of a ranking below `root`."""
+    return f"{root.rstrip('/')}/_locks/geolocate_archive/{ranking}.json"
+
+
 def holder(files: Files, uri: str) -> str | None:
     """The run that holds the lock at `uri` at this moment, in words; None if nobody does. It takes nothing."""
     other = Lease(files, uri, "", 0)._read()

@@ -7,6 +7,7 @@ URIs have the same form as in Hadoop. The endpoint and keys of S3 come from envi
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import uuid
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyarrow import NativeFile, fs
 
 from geosieve.runtime.errors import InputError
@@ -134,6 +137,13 @@ def write_file(uri: str, content: bytes) -> None:
             raise
         if isinstance(store, fs.LocalFileSystem):
             _to_disk(path.rpartition("/")[0] or ".")
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """The content of a Parquet file of the table."""
+    stream = io.BytesIO()
+    pq.write_table(table, stream, compression="zstd")
+    return stream.getvalue()
 
 
 def delete_file(uri: str) -> None:

@@ -22,22 +22,20 @@ from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError, IntegrityError, RetryableError, redact
 from geosieve.runtime.files import Files
 from geosieve.runtime.identity import content_digest
-from geosieve.runtime.lease import holder
+from geosieve.runtime.lease import holder, scan_lock
 from geosieve.runtime.output import check_output
 from geosieve.sql.config import CompactConfig
 from geosieve.tables.publish import Leaf, Publication
-from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced
+from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced, with_places
 from geosieve.tables.schema import Table
-from geosieve.tables.schemas import IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
+from geosieve.tables.schemas import IMAGE_KEY, IMAGE_SUMMARY, PREDICTIONS, RANKED_REGIONS
 
 JOB = "compact"
 REPLACES = "_replaces.json"
-SCANS = "_locks/geolocate_archive"
-"""Folder of the locks of scans, by ranking, below the root."""
 _SORTED = {
-    PREDICTIONS: ("source", "image_id", "predictor"),
+    PREDICTIONS: (*IMAGE_KEY, "predictor"),
     RANKED_REGIONS: ("s2_id",),
-    IMAGE_SUMMARY: ("source", "image_id"),
+    IMAGE_SUMMARY: IMAGE_KEY,
 }
 """The tables, the main one last, and what their files are sorted by.
 
@@ -106,7 +104,7 @@ def compact(context: Context[CompactConfig]) -> None:
 
 def refuse_scan(files: Files, root: str, ranking: str) -> None:
     """RetryableError if a scan of the ranking is at work: its run may refer to answers that others have now."""
-    lock = f"{root.rstrip('/')}/{SCANS}/{ranking}.json"
+    lock = scan_lock(root, ranking)
     who = holder(files, lock)
     if who is not None:
         raise RetryableError(f"{who} scans for the ranking {ranking!r}", where=lock, hint="run again when it has ended")
@@ -137,7 +135,7 @@ def _joinable(
         sizes[run.run_id] += run.bytes
     left = {name: "large" for name, size in sizes.items() if size > config.small_mib * (1 << 20)}
     summaries = read_runs(spark, config.root, IMAGE_SUMMARY, runs)
-    for name in _answered_again(spark, summaries, [run.run_id for run in runs]):
+    for name in _answered_again(summaries, runs):
         left.setdefault(name, "a later run answers some of its images again")
     pairs = summaries.select("run_id", "answer_run_id").distinct().collect()
     refers = [(row["run_id"], successors.get(row["answer_run_id"], row["answer_run_id"])) for row in pairs]
@@ -150,13 +148,12 @@ def _joinable(
     return [run.run_id for run in runs if run.run_id not in left], left
 
 
-def _answered_again(spark: SparkSession, summaries: DataFrame, in_order: list[str]) -> list[str]:
-    """Runs with an image that a later run has, too. `in_order`: the runs in the order of their commits."""
-    order = spark.createDataFrame(list(enumerate(in_order)), "place int, run_id string")
-    placed = summaries.select("source", "image_id", "run_id").join(F.broadcast(order), "run_id")
-    images = placed.groupBy("source", "image_id").agg(F.collect_set("place").alias("places")).where("size(places) > 1")
+def _answered_again(summaries: DataFrame, runs: list[Run]) -> list[str]:
+    """Runs with an image that a later run has, too. `runs`: in the order of their commits."""
+    placed = with_places(summaries, runs)
+    images = placed.groupBy(*IMAGE_KEY).agg(F.collect_set("place").alias("places")).where("size(places) > 1")
     earlier = images.select(F.explode(F.expr("filter(places, p -> p < array_max(places))")).alias("place")).distinct()
-    return [in_order[row["place"]] for row in earlier.collect()]
+    return [runs[row["place"]].run_id for row in earlier.collect()]
 
 
 def _attempts(runs: list[Run]) -> dict[str, str]:

@@ -9,7 +9,8 @@ from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, SparkSession, Window
+from pyspark.sql import functions as F
 from pyspark.sql.types import StringType, StructField, StructType
 
 from geosieve.runtime.errors import InputError, RetryableError
@@ -39,8 +40,9 @@ class Run:
 
     `uri` is its leaf folder; `values` has all partition columns, with `run_id`; `rows` is the number of rows; `files`
     has the names of the Parquet files in the leaf, `bytes` is the sum of their sizes. `committed_at` is UTC in ISO 8601
-    format. `attempt` is the id of the attempt that committed it. `replaces` has the attempts of the runs of which this
-    one took the place, by run id; `switch` is then the main table's leaf of this run, as a path below the root.
+    format, to the millisecond, or to the second in runs of earlier versions; as texts, both are in the order of time.
+    `attempt` is the id of the attempt that committed it. `replaces` has the attempts of the runs of which this one took
+    the place, by run id; `switch` is then the main table's leaf of this run, as a path below the root.
     """
 
     uri: str
@@ -207,6 +209,25 @@ def read_runs(spark: SparkSession, root: str, table: Table, runs: list[Run]) -> 
 def read_committed(spark: SparkSession, root: str, table: Table, **values: str) -> DataFrame:
     """The rows of all committed runs with these partition values; result and errors as for `read_runs`."""
     return read_runs(spark, root, table, committed_runs(spark, root, table, **values))
+
+
+def with_places(rows: DataFrame, runs: list[Run]) -> DataFrame:
+    """Rows that `read_runs` gives for `runs`, with a column `place`: the place of their run in this list, from 0."""
+    places = [(*run.values.values(), place) for place, run in enumerate(runs)]
+    schema = ", ".join(f"{name} string" for name in runs[0].values)
+    listed = rows.sparkSession.createDataFrame(places, f"{schema}, place int")
+    return rows.join(F.broadcast(listed), [*runs[0].values]).select(*rows.columns, "place")
+
+
+def latest_rows(rows: DataFrame, runs: list[Run], *keys: str) -> DataFrame:
+    """Of rows with equal `keys`, those of the latest run. All rows of that run stay, and rows that it has not.
+
+    `rows`: some or all that `read_runs` gives for `runs`, which are in the order of their commits.
+    """
+    if len(runs) == 1:
+        return rows
+    latest = F.rank().over(Window.partitionBy(*keys).orderBy(F.desc("place")))
+    return with_places(rows, runs).withColumn("latest", latest).where("latest = 1").drop("place", "latest")
 
 
 @contextmanager

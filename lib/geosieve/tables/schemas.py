@@ -6,6 +6,9 @@ import sys
 
 from geosieve.tables.schema import BBOX, Column, Table
 
+IMAGE_KEY = ("source", "image_id")
+"""Columns that tell images apart, in all tables of images."""
+
 IMAGES = Table(
     "images",
     "One row per image. Written by `ingest_images`. An id occurs once per run.",

@@ -17,7 +17,8 @@ import pandas as pd
 from pyspark.sql import Column, DataFrame, SparkSession, Window
 from pyspark.sql import functions as F
 
-from geosieve.training.members import KEYS, SHUFFLE
+from geosieve.tables.schemas import IMAGE_KEY
+from geosieve.training.members import SHUFFLE
 
 SHARDS_FILE = "_shards.json"
 """Beside the shards: the list of their files, in order."""
@@ -26,7 +27,7 @@ FILE_BYTES = 128 << 20
 training_shards begins another row group at four times as many."""
 
 _FILES_PER_RANK = 4
-_ORDER = (SHUFFLE, *KEYS)
+_ORDER = (SHUFFLE, *IMAGE_KEY)
 _KEY = f"struct<{SHUFFLE}:bigint,source:string,image_id:string>"
 _BUCKET_BITS = 12
 _ROW_BITS = 33  # of `monotonically_increasing_id`; the bits above are the number of the Spark partition

@@ -30,8 +30,8 @@ from geosieve.models.preprocessing import Preprocessing
 from geosieve.runtime.errors import GeosieveError, InputError, IntegrityError, RetryableError
 from geosieve.runtime.failures import of_store
 from geosieve.runtime.store import locate, open_input
-from geosieve.training.options import Augmentation
 from geosieve.training.plan import Part, ShardFiles, Streams, after, row_order, taken_of
+from geosieve.training.train_config import Augmentation
 
 # Petastorm uses what pyarrow 14, the last version that it works with, calls deprecated: some twenty times per file.
 warnings.filterwarnings("ignore", module="petastorm")

@@ -25,9 +25,9 @@ from geosieve.training.checkpoints import Checkpoints, State
 from geosieve.training.evaluate import Evaluation, evaluated
 from geosieve.training.loader import Augment, Batch, Sampler, training_batches
 from geosieve.training.metrics import Metrics
-from geosieve.training.options import TrainConfig
 from geosieve.training.plan import ShardFiles, Streams, deal, full_batches, remaining, shuffled
 from geosieve.training.ranks import Ranks
+from geosieve.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

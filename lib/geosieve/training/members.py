@@ -18,8 +18,8 @@ from geosieve.runtime.report import JobReport
 from geosieve.splits.classes import label_column
 from geosieve.splits.config import LEFT_OUT
 from geosieve.splits.read import CommittedSplits
+from geosieve.tables.schemas import IMAGE_KEY
 
-KEYS = ("source", "image_id")
 METADATA = ("captured_at", "author", "sequence", "licence")
 LAT, LON = "labelled_lat", "labelled_lon"
 SHUFFLE = "shuffle"
@@ -44,11 +44,11 @@ def split_names(splits: CommittedSplits, only: list[str]) -> dict[str, int]:
 
 def joined(images: Images, labels: CommittedLabels, splits: CommittedSplits, seed: int) -> DataFrame:
     """One row per image, with its split and its labels (`label_column`), which are null where it has none."""
-    wanted = images.rows.select(*KEYS, "lat", "lon", *REFERENCE, *METADATA)
+    wanted = images.rows.select(*IMAGE_KEY, "lat", "lon", *REFERENCE, *METADATA)
     columns = [F.col(name).alias(label_column(name)) for name in labels.partitions]
-    labelled = labels.rows().select(*KEYS, F.col("lat").alias(LAT), F.col("lon").alias(LON), *columns)
-    found = wanted.join(splits.rows(), [*KEYS], "left").join(labelled, [*KEYS], "left")
-    return found.withColumn(SHUFFLE, F.xxhash64(F.lit(seed), *KEYS))
+    labelled = labels.rows().select(*IMAGE_KEY, F.col("lat").alias(LAT), F.col("lon").alias(LON), *columns)
+    found = wanted.join(splits.rows(), [*IMAGE_KEY], "left").join(labelled, [*IMAGE_KEY], "left")
+    return found.withColumn(SHUFFLE, F.xxhash64(F.lit(seed), *IMAGE_KEY))
 
 
 def in_set(names: Iterable[str]) -> Column:

@@ -29,7 +29,7 @@ from geosieve.splits.classes import label_column
 from geosieve.splits.config import rule_partitions
 from geosieve.splits.read import CommittedSplits, read_splits
 from geosieve.tables.publish import Leaf, Publication
-from geosieve.tables.schemas import REJECTS
+from geosieve.tables.schemas import IMAGE_KEY, REJECTS
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.facts import (
     Outcomes,
@@ -40,7 +40,7 @@ from geosieve.training.facts import (
     rejected,
 )
 from geosieve.training.files import SHARDS_FILE, SplitPlan, files_for, in_files
-from geosieve.training.members import KEYS, LAT, LON, METADATA, count_members, in_set, joined, split_names
+from geosieve.training.members import LAT, LON, METADATA, count_members, in_set, joined, split_names
 from geosieve.training.small_images import small_images
 from geosieve.training.written import written_files
 
@@ -147,7 +147,7 @@ def _plan(context: Context[TrainingSetConfig], names: Iterable[str], outcomes: O
 
 def _columns(config: TrainingSetConfig) -> list[Any]:
     """The columns of the table, of rows of `in_files`."""
-    given = (*KEYS, "split", "shard", "shard_row", "image", "width", "height", *METADATA)
+    given = (*IMAGE_KEY, "split", "shard", "shard_row", "image", "width", "height", *METADATA)
     positions = [F.col(LAT).alias("lat"), F.col(LON).alias("lon")]
     return [*given, *positions, *(F.col(label_column(name)).alias(name) for name in config.labels.partitions)]
 

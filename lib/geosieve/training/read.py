@@ -22,8 +22,8 @@ from geosieve.tables.read import Run, attachment, named_run, read_runs
 from geosieve.tables.schemas import TRAINING_SHARDS, training_shards_table
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.files import SHARDS_FILE
-from geosieve.training.options import ShardsInput
 from geosieve.training.plan import ShardFiles
+from geosieve.training.train_config import ShardsInput
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from geosieve.tables.schemas import PREDICTORS
 from geosieve.training import launch
 from geosieve.training.evaluate import OfPartition
 from geosieve.training.loop import PartitionFacts, Setup
-from geosieve.training.options import TrainConfig
 from geosieve.training.plan import ShardFiles
 from geosieve.training.ranks import Ranks
 from geosieve.training.read import CommittedShards, read_shards
+from geosieve.training.train_config import TrainConfig
 
 JOB = "train_predictor"
 _LISTED = 5

@@ -97,7 +97,7 @@ class ClassBalance(Config):
     power: float = Field(default=0.5, gt=0, le=1, description="1: every region is seen equally often")
 
 
-class Checkpoints(Config):
+class CheckpointOptions(Config):
     """How often and how many states are kept, so that training can be continued."""
 
     every_steps: int = Field(default=500, ge=1)
@@ -141,7 +141,7 @@ class TrainConfig(JobConfig):
     )
     balance: ClassBalance | None = None
     early_stopping: int | None = Field(default=None, ge=1, description="epochs without a better validation loss")
-    checkpoints: Checkpoints = Checkpoints()
+    checkpoints: CheckpointOptions = CheckpointOptions()
     tensorboard: str | None = Field(default=None, description="local folder for TensorBoard's files")
     processes: int = Field(
         default=1, ge=1, description="processes that train, if this job starts them (not under horovodrun)"
