@@ -23,7 +23,7 @@ from benchmarks.geolocate import artefact, photos, scanned
 from benchmarks.rank_regions import build
 from benchmarks.timing import REPEATS, bar
 
-IMAGES = 1_500
+IMAGES = 3_000
 PINNED = {"daft": ["daft==0.7.26", "pyarrow==21.0.0"], "ray": ["ray[data]==2.60.0", "pyarrow==21.0.0"]}
 BARS = {"daft": 1.0, "ray": 1.0, "udf": 4.0}
 HERE = Path(__file__).parent / "peers_of_scans"
