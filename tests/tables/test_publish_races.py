@@ -6,7 +6,9 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -294,8 +296,12 @@ def test_runs_come_in_the_order_of_their_commits(spark: SparkSession, tmp_path: 
     assert [run.values for run in runs] == [{"source": "lab", "run_id": "b"}, {"source": "lab", "run_id": "a"}]
 
 
-def test_commits_of_one_second_are_in_their_order(spark: SparkSession, tmp_path: Path) -> None:
-    for run_id in ("c", "b", "a"):
+def test_commits_of_one_second_are_in_their_order(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run_id, thousandths in (("c", 6), ("b", 7), ("a", 120)):
+        clock = SimpleNamespace(now=lambda zone, k=thousandths: datetime(2024, 1, 2, 0, 0, 7, 1000 * k, zone))
+        monkeypatch.setattr("geosieve.tables.publish.datetime", clock)
         publish(spark, tmp_path, run_id)
     assert [run.run_id for run in committed_runs(spark, str(tmp_path), MEASURED)] == ["c", "b", "a"]
     # Earlier versions wrote whole seconds.
