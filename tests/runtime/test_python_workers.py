@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -42,3 +43,10 @@ def test_modules_that_came_after_the_daemon_are_found(spark: SparkSession, tmp_p
         return int(late_module.VALUE + later_module.VALUE)
 
     assert spark.sparkContext.parallelize([1], 1).map(look).collect() == [15]
+
+
+def test_libraries_in_workers_use_as_many_threads_as_a_task_has_cores(spark: SparkSession) -> None:
+    """They read the variable when they are loaded; without it, each worker would use all cores of the machine."""
+    cores = spark.conf.get("spark.task.cpus", "1")
+    found = spark.sparkContext.parallelize(range(4), 4).map(lambda _: os.environ.get("OMP_NUM_THREADS")).collect()
+    assert found == [cores] * 4

@@ -27,11 +27,12 @@ from geosieve.inference.given import Gathered
 from geosieve.inference.image_predictors import Picture, Predictors, Seat, in_this_worker
 from geosieve.inference.ranker import ANSWER, OUT, Ranker
 from geosieve.overlay.atoms import AtomGrid
+from geosieve.tables.schemas import IMAGE_KEY
 
 LEFT = "left"
 """Error class of images that a run did not come to. They are no rejects: the next run looks at them."""
 
-WANTED = ("source", "image_id", *REFERENCE)
+WANTED = (*IMAGE_KEY, *REFERENCE)
 """Columns of the rows that are looked at; and lat and lon, if claims are tested."""
 
 _PAIRS = pa.list_(pa.struct([("region", pa.int64()), ("probability", pa.float64())]))
