@@ -62,6 +62,13 @@ def test_own_errors_raised_in_a_worker_arrive_as_they_are(
             65,
             "403",
         ),
+        (
+            f"{S3A}org.apache.hadoop.fs.s3a.AWSBadRequestException: getFileStatus on s3a://b/k: com.amazonaws.services."
+            "s3.model.AmazonS3Exception: Bad Request (Service: Amazon S3; Status Code: 400; Error Code: 400 Bad "
+            "Request; Request ID: null)",
+            65,
+            "may have expired",
+        ),
         (f"{S3A}org.apache.hadoop.fs.s3a.UnknownStoreException: `s3a://b/': (NoSuchBucket)", 65, "404"),
         (f"{S3A}java.io.FileNotFoundException: No such file or directory: s3a://b/k", 65, "404"),
         ("[PATH_NOT_FOUND] Path does not exist: file:/x.", 65, "404"),

@@ -61,7 +61,9 @@ _STORE = (  # kind, pattern, exit code, advice; the first pattern that matches d
     (
         _REFUSED,
         r"(?i)access.?denied|403 Forbidden|Status Code: 403|HTTP response code(?: on \S+)?: 403|InvalidAccessKeyId|"
-        r"SignatureDoesNotMatch|Expired_?Token|InvalidToken|token has expired",
+        r"SignatureDoesNotMatch|Expired_?Token|InvalidToken|token has expired|"
+        # An answer to HEAD has no text: AWS gives this one to credentials that have expired.
+        r"Error Code: 400 Bad Request|\(HTTP status 400\) during HeadObject",
         errors.EXIT_BAD_INPUT,
         "the store refuses access (403); check the credentials, which may have expired, and the bucket's policy",
     ),

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+
 from geosieve.runtime.errors import RetryableError
 from geosieve.runtime.files import Files
 from geosieve.runtime.logs import logger
@@ -38,7 +40,8 @@ class Lease:
             self.note = other["note"]  # an earlier attempt at this run, of which at most one can commit
         elif other is not None and other["until"] > time.time():
             raise self._lost(other)
-        self._files.delete(self._uri)
+        if other is not None:  # one that is gone meanwhile was released, or its holder is about to renew it
+            self._files.delete(self._uri)
         if not self._files.create_new(self._uri, self._content()):
             raise self._lost(self._read())
 
@@ -49,14 +52,13 @@ class Lease:
 
     def check(self) -> None:
         """RetryableError if another run has taken the lock."""
-        other = self._read()
-        if other is None or other["holder"] != self._holder:
-            raise self._lost(other)
+        with self._writing:  # except on S3, there is no file for a moment while it is renewed
+            self._check()
 
     def renew(self) -> None:
         """Hold it for the same time from now on. RetryableError as for `check`."""
         with self._writing:
-            self.check()
+            self._check()
             self._files.write_text(self._uri, self._content())
 
     def release(self, *, done: bool) -> None:
@@ -70,15 +72,23 @@ class Lease:
             else:
                 self._files.write_text(self._uri, self._content(over=True))
 
+    def _check(self) -> None:
+        other = self._read()
+        if other is None or other["holder"] != self._holder:
+            raise self._lost(other)
+
     def _content(self, *, over: bool = False) -> str:
         until = 0 if over else time.time() + self._seconds
         content = {"run_id": self._run_id, "holder": self._holder, "host": socket.gethostname(), "until": until}
         return json.dumps({**content, "note": self.note})
 
     def _read(self) -> dict[str, Any] | None:
-        if not self._files.exists(self._uri):
+        try:
+            found: dict[str, Any] = json.loads(self._files.read_text(self._uri))
+        except Py4JJavaError:
+            if self._files.exists(self._uri):
+                raise
             return None
-        found: dict[str, Any] = json.loads(self._files.read_text(self._uri))
         return found
 
     def _lost(self, other: dict[str, Any] | None) -> RetryableError:
@@ -115,7 +125,10 @@ def held(files: Files, uri: str, run_id: str, seconds: float) -> Iterator[Lease]
     finally:
         over.set()
         thread.join()
-        lease.release(done=done)
+        try:
+            lease.release(done=done)
+        except Exception as failure:  # noqa: BLE001 - how the run ended says more, and the lock ends by itself
+            logger().warning(f"the lock could not be released: {failure}"[:300])
 
 
 def scan_lock(root: str, ranking: str) -> str:
