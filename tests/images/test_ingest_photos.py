@@ -11,8 +11,10 @@ import pytest
 from fabricated_images import GPS, image, jpeg_with_exif, looping_exif, png_of_size
 from ingesting import Ingest
 from PIL import Image
-from pyspark.sql import Row
+from pyspark.sql import Row, SparkSession
 
+from geosieve.images.photo_rows import PhotoLimits
+from geosieve.images.photos import list_photos, photo_files, photo_folder
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 PHOTOS = Path(__file__).parents[3] / "shared" / "data" / "photos"
@@ -135,3 +137,12 @@ def test_photographs_of_before_1900_do_not_stop_a_folder(ingest: Ingest, tmp_pat
     images = ingest.images()
     assert images["none.jpg"].captured_at is None
     assert images["old.jpg"].captured_at.timestamp() == datetime(1890, 5, 6, 7, 8, 9, tzinfo=UTC).timestamp()
+
+
+def test_a_file_that_is_filled_while_the_folder_is_listed_is_one_row(spark: SparkSession, tmp_path: Path) -> None:
+    """Copying makes an empty file first. The listing that found it empty counts."""
+    folder = fill(tmp_path / "photos", {"a.jpg": b"", "b.jpg": image()})
+    listing = list_photos(spark, photo_folder(spark, str(folder)), PhotoLimits())
+    (folder / "a.jpg").write_bytes(image())
+    rows = photo_files(spark, listing, PhotoLimits()).collect()
+    assert sorted((Path(row.uri).name, row.error_class) for row in rows) == [("a.jpg", "empty_file"), ("b.jpg", None)]

@@ -128,7 +128,10 @@ def photo_files(spark: SparkSession, listing: Listing, limits: PhotoLimits) -> D
             F.lit(None).cast("string").alias("error_class"),
         )
     )
-    return files.unionByName(file_rows(spark, listing.refused))
+    refused = file_rows(spark, listing.refused)
+    if listing.refused:  # a file that was empty when it was listed may have been filled before Spark listed it
+        files = files.join(F.broadcast(refused.select("uri")), "uri", "left_anti")
+    return files.unionByName(refused)
 
 
 def read_photos(files: DataFrame, folder: str, limits: PhotoLimits, fingerprint: bool) -> DataFrame:
