@@ -20,6 +20,8 @@ _SLOW = (
         "test_demos",
         "test_hostile_folder",
         "test_killed_pixels",
+        "test_s3_scans",
+        "test_killed_scans",
         "test_build_splits",
         "test_evaluate",
         "test_train_predictor",

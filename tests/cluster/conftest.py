@@ -1,6 +1,7 @@
-"""Makes the helpers of tests/images importable here."""
+"""Makes the helpers of tests/images and tests/inference importable here."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "images"))
+for folder in ("images", "inference"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))

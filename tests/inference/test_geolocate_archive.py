@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import hashlib
 import json
-import os
-import shlex
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import colour_predictors
-import numpy as np
 import pandas as pd
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from box_partitions import box_partition
 from colour_predictors import told
-from fabricated_archives import tar_of, zip_of
+from fabricated_archives import zip_of
 from fabricated_images import GPS, image
-from pyspark.sql import SparkSession
-from tuned_spark import BRIEF
+from pyspark.sql import DataFrame, SparkSession
+from small_scans import COLOURS, Colour, member, overlay_config, packed, picture
 from workspace import JOBS, Workspace
 
 from geosieve.geo.s2 import cell_ids
 from geosieve.inference.archive_config import GeolocateConfig
-from geosieve.inference.geolocate import JOB, geolocate_archive
+from geosieve.inference.geolocate import JOB, _Run, geolocate_archive
 from geosieve.inference.rank_regions import rank_regions
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.overlay.read import OverlayInput, read_published
@@ -44,27 +33,19 @@ from geosieve.runtime.errors import (
     EXIT_RETRYABLE,
     RetryableError,
 )
-from geosieve.tables.publish import Publication
+from geosieve.tables.publish import Publication, Shard
 from geosieve.tables.read import committed_runs, read_runs
+from geosieve.tables.schema import Table
 from geosieve.tables.schemas import AUDIT, IMAGE_SUMMARY, IMAGES, PREDICTIONS, RANKED_REGIONS, REJECTS, SCANNED_FILES
 
-BANDS = {f"band{k}": (-180.0, -90.0 + 18 * k, 180.0, -72.0 + 18 * k) for k in range(10)}
-SIDES = {f"side{k}": (-180.0 + 60 * k, -90.0, -120.0 + 60 * k, 90.0) for k in range(6)}
 KEYS = ["source", "image_id"]
-
-
-def picture(red: int, green: int, blue: int = 0, **options: Any) -> bytes:
-    """A PNG of one colour, so that no level is lost."""
-    return image(kind="PNG", color=(red, green, blue), size=(9, 7), **options)
 
 
 @pytest.fixture(scope="module")
 def base(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     spark.sparkContext.addPyFile(colour_predictors.__file__)
     made = Workspace(tmp_path_factory.mktemp("base"))
-    partitions = [box_partition(made.root, "bands", BANDS), box_partition(made.root, "sides", SIDES)]
-    config = {"name": "world", "rasters": {"root": str(made.tables)}, "resolution_arcsec": 7200}
-    code, report = made.run("build_overlay", {**config, "partitions": partitions})
+    code, report = made.run("build_overlay", overlay_config(made.root, str(made.tables)))
     assert code == EXIT_DONE, report["error"]
     return made
 
@@ -83,13 +64,7 @@ class Archive(Workspace):
         self.hashes = {p.name: p.digest for p in overlay.partitions}
 
     def member(self, partition: str, channel: int, **options: Any) -> dict[str, Any]:
-        regions = {"bands": len(BANDS), "sides": len(SIDES)}[partition]
-        arguments = {"partition": partition, "digest": self.hashes[partition], "regions": regions, "channel": channel}
-        return {
-            "implementation": "colour_predictors:Colours",
-            "options": {**arguments, **options},
-            "partition": partition,
-        }
+        return member(self.hashes, partition, channel, **options)
 
     def config(self, **change: Any) -> dict[str, Any]:
         return {
@@ -121,29 +96,21 @@ def archive(base: Workspace, spark: SparkSession, tmp_path: Path) -> Archive:
     return Archive(tmp_path / "here", base, spark)
 
 
-COLOURS = [(16 * k + 3, 16 * ((7 * k) % 16) + 5, k) for k in range(12)]
+def fill(archive: Archive) -> dict[str, Colour]:
+    """The files of `packed`; colours by id."""
+    files, colours = packed()
+    for name, content in files.items():
+        (archive.photos / name).write_bytes(content)
+    return colours
 
 
-def fill(archive: Archive) -> dict[str, tuple[int, int, int]]:
-    """Three photos of their own, four in a zip, three in a tar and two in a compressed tar; colours by id."""
-    name = [f"{k:02d}.png" for k in range(len(COLOURS))]
-    content = [picture(*colour) for colour in COLOURS]
-    for k in range(3):
-        (archive.photos / name[k]).write_bytes(content[k])
-    (archive.photos / "a.zip").write_bytes(zip_of({name[k]: content[k] for k in range(3, 7)}))
-    (archive.photos / "b.tar").write_bytes(tar_of({name[k]: content[k] for k in range(7, 10)}))
-    (archive.photos / "c.tar.gz").write_bytes(gzip.compress(tar_of({name[k]: content[k] for k in range(10, 12)})))
-    ids = [*name[:3], *(f"a.zip/{n}" for n in name[3:7]), *(f"b.tar/{n}" for n in name[7:10])]
-    return dict(zip([*ids, *(f"c.tar.gz/{n}" for n in name[10:])], COLOURS, strict=True))
-
-
-def ranked_by_itself(archive: Archive, colours: dict[str, tuple[int, int, int]]) -> dict[str, pd.DataFrame]:
+def ranked_by_itself(archive: Archive, colours: dict[str, Colour]) -> dict[str, pd.DataFrame]:
     """The tables that `rank_regions` makes of what the predictors should have said."""
     rows = []
     for image_id, colour in colours.items():
-        for member, partition, channel, n in (("b", "bands", 0, 10), ("s", "sides", 1, 6)):
+        for predictor, partition, channel, n in (("b", "bands", 0, 10), ("s", "sides", 1, 6)):
             p = told(colour, n, channel).tolist()
-            rows.append(("archive", image_id, member, archive.hashes[partition], p))
+            rows.append(("archive", image_id, predictor, archive.hashes[partition], p))
     names = ["source", "image_id", "predictor", "partition_hash", "probabilities"]
     folder = archive.root / "given"
     folder.mkdir()
@@ -360,87 +327,85 @@ def test_two_runs_at_once_are_kept_apart(archive: Archive) -> None:
     assert archive.scan("r1")["rows_out"] == 1 and not lock.exists()
 
 
-SCRIPT = """
-import sys
-from geosieve.inference.archive_config import GeolocateConfig
-from geosieve.inference.geolocate import JOB, geolocate_archive
-from geosieve.job.main import main
-sys.exit(main(JOB, GeolocateConfig, geolocate_archive, ["--config", sys.argv[1], "--run-id", "r1", "--local"]))
-"""
-KILLS = int(os.environ.get("GEOSIEVE_KILLS", "3"))
-
-
-def started(archive: Archive, config: dict[str, Any]) -> subprocess.Popen[bytes]:
-    path = archive.root / "killed.json"
-    path.write_text(json.dumps({**config, "output": str(archive.tables)}))
-    places = [str(Path(colour_predictors.__file__).parent), *sys.path]
-    submit = shlex.join([*("--driver-memory", "1g"), *BRIEF, "pyspark-shell"])
-    environment = {"PYTHONPATH": os.pathsep.join(filter(None, places)), "PYSPARK_SUBMIT_ARGS": submit}
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(path)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env={**os.environ, **environment},
-        start_new_session=True,
-    )
-
-
-def kill_a_worker(process: subprocess.Popen[bytes], rng: np.random.Generator) -> bool:
-    """Kill one of the job's Python workers, if there is any."""
-    workers = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                parent = child.parent()
-                if parent is not None and all("geosieve.runtime.daemon" in of.cmdline() for of in (child, parent)):
-                    workers.append(child)
-    if workers:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            workers[rng.integers(len(workers))].kill()
-    return bool(workers)
-
-
-def test_killed_again_and_again_the_tables_are_those_of_an_undisturbed_run(
-    archive: Archive, base: Workspace, spark: SparkSession, tmp_path: Path
+def test_files_that_change_between_catalogue_and_look_are_rejects_and_their_copies_are_left(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Drivers (with their JVM) and Python workers are killed at random moments; the same run id is started again.
+    """Of several files with one content, the first by name is looked at."""
+    for name, colour in {"a.png": 1, "a copy.png": 1, "b.png": 40, "b copy.png": 40, "c.png": 90}.items():
+        (archive.photos / name).write_bytes(picture(colour, 7))
+    looked = _Run._looked
 
-    Readers never see a part of the run: the tables are there together or not at all.
-    """
-    other = Archive(tmp_path / "undisturbed", base, spark)
-    other.photos = archive.photos  # names determine the parts, and so which of two copies is looked at
-    fill(archive)
-    (archive.photos / "copy.png").write_bytes(picture(*COLOURS[9]))
-    (archive.photos / "cut.png").write_bytes(picture(1, 1)[:40])
-    slow = {"b": archive.member("bands", 0, seconds=0.5), "s": archive.member("sides", 1)}
-    config = archive.config(members=slow, images_per_part=4, lock_minutes=0.02)
-    other.scan("r1", members=slow, images_per_part=4)
-    rng = np.random.default_rng(len(COLOURS))
-    killed, code = {"driver": 0, "worker": 0}, None
-    while code != EXIT_DONE:
-        process = started(archive, config)
-        victim = "driver" if sum(killed.values()) % 2 == 0 else "worker"
-        end = time.monotonic() + rng.uniform(8, 40)
-        while sum(killed.values()) < KILLS and time.monotonic() < end and process.poll() is None:
-            time.sleep(0.1)
-        if sum(killed.values()) < KILLS and process.poll() is None:
-            if victim == "driver":
-                os.killpg(process.pid, signal.SIGKILL)
-                killed["driver"] += 1
-            else:
-                killed["worker"] += kill_a_worker(process, rng)
-        _, log = process.communicate(timeout=600)
-        code = process.returncode
-        assert code in (EXIT_DONE, EXIT_RETRYABLE, -signal.SIGKILL), log.decode()[-3000:]
-        seen = {t.name: len(committed_runs(spark, str(archive.tables), t)) for t in (IMAGES, IMAGE_SUMMARY)}
-        assert seen[IMAGE_SUMMARY.name] == (code == EXIT_DONE)
-    assert killed["driver"] > 0
-    for table, keys in (
-        (IMAGE_SUMMARY, ["image_id"]),
-        (RANKED_REGIONS, ["image_id", "rank"]),
-        (PREDICTIONS, ["image_id", "predictor"]),
-        (IMAGES, ["image_id"]),
-        (REJECTS, ["id"]),
-    ):
-        mine, theirs = (compared(one.rows(table), keys) for one in (archive, other))
-        pd.testing.assert_frame_equal(mine, theirs)
+    def after_a_change(self: _Run, *arguments: Any) -> Any:
+        (archive.photos / "a copy.png").write_bytes(picture(200, 7))
+        (archive.photos / "b copy.png").unlink()
+        return looked(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "_looked", after_a_change)
+        report = archive.scan("r1")
+    rejects = archive.rows(REJECTS).set_index("id")["error_class"].to_dict()
+    assert rejects == {"a copy.png": "changed_content", "b copy.png": "missing_file"}
+    assert list(archive.summaries("r1").index) == ["c.png"]
+    assert (report["rows_in"], report["details"]["images_left"]) == (3, 2)
+    archive.scan("r2")
+    found = archive.rows(PREDICTIONS, "r2").query("predictor == 'b'").set_index("image_id")
+    regions = {image_id: row.probabilities[0]["region"] for image_id, row in found.iterrows()}
+    assert regions == {"a.png": 1 // 16, "a copy.png": 200 // 16 % 10, "b.png": 40 // 16}
+    assert archive.run(JOB, archive.config(), "r3")[0] == EXIT_NOTHING_TO_DO
+
+
+def test_an_archive_that_grows_between_two_attempts_loses_nothing(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its members are spread over parts: those that are new may belong to a part that is written already."""
+    inside = {f"{k:02d}.png": picture(k, 3) for k in range(24)}
+    ids = [f"a.zip/{name}" for name in inside]
+
+    def pack(n: int) -> None:
+        (archive.photos / "a.zip").write_bytes(zip_of(dict(list(inside.items())[:n])))
+
+    pack(8)
+    (archive.photos / "one.png").write_bytes(picture(1, 1))
+    do = _Run.do
+
+    def dies(self: _Run, shard: Shard, parts: int) -> None:
+        if shard.index:
+            raise RetryableError("the driver has died")
+        do(self, shard, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Run, "do", dies)
+        assert archive.run(JOB, archive.config(images_per_part=5), "r1")[0] == EXIT_RETRYABLE
+    pack(24)
+    archive.scan("r1", images_per_part=5)
+    first = set(archive.summaries("r1").index)
+    assert {"one.png", *ids[:8]} < first < {"one.png", *ids}  # some of the new ones belong to the first part
+    archive.scan("r2")
+    second = set(archive.summaries("r2").index)
+    assert first | second == {"one.png", *ids} and not first & second
+    assert archive.run(JOB, archive.config(), "r3")[0] == EXIT_NOTHING_TO_DO
+
+
+def test_answers_that_are_lost_and_computed_otherwise_are_not_committed(
+    archive: Archive, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an executor go the blocks on its disk; what Spark computes again, it reads from files as they are now."""
+    for name in ("a.png", "b.png"):
+        (archive.photos / name).write_bytes(picture(ord(name[0]), 9))
+    write = Shard.write
+
+    def after_a_loss(self: Shard, table: Table, frame: DataFrame) -> int:
+        if table is PREDICTIONS:
+            (archive.photos / "a.png").write_bytes(picture(30, 30))
+            kept = sorted(spark.sparkContext._jsc.getPersistentRDDs().keys())
+            answers = kept[-2]  # before those that are settled by them
+            spark._jvm.org.apache.spark.SparkEnv.get().blockManager().master().removeRdd(answers, True)
+        return write(self, table, frame)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shard, "write", after_a_loss)
+        code, report = archive.run(JOB, archive.config(), "r1")
+    assert code == EXIT_RETRYABLE and "lost with an executor" in report["error"]
+    assert not committed_runs(spark, str(archive.tables), IMAGE_SUMMARY)
+    archive.scan("r1")
+    assert set(archive.summaries()["answer_image_id"]) == set(archive.rows(RANKED_REGIONS)["image_id"])

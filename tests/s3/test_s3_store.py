@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -29,79 +28,29 @@ from fabricated_world import (
     run_fingerprint,
 )
 from job_client import JobServer, Outcome
-from s3_server import Request, S3Server
+from s3_jobs import ENVIRONMENT, SECRET, JobStore
+from s3_server import Request
 
-KEY_ID, SECRET = "AKIDFORGEOSIEVETESTS", "s3cr3tOfTheTestsThatNobodyMayPrint"
 BUCKET = "world"
 FILES, TABLES = f"s3a://{BUCKET}/files", f"s3a://{BUCKET}/tables"
 IMAGES = 1_000
 
-# What a user would give to spark-submit; attempts and pauses are small, so that giving up takes seconds.
-SETTINGS = {
-    "spark.hadoop.fs.s3a.path.style.access": "true",
-    "spark.hadoop.fs.s3a.connection.ssl.enabled": "false",
-    "spark.hadoop.fs.s3a.attempts.maximum": "2",
-    "spark.hadoop.fs.s3a.retry.limit": "2",
-    "spark.hadoop.fs.s3a.retry.interval": "50ms",
-    "spark.hadoop.fs.s3a.retry.throttle.limit": "3",
-    "spark.hadoop.fs.s3a.retry.throttle.interval": "50ms",
-}
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": KEY_ID,
-    "AWS_SECRET_ACCESS_KEY": SECRET,
-    "AWS_REGION": "us-east-1",
-    "AWS_HTTPS": "NO",
-    "AWS_VIRTUAL_HOSTING": "FALSE",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "0.1",
-    # GDAL keeps what it has read as long as its process lives; here every run must ask the server.
-    "CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{BUCKET}/files",
-}
+# GDAL keeps what it has read as long as its process lives; here every run must ask the server.
+UNCACHED = {"CPL_VSIL_CURL_NON_CACHED": f"/vsis3/{BUCKET}/files"}
 
 
-class Store:
-    """The server, a client to look into it from outside, and a driver that works with it."""
+class Store(JobStore):
+    """A store with the fabricated world in it."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.server = S3Server()
-        url = f"http://{self.server.endpoint}"
-        keys = {"aws_access_key_id": KEY_ID, "aws_secret_access_key": SECRET, "region_name": "us-east-1"}
-        self.client: Any = boto3.client("s3", endpoint_url=url, **keys)
-        self.client.create_bucket(Bucket=BUCKET)
-        self.settings = {"spark.hadoop.fs.s3a.endpoint": url, **SETTINGS}
-        self.environment = {"AWS_S3_ENDPOINT": self.server.endpoint, **ENVIRONMENT}
-        self.driver = JobServer(root / "server", "local[2]", self.settings, self.environment)
+        super().__init__(root, BUCKET, UNCACHED)
         make_files(root / "files", IMAGES)
         for path in (root / "files").rglob("*.*"):
             self.client.upload_file(str(path), BUCKET, f"files/{path.relative_to(root / 'files')}")
 
-    def close(self) -> None:
-        self.driver.close()
-        self.server.close()
-
-    def keys(self, prefix: str) -> list[str]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix)
-        return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
-
-    def read(self, key: str) -> bytes:
-        body: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-        return body
-
-    def manifest(self, leaf: str) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads(self.read(f"{leaf}/_SUCCESS"))
-        return manifest
-
     def label_rows(self, run_id: str) -> str:
         leaf = f"tables/labels/run_id={run_id}"
-        files = [self.read(f"{leaf}/{entry['name']}") for entry in self.manifest(leaf)["files"]]
-        return rows_fingerprint([row for file in files for row in pq.ParquetFile(io.BytesIO(file)).read().to_pylist()])
-
-    def settle(self) -> None:
-        """Wait until nobody asks any more: tasks of a run that was given up outlive it for a moment."""
-        end, before = time.monotonic() + 30, -1
-        while before != (before := len(self.server.requests)) and time.monotonic() < end:
-            time.sleep(1.0)
+        return rows_fingerprint(self.rows(leaf))
 
     def label(self, run_id: str) -> tuple[Outcome, list[Request], float]:
         """A labelling run on the store, the requests that it made, and its seconds."""
@@ -187,8 +136,7 @@ def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> 
     assert outcome.exit_code == 0, outcome.report["error"]
     assert (outcome.report["rows_out"], outcome.report["rejected"]) == (2 * len(photos), {})
     leaf = "archived/images/source=scans/run_id=archives"
-    files = [_rows_of(store, f"{leaf}/{entry['name']}") for entry in store.manifest(leaf)["files"]]
-    for row in (row for file in files for row in file):
+    for row in store.rows(leaf):
         stored = archives[row["uri"].rpartition("/")[2]]
         assert stored[row["offset"] :][: row["length"]] == photos[row["member"]]
     for name, content in archives.items():
@@ -196,11 +144,6 @@ def test_archives_are_read_by_ranges_and_hardly_more_than_once(store: Store) -> 
         assert sum(r.bytes for r in asked) <= 1.2 * len(content)
         if name == "a.zip":  # one request a member, and the directory's
             assert len(asked) <= len(photos) + 5
-
-
-def _rows_of(store: Store, key: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(store.read(key))).read().to_pylist()
-    return rows
 
 
 def test_pixels_are_read_by_ranges_and_nothing_is_listed_for_it(on_s3: tuple[Outcome, list[Request]]) -> None:

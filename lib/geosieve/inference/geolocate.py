@@ -22,8 +22,8 @@ from pyspark.broadcast import Broadcast
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from geosieve.images.archived import STREAMED, list_archives
-from geosieve.images.content import placed
+from geosieve.images.archived import IN_ARCHIVE, STREAMED, list_archives
+from geosieve.images.content import CHANGED_CONTENT, MISSING_FILE, placed
 from geosieve.inference.archive_config import GeolocateConfig
 from geosieve.inference.artefact import FittedEnsemble
 from geosieve.inference.image_predictors import Predictors, Recipe, Seat
@@ -32,7 +32,7 @@ from geosieve.inference.ranker import Ranker, read_ranker, regions_of
 from geosieve.inference.scan import Earlier, Work, list_source
 from geosieve.job.main import Context
 from geosieve.overlay.read import read_published
-from geosieve.runtime.errors import ConfigError, InputError
+from geosieve.runtime.errors import ConfigError, InputError, RetryableError
 from geosieve.runtime.files import Files
 from geosieve.runtime.frames import anew_on_disk
 from geosieve.runtime.identity import content_digest
@@ -105,12 +105,15 @@ def geolocate_archive(context: Context[GeolocateConfig]) -> None:
             report.status = "nothing_to_do"
             return
         parts = _parts(lease, work, config.images_per_part)
+        steady = _are_steady(lease, work, resumed=publication.rows_in > 0)
         run = _Run(context, publication, earlier, looker, work)
         for shard in publication.shards([*(f"part {k} of {parts}" for k in range(parts)), "audit"]):
             lease.check()
             if shard.index < parts:
                 run.do(shard, parts)
             else:
+                if not steady:
+                    run.leave_archives(shard)
                 _audit(context, shard, model_set, predictors, ranker, began, run.counts)
         report.rows_in = publication.rows_in
         run.tell()
@@ -199,8 +202,19 @@ def _parts(lease: Lease, work: Work, images: int) -> int:
         guessed = work.archives.join(streams, "uri", "left_semi").agg(F.sum("bytes")).first()
         streamed = 0 if guessed is None or guessed[0] is None else guessed[0] // _STREAMED_IMAGE_BYTES
         rows = work.files.count() + work.members.where(f"NOT {STREAMED}").count() + streamed
-        lease.keep({"parts": max(1, -(-rows // images))})
+        lease.keep({**lease.note, "parts": max(1, -(-rows // images))})
     return int(lease.note["parts"])
+
+
+def _are_steady(lease: Lease, work: Work, resumed: bool) -> bool:
+    """Whether the archives are those of all earlier attempts at this run. `resumed`: one has written a part."""
+    facts = "hex(bit_xor(xxhash64(uri, bytes, modified_at)))"
+    found = work.archives.agg(F.expr(f"concat(count(*), ' ', coalesce({facts}, ''))").alias("archives")).first()
+    assert found is not None
+    if lease.note.get("archives") != found["archives"]:
+        same = "archives" not in lease.note and not resumed
+        lease.keep({**lease.note, "archives": found["archives"] if same else None})
+    return lease.note["archives"] is not None
 
 
 @dataclass(frozen=True)
@@ -320,9 +334,11 @@ class _Run:
         of_links = links.withColumns({_WHY: F.lit(None).cast("string"), "message": F.lit(None).cast("string")})
         every = told.select(*columns).unionByName(of_links.select(*columns))
         images = good.select(F.struct(*(column.name for column in IMAGES.columns)).alias("image"), *_KEYS)
-        return images.join(F.broadcast(every.withColumn("_reached", F.lit(True))), _CONTENT, "left").withColumn(
-            _WHY, F.when(F.col("_reached").isNull(), F.lit(LEFT)).otherwise(F.col(_WHY))
-        )
+        found = images.join(F.broadcast(every.withColumn("_reached", F.lit(True))), _CONTENT, "left")
+        # That a file has gone or changed says nothing about others that had the same content.
+        gone = F.col(_WHY).isin(MISSING_FILE, CHANGED_CONTENT) & ~_is_own(self.context.report.run_id)
+        left = F.col("_reached").isNull() | gone
+        return found.withColumn(_WHY, F.when(left, F.lit(LEFT)).otherwise(F.col(_WHY)))
 
     def _write(self, shard: Shard, work: Work, refused: DataFrame, settled: DataFrame, answers: DataFrame) -> None:
         good = settled.where(f"{_WHY} IS NULL")
@@ -336,13 +352,36 @@ class _Run:
         shard.write(REJECTS, self._few(rejects.unionByName(of_failed.withColumnRenamed(_WHY, "error_class"))))
         shard.write(IMAGES, _catalogue(good.select("image.*"), self.context.config.keep_positions))
         fine = answers.where("error_class IS NULL")
-        shard.write(PREDICTIONS, fine.select(*IMAGE_KEY, F.inline("said")))
-        shard.write(RANKED_REGIONS, regions_of(answers))
+        said = shard.write(PREDICTIONS, fine.select(*IMAGE_KEY, F.inline("said")))
+        ranked = shard.write(RANKED_REGIONS, regions_of(answers))
         by_file = left.groupBy("image.uri").agg(F.count("*").alias("images_left"))
         touched = work.touched().join(F.broadcast(by_file), "uri", "left").fillna(0, "images_left")
         shard.write(SCANNED_FILES, self._scanned(touched))
         shard.write(IMAGE_SUMMARY, good.select(*(column.name for column in IMAGE_SUMMARY.columns)))
-        shard.commit(refused.count() + settled.where(f"{_WHY} IS NULL OR {_WHY} != '{LEFT}'").count())
+        own = F.col(_WHY).isNull() & _is_own(self.context.report.run_id)
+        (found,) = settled.agg(
+            F.count_if(F.expr(f"{_WHY} IS NULL OR {_WHY} != '{LEFT}'")).alias("rows"),
+            F.count_if(own).alias("own"),
+            F.coalesce(F.sum(F.when(own, F.col("regions"))), F.lit(0)).alias("regions"),
+        ).collect()
+        if (said, ranked) != (len(self.looker.seats) * found["own"], found["regions"]):
+            raise RetryableError(
+                "answers were lost with an executor, and were others when they were computed again: a file has "
+                "changed, or the time was over",
+                hint="run again; the parts before are kept",
+            )
+        shard.commit(refused.count() + found["rows"])
+
+    def leave_archives(self, shard: Shard) -> None:
+        """Say that no archive is done: between attempts some have changed, or have come, and their members are parted.
+
+        A part that an earlier attempt has written lacks those that are new. The next run finds what is missing.
+        """
+        archives = self.publication.written(SCANNED_FILES).where(IN_ARCHIVE).select("uri", "bytes", "modified_at")
+        shard.write(SCANNED_FILES, self._scanned(archives.distinct().withColumn("images_left", F.lit(1))))
+        self.context.report.warn(
+            "archives have come or changed since this run began; the next run looks at all of them"
+        )
 
     def _scanned(self, files: DataFrame) -> DataFrame:
         values = {"source": F.lit(self.context.config.source.name), "model_set": F.lit(self.earlier.model_set)}
@@ -367,7 +406,9 @@ class _Run:
         report.details["images"] = {"computed": counts.computed, "linked": counts.linked}
         report.details["images_left"] = counts.left
         if counts.left:
-            report.warn(f"{counts.left} images or files are left for the next run: a limit was reached")
+            report.warn(
+                f"{counts.left} images or files are left for the next run: a limit was reached, or files changed"
+            )
 
 
 def _is_own(run_id: str) -> Any:

@@ -508,7 +508,11 @@ SCANNED_FILES = Table(
         Column("uri", "string", "URI of the file"),
         Column("bytes", "bigint", "its size"),
         Column("modified_at", "timestamp", "when it was changed last, as its store says"),
-        Column("images_left", "bigint", "its images that the run did not come to, because it reached a limit"),
+        Column(
+            "images_left",
+            "bigint",
+            "its images that the run did not come to, e.g. at a limit; 1 if files changed and nobody knows the number",
+        ),
         Column("model_set", "string", "as in `image_summary`"),
     ),
     (Column("ranking", "string", "name of the ranking"),),
