@@ -84,11 +84,12 @@ class Lease:
 
     def _read(self) -> dict[str, Any] | None:
         try:
-            found: dict[str, Any] = json.loads(self._files.read_text(self._uri))
+            text = self._files.read_text(self._uri)
         except Py4JJavaError:
-            if self._files.exists(self._uri):
-                raise
-            return None
+            if not self._files.exists(self._uri):
+                return None
+            text = self._files.read_text(self._uri)  # another process was about to renew it
+        found: dict[str, Any] = json.loads(text)
         return found
 
     def _lost(self, other: dict[str, Any] | None) -> RetryableError:
