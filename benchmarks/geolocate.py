@@ -142,12 +142,12 @@ def configuration(root: Path, uri: str, folder: Path) -> dict[str, Any]:
 
 
 def scanned(root: Path, uri: str, folder: Path, run_id: str) -> tuple[dict[str, Any], float, float]:
-    """The report of a scan, its seconds without the session's start, and the memory of its workers, GiB."""
+    """The report of a scan, its seconds without the session's start, and the memory of its largest worker, GiB."""
     report, used = job("geolocate_archive", configuration(root, uri, folder), run_id)
     stages = {name: seconds for name, seconds in report["seconds"].items() if name != "session"}
     told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.items())
     print(f"  {folder.name}, run {run_id}: {report['status']}, {told} s", flush=True)
-    return report, sum(stages.values()), sum(used.worker_rss.values()) / 2**30
+    return report, sum(stages.values()), max(used.worker_rss.values()) / 2**30
 
 
 def main() -> int:
@@ -173,7 +173,7 @@ def main() -> int:
         bar("rate of the job over that of the bare loop", rate / bare, 0.85, at_least=True),
         bar("share of ensemble and ranking in the time of both cores", share, 0.1),
         bar(f"time of a second run over {NAMES:,} files, of what the first would take", again * rate / NAMES, 0.05),
-        bar(f"memory of the workers with {NAMES:,} files over that with {IMAGES:,}", of_many / memory, 1.1),
+        bar(f"memory of the largest worker with {NAMES:,} files over that with {IMAGES:,}", of_many / memory, 1.1),
     ]
     return 0 if all(met) else 1
 

@@ -7,6 +7,7 @@ ranks.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -46,9 +47,9 @@ def peer(python: Path, name: str, folder: Path, output: Path) -> float:
     """Seconds of a peer's process."""
     shutil.rmtree(output, ignore_errors=True)
     start = perf_counter()
-    done = subprocess.run(
-        [python, HERE / f"{name}_scan.py", folder, output], cwd=HERE, capture_output=True, text=True, check=False
-    )
+    command = [python, HERE / f"{name}_scan.py", folder, output]
+    environment = {**os.environ, "PYSPARK_PYTHON": str(python)}
+    done = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
     return perf_counter() - start
@@ -76,6 +77,7 @@ def main() -> int:
     for _ in range(REPEATS):
         for name, work in works.items():
             seconds[name].append(work())
+            print(f"  {name}: {seconds[name][-1]:.0f} s", flush=True)
     took = {name: median(of) for name, of in seconds.items()}
     shutil.rmtree(output)
     shutil.rmtree(root / "scanned")
