@@ -53,6 +53,7 @@ _SLOW = (
         "test_glue",
         "test_airflow",
         "test_atom_cells",
+        "test_harvest_flickr",
         "test_ready_queries",
         "test_ingest_archives",
         "test_ingest_listed",

@@ -17,6 +17,7 @@ from geosieve.inference.config import FitEnsembleConfig
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.publishing import JobConfig
 from geosieve.labels.label import LabelConfig
+from geosieve.overhead.flickr import FlickrConfig
 from geosieve.overlay.build import OverlayConfig
 from geosieve.overlay.cells import CellsConfig
 from geosieve.partitions.building.job import BuildConfig
@@ -41,6 +42,7 @@ MODELS = {
     "compact": CompactConfig,
     "evaluate": EvaluateConfig,
     "export_regions": ExportConfig,
+    "harvest_flickr": FlickrConfig,
     "ingest_images": IngestConfig,
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,

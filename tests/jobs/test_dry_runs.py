@@ -13,8 +13,8 @@ from workspace import COLUMNS, JOBS, Report, Workspace
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = (
-    *("compact", "export_regions", "fit_ensemble", "geolocate_archive", "rank_regions", "register_tables"),
-    *("report_archive", "retire_runs", "train_predictor", "atom_cells"),
+    *("compact", "export_regions", "fit_ensemble", "geolocate_archive", "harvest_flickr", "rank_regions"),
+    *("register_tables", "report_archive", "retire_runs", "train_predictor", "atom_cells"),
 )
 """Jobs whose dry runs are tested with their worlds, which take long to make."""
 

@@ -92,6 +92,31 @@ REJECTS = Table(
     ),
 )
 
+HARVESTED_PHOTOS = Table(
+    "harvested_photos",
+    "One row per photo that a harvest has downloaded. Written by `harvest_flickr`. The file of a photo is "
+    "`_photos/<source>/<run_id>/<image_id>.jpg` beside the tables; `ingest_images` joins both to rows of `images` "
+    "(conf/ingest_images/harvest.yaml).",
+    (
+        Column("image_id", "string", "the service's id of the photo; the name of its file, without `.jpg`"),
+        Column("lat", "double", "WGS-84 latitude, degrees"),
+        Column("lon", "double", "WGS-84 longitude, degrees, in [-180, 180]"),
+        Column(
+            "captured_at", "timestamp", "time at which it was taken, by the camera's clock; no time zone", nullable=True
+        ),
+        Column("uploaded_at", "timestamp", "time at which it was uploaded"),
+        Column("author", "string", "id of the account that uploaded it"),
+        Column("author_name", "string", "its name, for the attribution", nullable=True),
+        Column("title", "string", "title, for the attribution", nullable=True),
+        Column("licence", "string", "cc-by-2.0, cc-by-sa-2.0, cc-by-4.0, cc-by-sa-4.0, cc0-1.0 or pdm-1.0"),
+        Column("url", "string", "where it was downloaded"),
+        Column("page", "string", "its page at the service, for the attribution"),
+        Column("bytes", "bigint", "size of its file"),
+        Column("content_sha256", "string", "SHA-256 of the file's bytes, hex"),
+    ),
+    (Column("source", "string", "name of the harvest"),),
+)
+
 RASTER_CATALOG = Table(
     "raster_catalog",
     "One row per raster file (one band of it). Written by `catalog_rasters`.",
@@ -547,6 +572,7 @@ AUDIT = Table(
 ALL = (
     IMAGES,
     REJECTS,
+    HARVESTED_PHOTOS,
     RASTER_CATALOG,
     PARTITIONS,
     REGIONS,
