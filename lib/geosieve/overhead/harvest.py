@@ -21,8 +21,8 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StringType, StructField, StructType
 
-from geosieve.images.decode import decode
 from geosieve.images.headers import Refusal
+from geosieve.images.isolation import Decoder, isolated
 from geosieve.job.main import Context
 from geosieve.overhead.download import DownloadError, Limits, Web
 from geosieve.overhead.harvest_config import HarvestConfig
@@ -76,9 +76,9 @@ def harvest(ctx: Context[C], publication: Publication, source: PhotoSource, web:
         for kind in ("harvests", "photos")
     )
     begin, end = _times(config, state)
-    downloads = _Downloads(web, patience, photos, config.downloads_at_once)
     boxes = short = 0
-    with report.stage("harvest"):
+    with report.stage("harvest"), isolated() as decode:
+        downloads = _Downloads(web, patience, decode, photos, config.downloads_at_once)
         for box in config.boxes:
             for query in box.queries(begin, end):
                 for part, found in complete_answers(source, query, f"{state}/asked"):
@@ -121,8 +121,8 @@ def _times(config: HarvestConfig, state: str) -> tuple[int, int]:
 class _Downloads:
     """Downloads photos into a folder."""
 
-    def __init__(self, web: Web, patience: Patience, folder: str, at_once: int) -> None:
-        self._web, self._patience, self._folder, self._at_once = web, patience, folder, at_once
+    def __init__(self, web: Web, patience: Patience, decode: Decoder, folder: str, at_once: int) -> None:
+        self._web, self._patience, self._decode, self._folder, self._at_once = web, patience, decode, folder, at_once
         self._lost, self._counting, self._decoding = 0, threading.Lock(), threading.Lock()
 
     def take(self, query: Query, photos: list[Photo], refused: list[Refused], folder: str) -> None:
@@ -181,8 +181,8 @@ class _Downloads:
             return Refused(photo.id, "gone", f"its address leads to another file, {_name(fetched.url)[:100]!r}")
         if not fetched.body.startswith(b"\xff\xd8\xff"):
             return Refused(photo.id, "not_an_image", "the file is no JPEG")
-        with self._decoding:  # Pillow's limits are of the process
-            pixels = decode(fetched.body, pixels=_PIXELS)
+        with self._decoding:  # in one process of its own: an image that ends it must not end the harvest
+            pixels = self._decode(fetched.body, None, _PIXELS)
         return Refused(photo.id, pixels.error_class, pixels.message) if isinstance(pixels, Refusal) else fetched.body
 
     def _count(self, error: DownloadError | None) -> None:
