@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from pyspark.sql import SparkSession
-from tuned_spark import TUNED
+from tuned_spark import JVM, TUNED
 
 from geosieve.runtime.session import spark_session
 
@@ -64,6 +64,8 @@ _SLOW = (
         "test_full_disk",
     ),
 )
+
+os.environ.setdefault("SPARK_SUBMIT_OPTS", JVM)  # what tests start with spark-submit, a demo or an interpreter
 
 
 @pytest.hookimpl(tryfirst=True)

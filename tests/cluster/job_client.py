@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pyspark
-from tuned_spark import BRIEF
+from tuned_spark import TUNED
 
 HERE = Path(__file__).parent
 
@@ -47,7 +47,7 @@ class JobServer:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.log = folder / "driver.log"
-        options = ["--master", master, "--driver-memory", "1g", *BRIEF]
+        options = ["--master", master, "--driver-memory", "1g", *TUNED]
         for key, value in (settings or {}).items():
             options += ["--conf", f"{key}={value}"]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK_", "SPARK_", "AWS_"))}

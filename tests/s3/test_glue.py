@@ -16,7 +16,7 @@ import pytest
 from pyspark.sql import SparkSession
 from s3_server import S3Server
 from small_rankings import REGIONS, TABLES, publish
-from tuned_spark import BRIEF
+from tuned_spark import TUNED
 from workspace import JOBS, Report, Workspace
 
 from geosieve.runtime import jars
@@ -124,7 +124,7 @@ def test_of_two_at_once_each_run_lands_once_and_no_secret_is_told(glue: Glue) ->
     path = glue.root / "race.json"
     path.write_text(json.dumps(glue.config(namespace="race")))
     s3a = {"spark.hadoop.fs.s3a.endpoint": glue.url, "spark.hadoop.fs.s3a.path.style.access": "true"}
-    options = [*BRIEF, *(word for name, value in s3a.items() for word in ("--conf", f"{name}={value}"))]
+    options = [*TUNED, *(word for name, value in s3a.items() for word in ("--conf", f"{name}={value}"))]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK_", "SPARK_"))} | {
         **{"AWS_ACCESS_KEY_ID": KEY_ID, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"},
         "PYSPARK_SUBMIT_ARGS": shlex.join([*options, "pyspark-shell"]),
