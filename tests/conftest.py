@@ -65,6 +65,8 @@ _SLOW = (
     ),
 )
 
+# Two processes test at a time, and threads of PyTorch that wait for others on the same core burn most of their time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JVM)  # what tests start with spark-submit, a demo or an interpreter
 
 

@@ -61,12 +61,13 @@ def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None, 
         found = loop.run(setup, ranks, Metrics(setup.work, ranks.rank, None))
     if ranks.rank == 0:
         save_file(found[0], folder / f"{identity}-weights.safetensors")
-        (folder / f"{identity}-evaluation.json").write_text(json.dumps({"loss": found[1].loss, "size": ranks.size}))
+        (folder / f"{identity}-evaluation.json").write_text(
+            json.dumps({"loss": found[1].loss, "size": ranks.size, "threads": torch.get_num_threads()})
+        )
     return 0
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     kill = int(sys.argv[4]) if len(sys.argv) > 4 else None
     whom = int(sys.argv[5]) if len(sys.argv) > 5 else 1
     sys.exit(main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]), kill, whom))

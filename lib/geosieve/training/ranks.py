@@ -51,7 +51,7 @@ class Ranks:
 
     @classmethod
     def start(cls) -> Ranks:
-        """Start Horovod, if it does not run yet.
+        """Start Horovod, if it does not run yet. Processes on one machine share its cores.
 
         ConfigError if several processes are to train on GPUs, and Horovod was built without them.
         """
@@ -63,6 +63,10 @@ class Ranks:
                 "Horovod was built without GPUs, and several processes are to train on them",
                 hint="build it with HOROVOD_GPU_OPERATIONS=NCCL, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
             )
+        if hvd.size() > 1 and "OMP_NUM_THREADS" not in os.environ:
+            # Spark shares the cores out among its tasks; under horovodrun each process would take them all.
+            share = len(os.sched_getaffinity(0)) // hvd.local_size()
+            torch.set_num_threads(max(1, min(share, torch.get_num_threads())))
         return cls(hvd.rank(), hvd.size(), hvd.local_rank())
 
     def least(self, value: int) -> int:
