@@ -190,7 +190,7 @@ class _Downloads:
             self._lost = self._lost + 1 if error is not None and error.temporary else 0
             if error is not None and self._lost >= _LOST_IN_A_ROW:
                 raise RetryableError(
-                    f"{self._lost} photos in a row could not be downloaded: {error.kind}: {error.what}",
+                    f"{_LOST_IN_A_ROW} photos in a row could not be downloaded: {error.kind}: {error.what}",
                     where=error.where,
                     hint="run again with the same --run-id; what is done is kept",
                 )
