@@ -60,6 +60,7 @@ _SLOW = (
         "test_s3_archives",
         "test_publish_interleavings",
         "test_ingest_photos",
+        "test_prepare_strips",
         "test_publish_shards",
         "test_full_disk",
     ),
