@@ -11,6 +11,7 @@ strips of the shards that are missing.
 from __future__ import annotations
 
 import json
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
@@ -63,16 +64,18 @@ def prepare_strips(context: Context[StripsConfig], publication: Publication) -> 
     InputError if there is no strip, none can be used, or the output is on a store that GDAL does not read.
     """
     config, report, spark = context.config, context.report, context.spark
-    gdal_path(config.output)
+    files = Files(spark)
+    folder = files.absolute(config.beside_tables("strips", config.strips.name, report.run_id))
+    gdal_path(folder)
     with report.stage("list"):
-        listed = _listed(Files(spark), config.strips)
+        listed = _listed(files, config.strips)
     if context.dry_run:
         context.show_plan({"strips": len(listed), "first": listed[0][1], "last": listed[-1][1]}, {})
         return 0
     with report.stage("describe"):
         described = _describe(spark, listed, config.strips)
     shards = _shards(described)
-    work = _Work(context, config.beside_tables("strips", config.strips.name, report.run_id))
+    work = _Work(context, folder)
     for shard in publication.shards([_told(described[k] for k in members) for members in shards]):
         members = shards[shard.index]
         work.do(shard, [listed[k] for k in members], [described[k] for k in members])
@@ -159,8 +162,10 @@ class _Work:
         """Write the files of a shard's strips and its rows, and commit it."""
         refused = {k: (s, "describe") for k, s in enumerate(described) if not isinstance(s, Strip)}
         strips = {k: s for k, s in enumerate(described) if isinstance(s, Strip)}
-        tiles = f"{self._folder}/_tiles-{shard.index}"
-        self._files.delete(tiles)
+        every = f"{self._folder}/_tiles-{shard.index}"
+        self._files.delete(every)
+        # GDAL remembers files of S3 by their names, and tasks of a driver that died may still write.
+        tiles = f"{every}/{uuid.uuid4().hex}"
         try:
             with self._report.stage("levels"):
                 levels = self._levels(strips, refused)
@@ -169,7 +174,7 @@ class _Work:
             with self._report.stage("assemble"):
                 cogs = self._assemble(strips, empty, tiles)
         finally:
-            self._files.delete(tiles)
+            self._files.delete(every)
         with self._report.stage("write"):
             rejects = [_reject(*listed[k], reason, stage) for k, (reason, stage) in sorted(refused.items())]
             shard.write(REJECTS, self._spark.createDataFrame(rejects, REJECTS.spark_schema()))
