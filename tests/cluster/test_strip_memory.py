@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pytest
 import rasterio
 from fabricated_strips import texture
 from job_client import JobServer

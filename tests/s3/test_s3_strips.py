@@ -1,4 +1,4 @@
-"""Strips on S3: the same files as on a local disk, through a storm of 503s, and nothing half done where it does not end.
+"""Strips on S3: the same files as on a local disk, through storms of 503s; nothing is half done if they do not end.
 
 A strip is written to the byte alike wherever it lies, so its SHA-256 tells whether all of it arrived.
 """
