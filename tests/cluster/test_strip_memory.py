@@ -16,6 +16,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from geosieve.runtime.errors import EXIT_DONE
+from geosieve.runtime.session import DAEMON
 
 STEP = 600
 
@@ -44,7 +45,7 @@ def watched(driver: JobServer) -> Iterator[list[float]]:
     def watch() -> None:
         while not over.wait(0.02):
             with suppress(psutil.NoSuchProcess):
-                workers = [p for p in parent.children(recursive=True) if "pyspark.daemon" in " ".join(p.cmdline())]
+                workers = [p for p in parent.children(recursive=True) if DAEMON in p.cmdline()]
                 seen.extend([max(worker.memory_info().rss for worker in workers) / 1e6] if workers else [])
 
     thread = threading.Thread(target=watch)
