@@ -9,6 +9,7 @@ CORE = [
     "pandas>=2.2,<2.3",  # Spark 3.5's Arrow conversion is tested with 2.x
     "pyarrow>=14.0.2,<15",  # petastorm fails from 15 on
     "rasterio>=1.4.4,<1.5",  # block-wise reading; 1.5 needs numpy 2
+    "rio-cogeo>=7,<8",  # checks that prepared strips are laid out as cloud-optimised GeoTIFFs before they are listed
     "blake3>=1.0,<2",  # hashes pixels at several times the speed of SHA-256, which would take longer than decoding
     "shapely>=2.0,<3",  # vectorised point in polygon
     "pyproj>=3.6,<4",  # vectorised transformation of points to a raster's CRS

@@ -34,6 +34,7 @@ NAMES = (
     "training_gpu",
     "driver_memory",
     "near_duplicates",
+    "strips",
 )
 
 

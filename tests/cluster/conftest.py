@@ -1,7 +1,7 @@
-"""Makes the helpers of tests/images and tests/inference importable here."""
+"""Makes the helpers of tests/images, tests/inference and tests/overhead importable here."""
 
 import sys
 from pathlib import Path
 
-for folder in ("images", "inference"):
+for folder in ("images", "inference", "overhead"):
     sys.path.insert(0, str(Path(__file__).parents[1] / folder))

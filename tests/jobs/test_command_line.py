@@ -18,6 +18,7 @@ from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.publishing import JobConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overhead.flickr import FlickrConfig
+from geosieve.overhead.strips.config import StripsConfig
 from geosieve.overlay.build import OverlayConfig
 from geosieve.overlay.cells import CellsConfig
 from geosieve.partitions.building.job import BuildConfig
@@ -47,6 +48,7 @@ MODELS = {
     "label_attributes": LabelConfig,
     "fit_ensemble": FitEnsembleConfig,
     "geolocate_archive": GeolocateConfig,
+    "prepare_strips": StripsConfig,
     "prepare_training_set": TrainingSetConfig,
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,

@@ -1,0 +1,1 @@
+"""Overhead images: strips of satellites and aeroplanes."""

@@ -72,7 +72,7 @@ def harvest(ctx: Context[C], publication: Publication, source: PhotoSource, web:
     """
     config, report = ctx.config, ctx.report
     state, photos = (
-        _absolute(Files(ctx.spark), config.beside_tables(kind, config.name, report.run_id))
+        Files(ctx.spark).absolute(config.beside_tables(kind, config.name, report.run_id))
         for kind in ("harvests", "photos")
     )
     begin, end = _times(config, state)
@@ -92,12 +92,6 @@ def harvest(ctx: Context[C], publication: Publication, source: PhotoSource, web:
         report.warn(f"the service promised {short} more photos than it gave")
     with report.stage("write"):
         return _publish(ctx, publication, f"{state}/taken")
-
-
-def _absolute(files: Files, uri: str) -> str:
-    """The same with its store, which for a path without scheme is Hadoop's default."""
-    store, path = files.at(uri)
-    return str(store.makeQualified(path).toString())
 
 
 def _times(config: HarvestConfig, state: str) -> tuple[int, int]:

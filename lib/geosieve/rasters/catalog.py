@@ -126,7 +126,7 @@ def catalog_rasters(context: Context[CatalogConfig], publication: Publication) -
     """
     source, report = context.config.rasters, context.report
     with report.stage("list"):
-        uris = _list(Files(context.spark), source)
+        uris = list_rasters(Files(context.spark), source.uri, source.extensions)
     described = _describe_all(context.spark, uris, source)
     read = _read_all(described, source)
     _tell_sidecars(context, uris)
@@ -160,14 +160,17 @@ def catalog_rasters(context: Context[CatalogConfig], publication: Publication) -
         described.unpersist()
 
 
-def _list(files: Files, source: RasterSource) -> list[str]:
-    """Sorted URIs of the source's files. InputError if there is none."""
-    found = files.glob(source.uri)
+def list_rasters(files: Files, uri: str, extensions: Sequence[str]) -> list[str]:
+    """Sorted URIs of the files that a file, a folder or a glob names. InputError if there is none.
+
+    extensions: of the files to take from folders; a file that is named explicitly may have any.
+    """
+    found = files.glob(uri)
     flat = [f for entry in found for f in (files.walk(entry.uri) if entry.is_folder else [entry])]
-    named = {entry.uri for entry in found if not entry.is_folder}  # a file named explicitly may have any extension
-    uris = [f.uri for f in flat if f.uri in named or f.name.lower().endswith(tuple(source.extensions))]
+    named = {entry.uri for entry in found if not entry.is_folder}
+    uris = [f.uri for f in flat if f.uri in named or f.name.lower().endswith(tuple(extensions))]
     if not uris:
-        raise InputError("no raster file", where=source.uri, hint=f"looked for {', '.join(source.extensions)}")
+        raise InputError("no raster file", where=uri, hint=f"looked for {', '.join(extensions)}")
     return sorted(uris)
 
 
@@ -328,7 +331,7 @@ def catalog_file(uri: str, source: RasterSource) -> dict[str, Any]:
 def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[str, Any]:
     """The catalogue row of a file, without checksum and statistics if the file has more than `most_parts` parts."""
     try:
-        resolved = _admitted(uri, source)
+        resolved = admitted(uri, source.vrt_sources)
         stored = [] if resolved else stored_state(uri)
         with open_raster(uri, resolved) as dataset:
             row = _row(uri, dataset, source) | {"header_sha256": header_digest(dataset, source.band, stored)}
@@ -342,13 +345,13 @@ def _described(uri: str, source: RasterSource, most_parts: int | None) -> dict[s
         raise _Refused("not_a_raster", f"GDAL cannot open it: {gdal_text(error)}") from error
 
 
-def _admitted(uri: str, source: RasterSource) -> str | None:
-    """The resolved VRT if the file is a VRT, else None.
+def admitted(uri: str, folders: Sequence[str]) -> str | None:
+    """The resolved VRT if the file is a VRT whose files lie in one of the folders; None if it is no VRT.
 
     Every file that the VRT names is checked first, because GDAL opens them when pixels are read. RasterioIOError names
     the first file that is not an accepted raster.
     """
-    resolved = vrt.resolve(uri, source.vrt_sources)
+    resolved = vrt.resolve(uri, folders)
     for path in sorted(set(vrt.files(resolved))) if resolved else ():
         with open_raster(uri_of(path)) as dataset:
             if dataset.driver not in vrt.SOURCE_DRIVERS:
@@ -376,7 +379,7 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
         is_global, outline = place(crs_wkt, transform, dataset.width, dataset.height)
     except Misplaced as misplaced:
         raise _Refused(*misplaced.args) from misplaced
-    mask, nodata = _validity(dataset, source)
+    mask, nodata = validity(dataset, source.band, source.nodata)
     block_height, block_width = dataset.block_shapes[band - 1]
     return {
         "uri": uri,
@@ -400,17 +403,17 @@ def _row(uri: str, dataset: Any, source: RasterSource) -> dict[str, Any]:
     }
 
 
-def _validity(dataset: Any, source: RasterSource) -> tuple[str, float | None]:
-    """How invalid pixels are marked: the kind of mask (`none`, `mask` or `alpha`) and the nodata value.
+def validity(dataset: Any, band: int, nodata: float | None) -> tuple[str, float | None]:
+    """How invalid pixels of a band are marked: the kind of mask (`none`, `mask` or `alpha`) and the nodata value.
 
-    The configured nodata value comes first, then a mask or alpha band, then the nodata value declared in the file.
+    The given nodata value comes first, then a mask or alpha band, then the nodata value declared in the file.
     """
-    if source.nodata is not None:
-        return "none", source.nodata
-    flags = dataset.mask_flag_enums[source.band - 1]
+    if nodata is not None:
+        return "none", nodata
+    flags = dataset.mask_flag_enums[band - 1]
     if MaskFlags.alpha in flags or MaskFlags.per_dataset in flags or not flags:  # none: a mask of this band alone
         return ("alpha" if MaskFlags.alpha in flags else "mask"), None
-    return "none", dataset.nodatavals[source.band - 1]
+    return "none", dataset.nodatavals[band - 1]
 
 
 def _priority(uri: str, source: RasterSource) -> int:

@@ -78,6 +78,11 @@ class Files:
         path = self._jvm.org.apache.hadoop.fs.Path(uri)
         return path.getFileSystem(self._conf), path
 
+    def absolute(self, uri: str) -> str:
+        """The same with its store, which for a path without scheme is Hadoop's default."""
+        store, path = self.at(uri)
+        return str(store.makeQualified(path).toString())
+
     def exists(self, uri: str) -> bool:
         """Return whether there is a file or folder."""
         store, path = self.at(uri)

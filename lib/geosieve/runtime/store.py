@@ -10,9 +10,10 @@ import hashlib
 import io
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ from geosieve.runtime.failures import of_store
 from geosieve.runtime.files import FileInfo
 
 _ATTEMPTS = 5
+_CHUNK_BYTES = 1 << 23
 _OFF = {"NO", "FALSE", "OFF", "0"}
 
 
@@ -117,17 +119,29 @@ def write_file(uri: str, content: bytes) -> None:
 
     Raises the errors of `open_input`; RetryableError if the disk is full. Then nothing is left of it.
     """
+    _write_whole(uri, [content])
+
+
+def upload(local: Path, uri: str) -> None:
+    """Copy a local file to a store, however large, seen by readers as with `write_file`. Raises the same errors."""
+    with local.open("rb") as file:
+        _write_whole(uri, iter(lambda: file.read(_CHUNK_BYTES), b""))
+
+
+def _write_whole(uri: str, chunks: Iterable[bytes]) -> None:
     with _errors(uri):
         store, path = locate(uri)
         if isinstance(store, fs.S3FileSystem):
             with store.open_output_stream(path) as stream:  # visible once it is closed
-                stream.write(content)
+                for chunk in chunks:
+                    stream.write(chunk)
             return
         store.create_dir(path.rpartition("/")[0], recursive=True)
         aside = f"{path}.{uuid.uuid4().hex}.part"
         try:
             with store.open_output_stream(aside) as stream:
-                stream.write(content)
+                for chunk in chunks:
+                    stream.write(chunk)
             if isinstance(store, fs.LocalFileSystem):
                 _to_disk(aside)
             store.move(aside, path)

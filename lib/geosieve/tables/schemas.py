@@ -569,6 +569,47 @@ AUDIT = Table(
     (Column("ranking", "string", "name of the ranking"),),
 )
 
+STRIPS = Table(
+    "strips",
+    "One row per strip: an 8-bit RGB cloud-optimised GeoTIFF in the UTM zone of the strip's centre, whose mask says "
+    "where it is empty. Written by `prepare_strips`.",
+    (
+        Column("strip_id", "string", "path of the strip below the folder of its source, without the extension"),
+        Column("uri", "string", "the GeoTIFF"),
+        Column("bytes", "bigint", "its size"),
+        Column("content_sha256", "string", "SHA-256 of its bytes, hex"),
+        Column("epsg", "int", "its CRS: 32601-32660 or 32701-32760, WGS 84 / UTM"),
+        Column("utm_zone", "string", "the zone, e.g. 33N; zones are six degrees wide everywhere"),
+        Column(
+            "transform",
+            "struct<a:double,b:double,c:double,d:double,e:double,f:double>",
+            "affine: x = a·col + b·row + c, y = d·col + e·row + f, in metres",
+        ),
+        Column("width", "int", "pixels"),
+        Column("height", "int", "pixels"),
+        Column("resolution_m", "double", "size of a pixel in the CRS, metres"),
+        Column("empty_share", "double", "share of its pixels that are empty, 0-1"),
+        Column(
+            "levels",
+            "array<struct<band:int,black:double,white:double>>",
+            "of red, green and blue: the band that was read, from 1, and the values that became 0 and 255",
+        ),
+        Column("source_uri", "string", "the strip as it was given"),
+        Column("source_sha256", "string", "checksum of its header, block offsets, size and time (S3: ETag)"),
+        Column("panchromatic_uri", "string", "the partner that sharpened it, if any", nullable=True),
+        Column("native_resolution_m", "double", "size of its pixels on the ground before, in the middle; metres"),
+        Column("sensor", "string", "as the configuration says", nullable=True),
+        Column("captured_at", "timestamp", "as the configuration says", nullable=True),
+        Column("off_nadir_deg", "double", "as the configuration says", nullable=True),
+        Column("priority", "int", "where strips overlap, the lowest number is preferred"),
+        Column(
+            "footprint", "geometry", "WGS-84 outline (lon, lat) that contains the strip, cut at ±180; may be larger"
+        ),
+        BBOX,
+    ),
+    (Column("source", "string", "name of the source of strips"),),
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -591,6 +632,7 @@ ALL = (
     PREDICTIONS,
     SCANNED_FILES,
     AUDIT,
+    STRIPS,
 )
 
 
