@@ -17,6 +17,7 @@ from geosieve.inference.config import FitEnsembleConfig
 from geosieve.inference.ranking_config import RankConfig
 from geosieve.job.publishing import JobConfig
 from geosieve.labels.label import LabelConfig
+from geosieve.overhead.chips.config import ChipsConfig
 from geosieve.overhead.flickr import FlickrConfig
 from geosieve.overhead.strips.config import StripsConfig
 from geosieve.overlay.build import OverlayConfig
@@ -41,6 +42,7 @@ MODELS = {
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
     "compact": CompactConfig,
+    "cut_chips": ChipsConfig,
     "evaluate": EvaluateConfig,
     "export_regions": ExportConfig,
     "harvest_flickr": FlickrConfig,

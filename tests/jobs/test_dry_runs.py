@@ -14,7 +14,15 @@ from workspace import COLUMNS, JOBS, Report, Workspace
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = (
     *("compact", "export_regions", "fit_ensemble", "geolocate_archive", "harvest_flickr", "rank_regions"),
-    *("register_tables", "report_archive", "retire_runs", "train_predictor", "atom_cells", "prepare_strips"),
+    *(
+        "register_tables",
+        "report_archive",
+        "retire_runs",
+        "train_predictor",
+        "atom_cells",
+        "prepare_strips",
+        "cut_chips",
+    ),
 )
 """Jobs whose dry runs are tested with their worlds, which take long to make."""
 

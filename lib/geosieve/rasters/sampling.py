@@ -103,10 +103,11 @@ def gdal_text(error: BaseException) -> str:
 
 
 @contextmanager
-def open_raster(uri: str, resolved_vrt: str | None = None) -> Iterator[Any]:
+def open_raster(uri: str, resolved_vrt: str | None = None, overview: int | None = None) -> Iterator[Any]:
     """A raster file of one of `DRIVERS`, opened with the files beside it (masks, world files, .aux.xml, headers).
 
     resolved_vrt: what is opened instead where the file is a VRT that the configuration admits (`vrt.resolve`).
+    overview: which of the file's overviews is opened instead of its pixels, from 0.
     On S3 nothing beside a file is looked at: every name would be a request. Raises what `store_failures` does, and
     rasterio's errors: read them with `gdal_text`.
     """
@@ -124,7 +125,8 @@ def open_raster(uri: str, resolved_vrt: str | None = None) -> Iterator[Any]:
                 yield dataset
             return
         _refuse_indirect(path)
-        with DatasetReader(path, driver=list(DRIVERS)) as dataset:  # rasterio.open takes one driver only
+        level = {} if overview is None else {"OVERVIEW_LEVEL": overview}
+        with DatasetReader(path, driver=list(DRIVERS), **level) as dataset:  # rasterio.open takes one driver only
             yield dataset
 
 

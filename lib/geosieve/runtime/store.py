@@ -80,6 +80,14 @@ def read_unchanged(uri: str, sha256: str) -> bytes:
     return content
 
 
+def size(uri: str) -> int | None:
+    """The size of a file in bytes; None if there is no such file. Raises the errors of `open_input`."""
+    with _errors(uri):
+        store, path = locate(uri)
+        found = store.get_file_info(path)
+        return int(found.size) if found.is_file else None
+
+
 def list_folder(uri: str) -> list[str]:
     """The names of the files in a folder, in order; none if there is no such folder. Raises errors of `open_input`."""
     with _errors(uri):

@@ -610,6 +610,39 @@ STRIPS = Table(
     (Column("source", "string", "name of the source of strips"),),
 )
 
+CHIPS = Table(
+    "chips",
+    "One row per image and view: a square of an overhead raster around the position of the image. Written by "
+    "`cut_chips`. Empty pixels are black.",
+    (
+        Column("source", "string", "source of the image, or name of the list of positions"),
+        Column("image_id", "string", "the source's id of the image, or the id of the position"),
+        Column("view", "string", "name of the view: a size and a resolution of the configuration"),
+        Column("lat", "double", "WGS-84 latitude of the position, degrees"),
+        Column("lon", "double", "WGS-84 longitude of the position, degrees, in [-180, 180]"),
+        Column("raster_source", "string", "source of strips, or collection of rasters"),
+        Column("raster_uri", "string", "the raster that the chip was cut from"),
+        Column("strip_id", "string", "the strip, if the raster is a prepared strip", nullable=True),
+        Column("epsg", "int", "CRS of the chip: 32601-32660 or 32701-32760, WGS 84 / UTM"),
+        Column("utm_zone", "string", "the zone, e.g. 33N; zones are six degrees wide everywhere"),
+        Column(
+            "transform",
+            "struct<a:double,b:double,c:double,d:double,e:double,f:double>",
+            "affine: x = a·col + b·row + c, y = d·col + e·row + f, in metres",
+        ),
+        Column("width", "int", "pixels"),
+        Column("height", "int", "pixels"),
+        Column("resolution_m", "double", "size of a pixel in the CRS, metres; on the ground it is within 0.2 %"),
+        Column("orientation", "string", "what is up: `raster` (where its rows begin) or `north` (of the UTM grid)"),
+        Column("empty_share", "double", "share of its pixels that are empty, 0-1"),
+        Column("captured_at", "timestamp", "of the strip, if known", nullable=True),
+        Column("format", "string", "of the file: png, jpeg or webp"),
+        Column("chip", "binary", "the picture as a file: 8-bit RGB"),
+    ),
+    (Column("chip_set", "string", "name of the set in the configuration of `cut_chips`"),),
+    row_group_bytes=32 << 20,
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -633,6 +666,7 @@ ALL = (
     SCANNED_FILES,
     AUDIT,
     STRIPS,
+    CHIPS,
 )
 
 

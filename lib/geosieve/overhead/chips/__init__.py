@@ -1,0 +1,1 @@
+"""Chips: squares of overhead rasters around positions."""

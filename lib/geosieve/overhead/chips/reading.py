@@ -1,0 +1,234 @@
+"""Windows of rasters as greys of red, green and blue, and chips made of them."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from geosieve.overhead.chips.plan import ChipGrid
+from geosieve.overhead.chips.sources import ChipRaster
+from geosieve.overhead.strips.levels import greys
+from geosieve.overhead.strips.reader import part_of
+from geosieve.overhead.strips.warp import warp, window_under
+from geosieve.rasters.georeference import PixelGrid
+from geosieve.rasters.sampling import catalogued, gdal_text, is_valid, open_raster, store_failures, stored_state
+from geosieve.runtime import store
+from geosieve.runtime.errors import InputError
+
+_OPEN = 8  # rasters that a task keeps open
+_MOST_PIXELS = 1 << 26
+_PNG_LEVEL = 1  # of photographs, levels above take up to twice the time and save one or two percent
+
+Greys = NDArray[np.uint8]
+"""Red, green and blue, (3, rows, columns)."""
+
+
+class Unreadable(Exception):
+    """A chip cannot be cut from a raster. Arguments: error class, message."""
+
+
+@dataclass(frozen=True)
+class Chip:
+    """Greys, (3, rows, columns), and the share of pixels that are empty; those are 0."""
+
+    greys: Greys
+    empty_share: float
+
+
+class RasterReader:
+    """Reads windows of an open raster."""
+
+    def __init__(self, raster: ChipRaster, dataset: Any, grid: PixelGrid, bands: tuple[int, ...]) -> None:
+        self._raster, self._dataset, self._bands = raster, dataset, bands
+        self.grid = grid
+        flags = dataset.mask_flag_enums[bands[0] - 1]
+        self._shared_mask = MaskFlags.per_dataset in flags
+        file = raster.file
+        masked = self._shared_mask or (file is not None and file.mask != "none")
+        self._mask_bands = () if not masked else bands[:1] if self._shared_mask else bands
+        declared = [dataset.nodatavals[band - 1] for band in bands]
+        if file is None:
+            declared = [None] * len(bands)  # black pixels of a prepared strip are black
+        elif file.nodata is not None:
+            declared = [file.nodata] * len(bands)
+        self._nodata = declared
+
+    def read(self, window: Window) -> tuple[Greys, NDArray[np.bool_]]:
+        """Greys and whether each pixel is known; a window that reaches beyond the raster is empty there.
+
+        A pixel is empty if a mask or alpha band says so, if one of its bands is NaN or infinite, or if all of them have
+        their nodata value. Raises `Unreadable`, class `truncated`, if a block cannot be decoded; else as
+        `store_failures`.
+        """
+        inner = _within(window, self.grid)
+        out = np.zeros((3, window.height, window.width), np.uint8)
+        valid = np.zeros(out.shape[1:], dtype=bool)
+        if inner is None:
+            return out, valid
+        uri = self._raster.uri
+        try:
+            with store_failures(uri):
+                values = self._dataset.read(self._bands, window=inner)
+                known = np.ones(values.shape[1:], dtype=bool)
+                if self._mask_bands:
+                    known = (self._dataset.read_masks(self._mask_bands, window=inner) != 0).any(axis=0)
+        except (RasterioError, OSError) as error:
+            where = f"rows {inner.row_off} to {inner.row_off + inner.height}"
+            raise Unreadable("truncated", f"{where} of {uri} cannot be read: {gdal_text(error)}") from error
+        if any(nodata is not None for nodata in self._nodata):
+            known &= np.any([is_valid(v, n) for v, n in zip(values, self._nodata, strict=True)], axis=0)
+        if values.dtype.kind == "f":
+            known &= np.isfinite(values).all(axis=0)
+        if self._raster.ranges is not None:
+            values = np.stack([greys(v, *pair) for v, pair in zip(values, self._raster.ranges, strict=True)])
+        top, left = inner.row_off - window.row_off, inner.col_off - window.col_off
+        at = slice(top, top + inner.height), slice(left, left + inner.width)
+        out[(slice(None), *at)] = np.where(known, values, 0)
+        valid[at] = known
+        return out, valid
+
+
+def _within(window: Window, grid: PixelGrid) -> Window | None:
+    top, left = max(0, window.row_off), max(0, window.col_off)
+    bottom = min(grid.height, window.row_off + window.height)
+    right = min(grid.width, window.col_off + window.width)
+    return Window(left, top, right - left, bottom - top) if top < bottom and left < right else None
+
+
+class OpenRasters:
+    """The rasters that a task has open; those that were not asked for the longest are closed."""
+
+    def __init__(self) -> None:
+        self._open: OrderedDict[tuple[str, int], tuple[ExitStack, RasterReader]] = OrderedDict()
+
+    def reader(self, raster: ChipRaster, shrunk: float) -> RasterReader:
+        """A reader of a raster. Of a prepared strip, pixels up to `shrunk` times as large may be read.
+
+        Raises `Unreadable`, class `changed`, if a prepared strip is not the file that was written, and InputError if a
+        catalogued raster changed or cannot be used.
+        """
+        level = _overview(raster, shrunk)
+        key = (raster.uri, level)
+        if key in self._open:
+            self._open.move_to_end(key)
+        else:
+            with ExitStack() as stack:
+                reader = stack.enter_context(_opened(raster, level))
+                self._open[key] = stack.pop_all(), reader
+            while len(self._open) > _OPEN:
+                self._open.popitem(last=False)[1][0].close()
+        return self._open[key][1]
+
+    def close(self) -> None:
+        """Close them all."""
+        while self._open:
+            self._open.popitem()[1][0].close()
+
+
+def _overview(raster: ChipRaster, shrunk: float) -> int:
+    """How often a prepared strip's pixels may be halved."""
+    return 0 if raster.strip_id is None else max(0, math.floor(math.log2(max(shrunk, 1.0) * (1.0 + 1e-9))))
+
+
+@contextmanager
+def _opened(raster: ChipRaster, level: int) -> Iterator[RasterReader]:
+    if raster.file is not None:
+        with catalogued(raster.file) as dataset:
+            bands = raster.bands or ((1, 2, 3) if dataset.count >= 3 else (1, 1, 1))
+            _check_bands(raster, dataset, bands)
+            yield RasterReader(raster, dataset, raster.grid, bands)
+        return
+    changed = Unreadable("changed", f"{raster.uri} is not the file that prepare_strips wrote")
+    try:
+        if store.size(raster.uri) != raster.size:
+            raise changed
+        stored_state(raster.uri)  # makes GDAL forget an older file of this name
+        overview = None
+        with open_raster(raster.uri) as dataset:
+            grid = raster.grid
+            same = (dataset.width, dataset.height, dataset.count) == (grid.width, grid.height, 3)
+            near = dataset.transform.almost_equals(grid.transform, 1e-6)
+            if not (same and near and dataset.crs.to_epsg() == raster.epsg):
+                raise changed
+            smaller = [k for k, factor in enumerate(dataset.overviews(1)) if factor <= 1 << level]
+            if not smaller:
+                yield RasterReader(raster, dataset, grid, (1, 2, 3))
+                return
+            overview = smaller[-1]
+        with open_raster(raster.uri, overview=overview) as dataset:
+            grid = PixelGrid(grid.crs_wkt, dataset.transform, dataset.width, dataset.height)
+            yield RasterReader(raster, dataset, grid, (1, 2, 3))
+    except (RasterioError, OSError) as error:
+        raise Unreadable("changed", f"{raster.uri} cannot be opened any more: {gdal_text(error)}") from error
+
+
+def _check_bands(raster: ChipRaster, dataset: Any, bands: tuple[int, ...]) -> None:
+    if max(bands) > dataset.count:
+        raise InputError(f"it has {dataset.count} bands, not {max(bands)}", where=raster.uri, hint="set its `bands`")
+    kinds = {dataset.dtypes[band - 1] for band in bands}
+    if raster.ranges is None and kinds != {"uint8"}:
+        raise InputError(
+            f"pixels of type {', '.join(sorted(kinds))} need two values that become black and white",
+            where=raster.uri,
+            hint="give its collection `ranges`, or make strips of it with prepare_strips",
+        )
+
+
+def cut(rasters: OpenRasters, raster: ChipRaster, chip: ChipGrid, resampling: str) -> Chip:
+    """The pixels of a chip. Raises as `OpenRasters.reader` and `RasterReader.read`.
+
+    A window is read as it is. Everything else is resampled by GDAL, whose kernels widen where pixels are merged, so
+    that fine patterns fade and do not alias. `Unreadable`, class `too_coarse`, if the chip covers so many pixels of the
+    raster that they would not fit into memory.
+    """
+    if chip.window is not None:
+        values, valid = rasters.reader(raster, 1.0).read(chip.window)
+    else:
+        values, valid = _warped(rasters, raster, chip, resampling)
+    return Chip(values, 1.0 - np.count_nonzero(valid) / valid.size)
+
+
+def _warped(
+    rasters: OpenRasters, raster: ChipRaster, chip: ChipGrid, resampling: str
+) -> tuple[Greys, NDArray[np.bool_]]:
+    side = math.hypot(chip.grid.transform.a, chip.grid.transform.d)
+    reader = rasters.reader(raster, side / raster.grid.transform.a)
+    window = window_under(reader.grid, chip.grid)
+    shape = (chip.grid.height, chip.grid.width)
+    if window is None:
+        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+    if window.width * window.height > _MOST_PIXELS:
+        raise Unreadable(
+            "too_coarse", f"the chip covers {window.height} × {window.width} pixels of {raster.uri}: too many to read"
+        )
+    values, valid = reader.read(window)
+    if not valid.any():
+        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+    values, valid = warp(values, valid, part_of(reader.grid, window), chip.grid, resampling)
+    return np.where(valid, values, 0), valid
+
+
+def encoded(values: Greys, kind: str, quality: int) -> bytes:
+    """A picture as the content of a file of this kind: png, jpeg (4:2:0) or webp."""
+    pixels = np.ascontiguousarray(values.transpose(1, 2, 0))
+    if kind == "jpeg":
+        return bytes(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"))
+    stream = io.BytesIO()
+    if kind == "png":
+        Image.fromarray(pixels).save(stream, "PNG", compress_level=_PNG_LEVEL)
+    else:
+        Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
+    return stream.getvalue()
