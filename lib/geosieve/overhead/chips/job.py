@@ -48,7 +48,7 @@ from geosieve.overhead.chips.plan import (
     chip_grid,
     utm_zone,
 )
-from geosieve.overhead.chips.reading import Chip, OpenRasters, Unreadable, cut, encoded
+from geosieve.overhead.chips.reading import Chip, OpenRaster, Unreadable, cut, encoded
 from geosieve.overhead.chips.sources import ChipRaster, find_rasters
 from geosieve.rasters.candidates import join_outlines, occupied_cells
 from geosieve.rasters.sampling import gdal_environment
@@ -67,6 +67,7 @@ _TASK_CHIPS = 2_000
 
 _KEY = ("source", "image_id", "uri", "lat", "lon")
 _OUTCOME = ("error_class", "message")
+_PLACE = ("raster", "level", "band", "column")
 
 Row = dict[str, Any]
 
@@ -172,10 +173,10 @@ def _numbers(rasters: list[ChipRaster]) -> dict[str, int]:
 def plan(spark: SparkSession, positions: DataFrame, finder: Broadcast[RasterFinder], views: list[View]) -> DataFrame:
     """One row per position and view, with the preferred raster that has a pixel there, or why there is none.
 
-    `positions` have _KEY and _OUTCOME. Columns added: `view` (its number), and `raster` (its number), `band` and
-    `column`, by which rows that share blocks of a raster are brought together.
+    `positions` have _KEY and _OUTCOME. Columns added: `view` (its number), and `raster` (its number), `level`,
+    `band` and `column`, by which rows that share blocks of a raster are brought together.
     """
-    places = [StructField(name, LongType()) for name in ("raster", "band", "column")]
+    places = [StructField(name, LongType()) for name in _PLACE]
     schema = StructType([*positions.schema.fields, StructField("view", IntegerType()), *places])
     arrow = to_arrow_schema(schema)
 
@@ -198,7 +199,8 @@ def plan(spark: SparkSession, positions: DataFrame, finder: Broadcast[RasterFind
             outcome = _filled(table, given & ~served, given & served & (raster < 0))
             for number in range(len(views)):
                 view = np.full(len(table), number, np.int32)
-                columns = [*kept, *outcome, *(pa.array(v) for v in (view, raster, band, column))]
+                level = np.where(raster < 0, 0, finder.value.levels(views[number].resolution_m)[raster])
+                columns = [*kept, *outcome, *(pa.array(v) for v in (view, raster, level, band, column))]
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow)
 
     return positions.mapInArrow(joined, schema)
@@ -233,10 +235,10 @@ def cut_planned(planned: DataFrame, chips: int, finder: Broadcast[RasterFinder],
     added = [StructField("uri", StringType()), StructField("number", IntegerType())]
     schema = StructType([*stored, *added, *(StructField(name, StringType()) for name in _OUTCOME)])
     arrow = to_arrow_schema(schema)
-    order = ("raster", "band", "column", "source", "image_id", "view")
+    order = (*_PLACE, "source", "image_id", "view")
     tasks = max(2 * int(spark.sparkContext.defaultParallelism), -(-chips // _TASK_CHIPS))
-    rows = planned.where("error_class IS NULL").select(*_KEY, "view", *order[:3])
-    ordered = rows.repartitionByRange(tasks, *order[:3]).sortWithinPartitions(*order)
+    rows = planned.where("error_class IS NULL").select(*_KEY, "view", *_PLACE)
+    ordered = rows.repartitionByRange(tasks, *_PLACE).sortWithinPartitions(*order)
 
     def made(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
@@ -262,7 +264,7 @@ class _Cutter:
 
     def __init__(self, finder: RasterFinder, config: ChipsConfig) -> None:
         self._finder, self._config = finder, config
-        self._open = OpenRasters()
+        self._open = OpenRaster()
 
     def cut(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The outcome of each row. At most `_CUT_ROWS` rows, without pictures, are held at a time."""
@@ -286,7 +288,7 @@ class _Cutter:
                 else:
                     search.raster = following
                     again.append(search)
-            searches = sorted(again, key=lambda search: search.raster)
+            searches = sorted(again, key=lambda search: (search.raster, search.row["view"]))
         for search in sorted(earlier, key=lambda search: search.best):
             yield self._cut(search.row, search.best)[1]()
 

@@ -51,6 +51,10 @@ class RasterFinder:
         self._outlines: dict[int, Any] = {}
         self.band_rows = np.array([band_rows(raster) for raster in rasters], np.int64)
 
+    def levels(self, step: float) -> I8:
+        """`overview_level` of each raster."""
+        return np.array([overview_level(raster, step) for raster in self.rasters], np.int64)
+
     def find(self, lat: F8, lon: F8, after: I8) -> Found:
         """The first raster behind number `after` that has a pixel at each point. lat, lon: WGS-84 degrees, (n,)."""
         found = Found(*(np.full(lat.size, value, np.int64) for value in (-1, 0, 0)))
@@ -108,6 +112,13 @@ class RasterFinder:
 def band_rows(raster: ChipRaster) -> int:
     """The rows of a raster, whole blocks, whose chips are cut from left to right before the next rows come."""
     return max(1, _BAND_PX // raster.block[0]) * raster.block[0]
+
+
+def overview_level(raster: ChipRaster, step: float) -> int:
+    """How often the pixels of a raster may be halved for pixels of `step` metres: 0 for all but prepared strips."""
+    if raster.strip_id is None:
+        return 0
+    return max(0, math.floor(math.log2(step / raster.grid.transform.a * (1.0 + 1e-9))))
 
 
 @dataclass(frozen=True)

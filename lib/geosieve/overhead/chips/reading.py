@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import math
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from rasterio.enums import MaskFlags
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from geosieve.overhead.chips.plan import ChipGrid
+from geosieve.overhead.chips.plan import ChipGrid, overview_level
 from geosieve.overhead.chips.sources import ChipRaster
 from geosieve.overhead.strips.levels import greys
 from geosieve.overhead.strips.reader import part_of
@@ -28,7 +27,6 @@ from geosieve.rasters.sampling import catalogued, gdal_text, is_valid, open_rast
 from geosieve.runtime import store
 from geosieve.runtime.errors import InputError
 
-_OPEN = 8  # rasters that a task keeps open
 _MOST_PIXELS = 1 << 26
 _PNG_LEVEL = 1  # of photographs, levels above take up to twice the time and save one or two percent
 
@@ -108,39 +106,29 @@ def _within(window: Window, grid: PixelGrid) -> Window | None:
     return Window(left, top, right - left, bottom - top) if top < bottom and left < right else None
 
 
-class OpenRasters:
-    """The rasters that a task has open; those that were not asked for the longest are closed."""
+class OpenRaster:
+    """The raster that a task has open: one at a time, since GDAL is set up for each."""
 
     def __init__(self) -> None:
-        self._open: OrderedDict[tuple[str, int], tuple[ExitStack, RasterReader]] = OrderedDict()
+        self._key: tuple[str, int] | None = None
+        self._stack = ExitStack()
 
-    def reader(self, raster: ChipRaster, shrunk: float) -> RasterReader:
-        """A reader of a raster. Of a prepared strip, pixels up to `shrunk` times as large may be read.
+    def reader(self, raster: ChipRaster, level: int) -> RasterReader:
+        """A reader of a raster, or of the overview of a prepared strip whose pixels are halved up to `level` times.
 
         Raises `Unreadable`, class `changed`, if a prepared strip is not the file that was written, and InputError if a
         catalogued raster changed or cannot be used.
         """
-        level = _overview(raster, shrunk)
-        key = (raster.uri, level)
-        if key in self._open:
-            self._open.move_to_end(key)
-        else:
-            with ExitStack() as stack:
-                reader = stack.enter_context(_opened(raster, level))
-                self._open[key] = stack.pop_all(), reader
-            while len(self._open) > _OPEN:
-                self._open.popitem(last=False)[1][0].close()
-        return self._open[key][1]
+        if self._key != (raster.uri, level):
+            self.close()
+            self._reader = self._stack.enter_context(_opened(raster, level))
+            self._key = raster.uri, level
+        return self._reader
 
     def close(self) -> None:
-        """Close them all."""
-        while self._open:
-            self._open.popitem()[1][0].close()
-
-
-def _overview(raster: ChipRaster, shrunk: float) -> int:
-    """How often a prepared strip's pixels may be halved."""
-    return 0 if raster.strip_id is None else max(0, math.floor(math.log2(max(shrunk, 1.0) * (1.0 + 1e-9))))
+        """Close it."""
+        self._key = None
+        self._stack.close()
 
 
 @contextmanager
@@ -187,25 +175,24 @@ def _check_bands(raster: ChipRaster, dataset: Any, bands: tuple[int, ...]) -> No
         )
 
 
-def cut(rasters: OpenRasters, raster: ChipRaster, chip: ChipGrid, resampling: str) -> Chip:
-    """The pixels of a chip. Raises as `OpenRasters.reader` and `RasterReader.read`.
+def cut(rasters: OpenRaster, raster: ChipRaster, chip: ChipGrid, resampling: str) -> Chip:
+    """The pixels of a chip. Raises as `OpenRaster.reader` and `RasterReader.read`.
 
     A window is read as it is. Everything else is resampled by GDAL, whose kernels widen where pixels are merged, so
     that fine patterns fade and do not alias. `Unreadable`, class `too_coarse`, if the chip covers so many pixels of the
     raster that they would not fit into memory.
     """
     if chip.window is not None:
-        values, valid = rasters.reader(raster, 1.0).read(chip.window)
+        values, valid = rasters.reader(raster, 0).read(chip.window)
     else:
         values, valid = _warped(rasters, raster, chip, resampling)
-    return Chip(values, 1.0 - np.count_nonzero(valid) / valid.size)
+    return Chip(values, np.count_nonzero(~valid) / valid.size)
 
 
 def _warped(
-    rasters: OpenRasters, raster: ChipRaster, chip: ChipGrid, resampling: str
+    rasters: OpenRaster, raster: ChipRaster, chip: ChipGrid, resampling: str
 ) -> tuple[Greys, NDArray[np.bool_]]:
-    side = math.hypot(chip.grid.transform.a, chip.grid.transform.d)
-    reader = rasters.reader(raster, side / raster.grid.transform.a)
+    reader = rasters.reader(raster, overview_level(raster, math.hypot(chip.grid.transform.a, chip.grid.transform.d)))
     window = window_under(reader.grid, chip.grid)
     shape = (chip.grid.height, chip.grid.width)
     if window is None:

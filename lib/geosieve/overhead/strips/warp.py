@@ -17,6 +17,7 @@ from geosieve.rasters.georeference import PixelGrid
 
 _NODES = 33  # a side of the lattice of target pixels whose places in the source are computed
 _KERNEL_PX = 3  # cubic reaches two pixels beyond, and one is rounding
+_ROOM_PX = 24  # where GDAL finds less than it looks for, it takes other kernels, and pixels depend on the window
 _FULL = 255
 _TOLERANCE_PX = 0.001  # of the places of pixels in the source, which GDAL interpolates between exact ones
 
@@ -37,7 +38,7 @@ def window_under(source: PixelGrid, target: PixelGrid) -> Window | None:
         (column[found], source.width, target.width),
     ):
         # Kernels widen where pixels are merged; between the nodes, lines bend by far less than a node's distance.
-        margin = _KERNEL_PX * max(1.0, np.ptp(at) / pixels) + np.ptp(at) / (_NODES - 1) ** 2
+        margin = _ROOM_PX + _KERNEL_PX * max(1.0, np.ptp(at) / pixels) + np.ptp(at) / (_NODES - 1) ** 2
         first, last = math.floor(max(0.0, at.min() - margin)), math.ceil(min(size, at.max() + margin))
         if first >= last:
             return None
