@@ -35,6 +35,7 @@ NAMES = (
     "driver_memory",
     "near_duplicates",
     "strips",
+    "chips",
 )
 
 
