@@ -63,7 +63,6 @@ _SLOW = (
         "test_prepare_strips",
         "test_killed_strips",
         "test_s3_strips",
-        "test_strip_memory",
         "test_killed_chips",
         "test_s3_chips",
         "test_cut_chips",
