@@ -17,11 +17,12 @@ from PIL import Image
 from pyproj import Transformer
 from rasterio.transform import Affine
 
-from geosieve.overhead.chips import job
+from geosieve.overhead.chips import job, plan
 from geosieve.overhead.chips.config import ChipsConfig
 from geosieve.overhead.chips.plan import RasterFinder
 from geosieve.overhead.chips.sources import ChipRaster
 from geosieve.rasters.candidates import CandidateIndex, cell_keys
+from geosieve.rasters.sampling import gdal_environment
 
 LON, LAT = Transformer.from_crs("EPSG:32633", WGS84, always_xy=True).transform(5e5 + 100, 5e6 - 100)
 
@@ -110,3 +111,42 @@ def test_more_rows_than_are_tried_together_all_have_an_outcome(tmp_path: Path, m
     found = outcomes([one_colour(tmp_path / "a.tif", 9, 2, 2020), one_colour(tmp_path / "b.tif", 8, 1)], rows=11)
     assert sorted(row["image_id"] for row in found) == sorted(map(str, range(11)))
     assert {grey_of(row) for row in found} == {9}
+
+
+def test_blocks_are_decoded_once_but_for_what_bands_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes that the process reads, with a cache that holds a thirtieth of the raster."""
+    monkeypatch.setattr(plan, "_BAND_PX", 512)
+    monkeypatch.setattr(plan, "CACHE_BYTES", 0)
+    rng = np.random.default_rng(0)
+    values = rng.integers(1, 255, (3, 2048, 6016), np.uint8)
+    transform = Affine(1, 0, 5e5, 0, -1, 5e6)
+    file = write_strip(tmp_path / "s.tif", values, transform, "EPSG:32633", tiled=True, blockxsize=128, blockysize=128,
+                       interleave="pixel")  # fmt: skip
+    raster = replace(strip(file), block=(128, 128))
+    x, y = 5e5 + rng.uniform(60, 5950, 1200), 5e6 - rng.uniform(60, 1980, 1200)
+    lon, lat = Transformer.from_crs("EPSG:32633", WGS84, always_xy=True).transform(x, y)
+    cells = np.unique(cell_keys(lat, lon))
+    finder = RasterFinder([raster], CandidateIndex.from_pairs(cells, np.zeros_like(cells)))
+    found = finder.find(lat, lon, np.full(1200, -1))
+    config = ChipsConfig.model_validate(
+        {"name": "n", "images": {"root": "t"}, "rasters": {"root": "t", "strips": ["s"]}, "output": "t",
+         "views": [{"size_px": 100, "resolution_m": 1.0}], "format": "jpeg"}
+    )  # fmt: skip
+    key = {"source": "s", "uri": None, "view": 0, "raster": 0}
+    rows = [{**key, "image_id": str(n), "lat": lat[n], "lon": lon[n]} for n in range(1200)]
+    bands = found.row // finder.band_rows[0]
+
+    def read_bytes(order: Any) -> int:
+        before = rchar()
+        with gdal_environment(), rasterio.Env(GDAL_CACHEMAX=plan.cache_bytes([raster], config.views)):
+            assert sum("chip" in row for row in job._Cutter(finder, config).cut(iter([rows[n] for n in order]))) == 1200
+        return rchar() - before
+
+    assert plan.cache_bytes([raster], config.views) < file.stat().st_size / 20
+    assert read_bytes(np.lexsort((found.column, bands))) < 1.45 * file.stat().st_size  # (512 + 100 + 128) / 512
+    assert read_bytes(np.arange(1200)) > 2 * file.stat().st_size  # as they come, neighbours find nothing in the cache
+
+
+def rchar() -> int:
+    """Bytes that this process has read by system calls."""
+    return int(Path("/proc/self/io").read_text().split()[1])

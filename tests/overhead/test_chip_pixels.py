@@ -350,8 +350,9 @@ def test_the_finder_finds_the_first_raster_whose_pixels_hold_a_point(monkeypatch
 
 
 def test_chips_are_cut_in_bands_of_whole_blocks() -> None:
-    for block, rows in ((512, 4096), (300, 3900), (5000, 5000), (1, 4096)):
-        grid = PixelGrid("", Affine.identity(), 1, 1)
-        raster = ChipRaster("s", "u", None, grid, None, (block, 9), b"", None, None, 1,
+    """Of less rows where a block is as wide as the raster, which is 10,000 pixels wide."""
+    for block, rows in (((512, 512), 4096), ((300, 512), 3900), ((5000, 9), 5000), ((1, 10_000), 256)):
+        grid = PixelGrid("", Affine.identity(), 10_000, 10_000)
+        raster = ChipRaster("s", "u", None, grid, None, block, b"", None, None, 1,
                             0, 1, None, None, None)  # fmt: skip
         assert plan.band_rows(raster) == rows

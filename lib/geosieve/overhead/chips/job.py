@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import rasterio
 from numpy.typing import NDArray
 from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
@@ -45,6 +47,7 @@ from geosieve.overhead.chips.plan import (
     UTM_SOUTH,
     ChipGrid,
     RasterFinder,
+    cache_bytes,
     chip_grid,
     utm_zone,
 )
@@ -242,7 +245,10 @@ def cut_planned(planned: DataFrame, chips: int, finder: Broadcast[RasterFinder],
 
     def made(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         rows = (row for batch in batches for row in batch.to_pylist())
-        with gdal_environment():
+        cache = (
+            {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": cache_bytes(finder.value.rasters, config.views)}
+        )
+        with gdal_environment(), rasterio.Env(**cache):
             yield from _batches(_Cutter(finder.value, config).cut(rows), arrow)
 
     return ordered.mapInArrow(made, schema)

@@ -18,11 +18,13 @@ from geosieve.overhead.chips.config import View
 from geosieve.overhead.chips.sources import ChipRaster, utm_wkt
 from geosieve.rasters.candidates import CandidateIndex, cell_keys
 from geosieve.rasters.georeference import PixelGrid
+from geosieve.rasters.sampling import CACHE_BYTES
 
 UTM_SOUTH, UTM_NORTH = -80.0, 84.0
 _FARTHEST_DEG = 3.5
 """A chip keeps the zone of its strip up to this distance from the zone's middle; there its scale is 1.0015."""
-_BAND_PX = 4096  # rows of a raster whose chips are cut from left to right: GDAL's cache holds what they share
+_BAND_PX = 4096
+_MOST_CACHE = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,25 @@ class RasterFinder:
 
 def band_rows(raster: ChipRaster) -> int:
     """The rows of a raster, whole blocks, whose chips are cut from left to right before the next rows come."""
-    return max(1, _BAND_PX // raster.block[0]) * raster.block[0]
+    wanted = _BAND_PX if raster.block[1] < raster.grid.width else _BAND_PX // 16  # blocks as wide as the raster
+    return max(1, wanted // raster.block[0]) * raster.block[0]
+
+
+def cache_bytes(rasters: Sequence[ChipRaster], views: Sequence[View]) -> int:
+    """Size of GDAL's cache with which neighbours in a band share decoded blocks, whatever the number of chips.
+
+    It holds the rows of a band and of a chip, over the columns of a chip and the blocks at its sides.
+    """
+    most = CACHE_BYTES
+    for raster in rasters:
+        ground = raster.grid.transform.a if raster.strip_id is not None else raster.ground_m
+        for view in views:
+            side = view.size_px * view.resolution_m / (ground * 2 ** overview_level(raster, view.resolution_m))
+            rows = min(band_rows(raster) + side + 2 * raster.block[0], raster.grid.height)
+            columns = min(side + 2 * raster.block[1], raster.grid.width)
+            sample = 1 if raster.ranges is None else 4
+            most = max(most, min(int(rows * columns * (3 * sample + 1)), _MOST_CACHE))
+    return most
 
 
 def overview_level(raster: ChipRaster, step: float) -> int:
