@@ -56,27 +56,25 @@ def test_killed_executors_and_drivers_change_no_row(tmp_path: Path) -> None:
     armed = tmp_path / "armed"
     path = os.pathsep.join([str(POISON), os.environ.get("PYTHONPATH", "")])
     environment = {"PYTHONPATH": path, "ARMED": str(armed)}
+    driver = JobServer(tmp_path / "driver", "local[2]")
     cluster = JobServer(tmp_path / "cluster", "local-cluster[2,1,1024]", environment=environment)
     try:
         strips = {"name": "s", "uri": str(tmp_path / "in"), "resolution_m": 0.5}
-        prepared = cluster.run("prepare_strips", {"strips": strips, "output": str(tmp_path / "tables")}, "r")
+        prepared = driver.run("prepare_strips", {"strips": strips, "output": str(tmp_path / "tables")}, "r")
         assert prepared.exit_code == EXIT_DONE, prepared.report["error"]
+        with pytest.raises(Died):
+            driver.run(JOB, config(tmp_path, tmp_path / "died"), "r", die_at_mark=2)
+        assert rows(tmp_path / "died")[0] == []
+        again = cluster.run(JOB, config(tmp_path, tmp_path / "died"), "r")
+        assert again.exit_code == EXIT_DONE, again.report["error"]
+        assert again.report["rows_out"] == 0  # no chip was cut again: they were committed, and are visible now
+        expected = rows(tmp_path / "died")
+        assert len(expected[0]) > 20 and len(expected[0]) + len(expected[1]) == POSITIONS
         armed.touch()
         outcome = cluster.run(JOB, config(tmp_path, tmp_path / "killed"), "r")
-        assert outcome.exit_code == EXIT_DONE, outcome.report["error"]
-        assert not armed.exists()  # an executor was killed
-        with pytest.raises(Died):
-            cluster.run(JOB, config(tmp_path, tmp_path / "died"), "r", die_at_mark=2)
-        assert rows(tmp_path / "died")[0] == []
-    finally:
-        cluster.close()
-    driver = JobServer(tmp_path / "driver", "local[2]")
-    try:
-        again = driver.run(JOB, config(tmp_path, tmp_path / "died"), "r")
     finally:
         driver.close()
-    assert again.exit_code == EXIT_DONE, again.report["error"]
-    assert again.report["rows_out"] == 0  # no chip was cut again: they were committed, and are visible now
-    expected = rows(tmp_path / "died")
-    assert len(expected[0]) > 20 and len(expected[0]) + len(expected[1]) == POSITIONS
+        cluster.close()
+    assert outcome.exit_code == EXIT_DONE, outcome.report["error"]
+    assert not armed.exists()  # an executor was killed
     assert rows(tmp_path / "killed") == expected
