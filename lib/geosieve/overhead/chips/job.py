@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 import rasterio
 from numpy.typing import NDArray
 from pyspark import Broadcast
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import (
@@ -113,11 +113,20 @@ def cut_chips(context: Context[ChipsConfig], publication: Publication) -> int:
         if report.rows_in == 0:
             raise InputError("there are no positions", hint="are the images, or the list, empty?")
         with report.stage("cut"):
-            done = kept.enter_context(on_disk(cut_planned(planned, to_cut, finder, config)))
+            done = cut_planned(planned, to_cut, finder, config)
             chips = done.where("error_class IS NULL").select([column.name for column in CHIPS.columns])
             report.rows_out = publication.write(CHIPS, chips)
         with report.stage("rejects"):
-            publication.write(REJECTS, _rejects(planned, config, "join").unionByName(_rejects(done, config, "cut")))
+            rejects = _rejects(planned, config, "join")
+            if report.rows_out < to_cut:
+                # Why the others have none is found out once more: to keep all pictures until then took twice as long.
+                written = publication.written(CHIPS).select("source", "image_id", "view")
+                named = planned.withColumns({"number": F.col("view"), "view": _name(config, "view")})
+                others = named.join(written, ["source", "image_id", "view"], "left_anti")
+                others = others.withColumn("view", F.col("number")).drop("number")
+                refused = cut_planned(others, to_cut - report.rows_out, finder, config)
+                rejects = rejects.unionByName(_rejects(refused, config, "cut"))
+            publication.write(REJECTS, rejects)
             counts = publication.written(REJECTS).groupBy("error_class").count().collect()
             report.rejected = {row.error_class: row["count"] for row in counts}
         if report.rows_out == 0:
@@ -229,7 +238,7 @@ def _filled(table: pa.Table, beyond: NDArray[np.bool_], lonely: NDArray[np.bool_
 
 
 def cut_planned(planned: DataFrame, chips: int, finder: Broadcast[RasterFinder], config: ChipsConfig) -> DataFrame:
-    """The chips of rows of `plan` that have a raster, or why there is none; a frame to be kept.
+    """The chips of rows of `plan` that have a raster, or why there is none.
 
     Columns: those of CHIPS, and `uri`, `number` (of the view) and _OUTCOME; without a chip, most are null.
     """
@@ -371,11 +380,15 @@ def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]
         yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
+def _name(config: ChipsConfig, number: str) -> Column:
+    """The name of a view by its number."""
+    return F.element_at(F.array(*(F.lit(view.name) for view in config.views)), F.col(number) + 1)
+
+
 def _rejects(rows: DataFrame, config: ChipsConfig, stage: str) -> DataFrame:
     """Rows of `rejects` for rows of `plan` or `cut_planned` without a chip."""
-    names = F.array(*(F.lit(view.name) for view in config.views))
-    number = F.col("view" if stage == "join" else "number")
-    message = F.concat(F.lit("view "), F.element_at(names, number + 1), F.lit(": "), F.coalesce("message", F.lit("")))
+    name = _name(config, "view" if stage == "join" else "number")
+    message = F.concat(F.lit("view "), name, F.lit(": "), F.coalesce("message", F.lit("")))
     return rows.where("error_class IS NOT NULL").select(
         F.col("image_id").alias("id"),
         "uri",
