@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from pyspark.sql import SparkSession
 from tuned_spark import JVM, TUNED
 
@@ -70,6 +71,9 @@ _SLOW = (
         "test_full_disk",
     ),
 )
+
+settings.register_profile("untimed")  # no test may depend on how busy the machine is
+settings.load_profile("untimed")
 
 # Two processes test at a time, and threads of PyTorch that wait for others on the same core burn most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -177,7 +177,7 @@ def test_the_quantile_of_split_conformal_prediction() -> None:
         quantile(scores, 1.0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**31), coverage=st.sampled_from([0.5, 0.8, 0.9]))
 def test_conformal_sets_cover_what_they_state(seed: int, coverage: float) -> None:
     # Truth follows another law than the ensemble states: coverage must hold nevertheless.

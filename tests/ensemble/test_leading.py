@@ -42,7 +42,7 @@ def same_beginning(found: leading.Leading, ranking: Ranking, image: int) -> None
     assert not (found.complete and ranking.probability[image, n:].any())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=SEEDS,
     mass=st.floats(0, 1),
@@ -69,7 +69,7 @@ def check_beginning(ensemble: Ensemble, predictions: Predictions, mass: float, p
         )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, share=st.floats(0.01, 0.99))
 def test_cuts_and_summaries_are_those_of_the_ranking(seed: int, share: float) -> None:
     ensemble, predictions = a_world(seed)

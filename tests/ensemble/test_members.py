@@ -31,7 +31,7 @@ EARTH_KM2 = 4 * np.pi * 6371.0088**2
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     rows=st.integers(2, 24),
@@ -54,7 +54,7 @@ def test_the_area_needed_is_that_of_the_pixel_algorithm(
         assert found[i] == pytest.approx(pixel_area(maps, product, row[i], column[i]), rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), regions=st.lists(st.integers(1, 9), min_size=1, max_size=3))
 def test_atoms_rank_as_their_pixels_do(seed: int, regions: list[int]) -> None:
     rng = np.random.default_rng(seed)
@@ -186,7 +186,7 @@ def test_a_mask_prior_keeps_the_order_within_its_regions() -> None:
     assert difference == pytest.approx(np.full(urban.sum(), difference[0]))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, chosen=st.sets(st.integers(0, 29), min_size=1))
 def test_a_mask_prior_needs_the_area_of_the_union_of_its_regions(seed: int, chosen: set[int]) -> None:
     """Its density is one number on the union, whatever the sizes of its regions."""
@@ -206,7 +206,7 @@ def test_a_mask_prior_needs_the_area_of_the_union_of_its_regions(seed: int, chos
         assert ensemble.mass_before({}, truth) == pytest.approx(np.where(inside, 0.0, 1.0))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, n=st.integers(2, 200))
 def test_a_mask_prior_has_one_density_to_the_last_bit(seed: int, n: int) -> None:
     """No tolerance is needed: quotients of areas and their sum, area by area, would be some ten different numbers."""
@@ -254,7 +254,7 @@ def test_a_density_that_is_even_reaches_all_of_its_area_however_it_is_said() -> 
     assert model.area_to_truth_km2({"model0": shares}, truth) == pytest.approx([EARTH_KM2] * truth.size, rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, order=st.permutations(range(4)))
 def test_neither_the_order_of_members_nor_the_way_of_summing_breaks_ties(seed: int, order: list[int]) -> None:
     """Three members that say the same few numbers of like maps: a sum of three terms occurs in every order."""

@@ -48,7 +48,7 @@ def atom_of_pixels(grid: AtomGrid) -> NDArray[np.int64]:
     return grid.drawn(*grid.grid.centres(row, column))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS)
 def test_probabilities_are_those_of_the_pixels(seed: int) -> None:
     ranking, grid, _, densities = a_ranking(seed)
@@ -60,7 +60,7 @@ def test_probabilities_are_those_of_the_pixels(seed: int) -> None:
         assert (ranking.log_density[i, 1:] <= ranking.log_density[i, :-1]).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=SEEDS, share=st.floats(0.01, 0.999), budget=st.floats(1e5, 4e8))
 def test_a_budget_is_filled_and_not_exceeded(seed: int, share: float, budget: float) -> None:
     ranking, *_ = a_ranking(seed)
@@ -100,7 +100,7 @@ def test_entropy_is_the_logarithm_of_the_area_where_the_density_is_even() -> Non
     assert np.exp(ranking.entropy()) == pytest.approx([EARTH_KM2, EARTH_KM2 / 2])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=SEEDS)
 def test_the_expected_distance_is_least_at_the_chosen_point(seed: int) -> None:
     ranking, *_ = a_ranking(seed, images=2)
@@ -174,7 +174,7 @@ def test_an_overlay_smaller_than_a_coarse_region_is_refused() -> None:
         coarse_regions(ranking.overlay, 6e8)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=SEEDS, least=st.sampled_from([1e6, 2e7, 1e8]))
 def test_a_coarse_answer_has_the_probability_and_area_of_its_atoms(seed: int, least: float) -> None:
     ranking, *_ = a_ranking(seed, images=2)
@@ -217,7 +217,7 @@ def labelled_on_the_sphere(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
     return root[label]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=SEEDS, n=st.integers(1, 12))
 def test_patches_are_the_connected_pixels_of_the_answer(seed: int, n: int) -> None:
     ranking, grid, _, _ = a_ranking(seed, images=1)

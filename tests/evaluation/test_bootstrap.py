@@ -70,7 +70,7 @@ def test_counts_follow_the_image_and_the_seed_alone(order: list[int], seed: int,
     assert np.any(poisson_counts(keys, seed + 1, 101) != whole)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(1, 9000), st.integers(1, 5), st.integers(0, 1000))
 def test_sums_equal_a_loop_over_cells(n: int, n_cells: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -98,7 +98,7 @@ def slow_median(values: np.ndarray, counts: np.ndarray, buckets: np.ndarray, bal
     return float(np.median(np.repeat(values, weights)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(3, 400), st.booleans(), st.integers(0, 10_000))
 def test_medians_of_samples_equal_those_of_repeated_values(n: int, balanced: bool, seed: int) -> None:
     rng = np.random.default_rng(seed)

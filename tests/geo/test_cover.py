@@ -25,7 +25,7 @@ def one(south: float, west: float, north: float, east: float) -> Boxes:
     return Boxes(*(np.array([side]) for side in (south, west, north, east)), np.zeros(1, dtype=np.int64))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     lat=st.one_of(st.floats(-90, 90), st.sampled_from([-90.0, 0.0, 35.26438968275465, 45.0, 90.0])),
     lon=st.one_of(st.floats(-180, 180), st.sampled_from([-180.0, -45.0, 0.0, 45.0, 135.0, 180.0])),

@@ -308,7 +308,7 @@ def test_an_extended_header_of_gigabytes_is_not_read() -> None:
 _ZIP, _TAR = zip_of(FILES, zipfile.ZIP_DEFLATED), tar_of(FILES)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(
     st.sampled_from([(_ZIP, zip_members), (_TAR, tar_members)]),
     st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 255)), max_size=10),

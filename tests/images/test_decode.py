@@ -223,7 +223,7 @@ def test_a_mislabelled_file_is_decoded_by_its_content() -> None:
 _SEEDS = [file_of(scene(24, 16), kind) for kind in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.sampled_from(_SEEDS), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8), st.floats(0, 1)
 )

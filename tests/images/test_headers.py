@@ -153,7 +153,7 @@ def test_a_png_is_never_decoded_for_its_exif(monkeypatch: pytest.MonkeyPatch) ->
     assert header(image("PNG")).width == 40
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=8),

@@ -478,7 +478,7 @@ def test_a_dry_run_and_a_second_run_write_nothing(world: World, plain: dict[str,
     assert sorted(world.tables.rglob("*")) == before
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(images=st.lists(st.integers(1, 5), max_size=8), cuts=st.lists(st.integers(0, 24)))
 def test_batches_are_cut_between_images(images: list[int], cuts: list[int]) -> None:
     ids = [str(k) for k, n in enumerate(images) for _ in range(n)]

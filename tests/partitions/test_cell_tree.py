@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from s2_oracle import leaf
 from s2geometry import S2CellId
@@ -47,7 +47,6 @@ def brute_force(places: list[tuple[float, float]], img_max: int, img_min: int) -
     return {token: n for cell in starts for token, n in split(cell).items()}
 
 
-@settings(deadline=None)
 @given(points, st.integers(1, 20), st.integers(0, 4))
 def test_adaptive_s2_is_the_brute_force_of_s2geometry(
     places: list[tuple[float, float]], img_max: int, img_min: int
@@ -59,7 +58,6 @@ def test_adaptive_s2_is_the_brute_force_of_s2geometry(
     assert ids == sorted(ids)
 
 
-@settings(deadline=None)
 @given(points, st.integers(1, 20), st.randoms())
 def test_order_of_images_changes_nothing_and_cells_are_disjoint(
     places: list[tuple[float, float]], img_max: int, random: object
@@ -75,7 +73,6 @@ def test_order_of_images_changes_nothing_and_cells_are_disjoint(
     assert np.array_equal(np.bincount(region, minlength=images.size), images)
 
 
-@settings(deadline=None)
 @given(points, st.integers(1, 6))
 def test_a_coarser_histogram_that_is_deep_enough_gives_the_same_cells(
     places: list[tuple[float, float]], img_max: int
@@ -89,7 +86,6 @@ def test_a_coarser_histogram_that_is_deep_enough_gives_the_same_cells(
         assert np.array_equal(found[0].first, expected[0].first) and np.array_equal(found[1], expected[1])
 
 
-@settings(deadline=None)
 @given(points)
 def test_every_fine_cell_has_its_coarse_one(places: list[tuple[float, float]]) -> None:
     """As in the published family: images that share a fine cell share their coarse one."""
@@ -118,7 +114,6 @@ def test_cells_that_overlap_are_refused() -> None:
         adaptive_s2.cells_of(ids)
 
 
-@settings(deadline=None)
 @given(points, st.integers(1, 10), st.integers(0, 12))
 def test_a_quadtree_halves_its_box_at_midpoints(places: list[tuple[float, float]], img_max: int, depth: int) -> None:
     """Against a recursion on the boxes; whole numbers of 1/1024 of the box, so that edges are met."""

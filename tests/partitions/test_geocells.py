@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geosieve.geo.outlines import areas_km2, unit_vectors
@@ -17,7 +17,6 @@ LAT, LON = st.floats(-90, 90), st.floats(-180, 180)
 SEARCH = Search(min_samples=(10,), xi=(0.05, 0.1), max_eps_km=500.0, fewest=2, most=50)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(LAT, LON), min_size=1, max_size=30), st.lists(st.tuples(LAT, LON), min_size=1, max_size=50))
 def test_a_point_belongs_to_a_centroid_that_none_is_nearer_than(
     places: list[tuple[float, float]], points: list[tuple[float, float]]

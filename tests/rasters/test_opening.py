@@ -254,7 +254,7 @@ def test_messages_carry_gdals_own_words(tmp_path: Path) -> None:
     nodata=st.sampled_from([-9999.0, -3.4028234663852886e38, 0.0, 0.1, 1e-30, 255.0, float("nan")]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_declared_value_hides_what_gdals_mask_hides(dtype: str, nodata: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     kind = np.dtype(dtype)

@@ -52,7 +52,7 @@ def test_values_equal_rasterio_point_by_point(
 
 
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 300), tall=st.sampled_from([1, 16, 48]))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_block_is_read_once(tmp_path: Path, seed: int, n: int, tall: int) -> None:
     layout = {"blockysize": 1} if tall == 1 else {"tiled": True, "blockxsize": 32, "blockysize": tall}
     file = cataloged(world(tmp_path / f"{tall}.tif", 1.5, **layout)).file

@@ -86,7 +86,7 @@ def test_every_band_of_spark_finds_its_pairs(spark: SparkSession, bits: int) -> 
     assert found_by_spark(spark, pd.Series(hashes), bits, hashes.size) == by_comparing_all(hashes, bits)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=20),
     st.lists(st.tuples(st.integers(0, 10**6), st.lists(st.integers(0, 63), max_size=9)), max_size=30),
