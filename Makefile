@@ -12,7 +12,7 @@ endif
 JAVA := $(if $(JAVA_HOME),$(JAVA_HOME)/bin/java,java)
 DIR ?= build/jars
 
-.PHONY: demo demo-regions demo-train demo-archive test test-fast lint format bench docs jars clean
+.PHONY: demo demo-regions demo-train demo-archive demo-chips test test-fast lint format bench docs jars clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.core build/demo/.packages
@@ -27,6 +27,9 @@ demo-train: $(VENV)/.train build/demo/.packages
 demo-archive: $(VENV)/.train build/demo/.packages
 	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[sql]'
 	$(BIN)/python -m demo.scan
+
+demo-chips: $(VENV)/.core build/demo/.packages
+	$(BIN)/python -m demo.chips
 
 test: $(VENV)/.test build/demo/.packages
 	$(BIN)/python -m pytest -n 2

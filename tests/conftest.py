@@ -67,6 +67,8 @@ _SLOW = (
         "test_killed_chips",
         "test_s3_chips",
         "test_cut_chips",
+        "test_build_pairs",
+        "test_demo_chips",
         "test_publish_shards",
         "test_full_disk",
     ),

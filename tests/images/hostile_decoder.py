@@ -12,7 +12,7 @@ from geosieve.images.decode import RGB
 from geosieve.images.headers import Refusal
 
 
-def decode(content: bytes, side: int | None = None, pixels: int = 0) -> RGB | Refusal:
+def decode(content: bytes, side: int | None = None, pixels: int = 0, longest: int | None = None) -> RGB | Refusal:
     if content == b"crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     if content == b"exit":

@@ -19,6 +19,7 @@ from geosieve.job.publishing import JobConfig
 from geosieve.labels.label import LabelConfig
 from geosieve.overhead.chips.config import ChipsConfig
 from geosieve.overhead.flickr import FlickrConfig
+from geosieve.overhead.pairs.config import PairsConfig
 from geosieve.overhead.strips.config import StripsConfig
 from geosieve.overlay.build import OverlayConfig
 from geosieve.overlay.cells import CellsConfig
@@ -27,6 +28,7 @@ from geosieve.partitions.config import READY_MADE
 from geosieve.rasters.catalog import CatalogConfig
 from geosieve.reporting.archive_config import ReportConfig
 from geosieve.reporting.export_config import ExportConfig
+from geosieve.reporting.pairs_config import ReportPairsConfig
 from geosieve.runtime import errors, jars
 from geosieve.runtime.config import load
 from geosieve.splits.config import SplitConfig
@@ -38,6 +40,7 @@ ROOT = Path(__file__).parents[2]
 MODELS = {
     "atom_cells": CellsConfig,
     "build_overlay": OverlayConfig,
+    "build_pairs": PairsConfig,
     "build_partitions": BuildConfig,
     "build_splits": SplitConfig,
     "catalog_rasters": CatalogConfig,
@@ -55,6 +58,7 @@ MODELS = {
     "rank_regions": RankConfig,
     "register_tables": RegisterConfig,
     "report_archive": ReportConfig,
+    "report_pairs": ReportPairsConfig,
     "retire_runs": RetireConfig,
     "train_predictor": TrainConfig,
 }

@@ -23,6 +23,7 @@ ELSEWHERE = (
         "prepare_strips",
         "cut_chips",
     ),
+    *("build_pairs", "report_pairs"),
 )
 """Jobs whose dry runs are tested with their worlds, which take long to make."""
 

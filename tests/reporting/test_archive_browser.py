@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
-from browser import Browser, chromium
+from browser import CONTRAST, Browser, chromium
 from required import skip_or_fail
 from small_answers import HOSTILE
 
@@ -259,32 +259,6 @@ def test_a_screen_reader_finds_landmarks_headings_tables_and_what_was_chosen(ope
     assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
     assert not [role for role, name in roles if role in ("button", "searchbox", "link") and not name]
     assert opened.run("document.getElementById('said').getAttribute('aria-live')") == "polite"
-
-
-CONTRAST = """(() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
-    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, v, k) => sum + v * [0.2126, 0.7152, 0.0722][k], 0);
-  const behind = (node) => {
-    for (; node; node = node.parentElement) {
-      const found = parse(getComputedStyle(node).backgroundColor);
-      if (found.length < 4 || found[3] === 1) return found;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const node = walker.currentNode.parentElement;
-    if (!walker.currentNode.textContent.trim() || node.closest('script, style, noscript, [disabled]')) continue;
-    const style = getComputedStyle(node);
-    const ink = parse(node.closest('svg') ? style.fill : style.color);
-    const [a, b] = [light(ink), light(behind(node))].sort((x, y) => y - x);
-    found.push([(a + 0.05) / (b + 0.05), node.textContent.slice(0, 40)]);
-  }
-  return found.sort((x, y) => x[0] - y[0]);
-})()"""
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

@@ -51,11 +51,14 @@ _UPRIGHT = {
 """What makes an image upright, by its EXIF orientation."""
 
 
-def decode(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal:
+def decode(
+    content: bytes, side: int | None = None, pixels: int = MAX_PIXELS, longest: int | None = None
+) -> RGB | Refusal:
     """Decode an image file. Returns its pixels, or why it cannot be decoded; never raises, whatever the bytes are.
 
     `side`: wanted length of the shorter side, in pixels; the other side keeps the ratio. Images with a shorter side of
-    at most `side` keep their size. None: all images do. `pixels`: images of more are refused.
+    at most `side` keep their size. None: all images do. `pixels`: images of more are refused. `longest`: the same for
+    the longer side; images are made small enough for both.
 
     Error classes of refusals: empty_file, not_an_image, unreadable_header, too_large (too many pixels or scans, or not
     enough memory), truncated, broken_image, unsupported_pixels.
@@ -68,32 +71,42 @@ def decode(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) ->
         if isinstance(image, Refusal):
             return image
         try:
-            return _decode(content, image, side)
+            return _decode(content, image, side, longest)
         except MemoryError:
             return Refusal("too_large", f"there is not enough memory for {image.width} × {image.height} pixels")
         except Exception as error:  # noqa: BLE001 - on damaged files Pillow raises nearly every kind there is
             return _broken(error)
 
 
-def resized(width: int, height: int, side: int | None) -> tuple[int, int]:
-    """Width and height after the shorter side has become `side`; unchanged if that would enlarge, or for None."""
+def resized(width: int, height: int, side: int | None, longest: int | None = None) -> tuple[int, int]:
+    """Width and height after the shorter side has become `side`; unchanged if that would enlarge, or for None.
+
+    Then the same for the longer side and `longest`.
+    """
+    if longest is not None:
+        width, height = resized(width, height, side)
+        long = max(width, height)
+        if long <= longest:
+            return width, height
+        width, height = (max(1, round(length * longest / long)) for length in (width, height))
+        return width, height
     short = min(width, height)
     if side is None or short <= side:
         return width, height
     return (side, round(height * side / short)) if width == short else (round(width * side / short), side)
 
 
-def _decode(content: bytes, image: Image.Image, side: int | None) -> RGB | Refusal:
+def _decode(content: bytes, image: Image.Image, side: int | None, longest: int | None) -> RGB | Refusal:
     if "progressive" in image.info and content.count(_START_OF_SCAN) > MAX_SCANS:
         return Refusal("too_large", f"a progressive JPEG of more than {MAX_SCANS} scans")
     profile, stored = image.info.get("icc_profile"), image
-    size = resized(*image.size, side)
+    size = resized(*image.size, side, longest)
     jpeg = _jpeg(content, image, size) if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") else None
     if jpeg is not None:
         image = jpeg
     else:
         image.load()
-        size = resized(*image.size, side)
+        size = resized(*image.size, side, longest)
         if image.mode in _UNSUPPORTED:
             return Refusal("unsupported_pixels", f"pixels of mode {image.mode} have no range of brightness")
         image = _eight_bits(image)

@@ -42,9 +42,11 @@ HeaderReader = Callable[[bytes, int], ImageHeader | Refusal]
 
 
 class Decoder(Protocol):
-    """A function like `decode`: (bytes of a file, shorter side, limit of pixels) to pixels or a refusal."""
+    """A function like `decode`: (bytes, shorter side, limit of pixels, longer side) to pixels or a refusal."""
 
-    def __call__(self, content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal: ...
+    def __call__(
+        self, content: bytes, side: int | None = None, pixels: int = MAX_PIXELS, longest: int | None = None
+    ) -> RGB | Refusal: ...
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def header_reader(seconds: float = SECONDS) -> Iterator[HeaderReader]:
             yield found
 
 
-def _try_header(content: bytes, side: int | None, pixels: int) -> RGB | Refusal:
+def _try_header(content: bytes, side: int | None, pixels: int, longest: int | None) -> RGB | Refusal:
     found = read_header(content, pixels)
     return found if isinstance(found, Refusal) else np.empty((0, 0, 3), np.uint8)
 
@@ -110,8 +112,10 @@ def isolated(seconds: float = SECONDS, function: str = f"{decode.__module__}:{de
     """
     child = _Child(function)
 
-    def found(content: bytes, side: int | None = None, pixels: int = MAX_PIXELS) -> RGB | Refusal:
-        return child.decode(content, {"side": side, "pixels": pixels}, seconds)
+    def found(
+        content: bytes, side: int | None = None, pixels: int = MAX_PIXELS, longest: int | None = None
+    ) -> RGB | Refusal:
+        return child.decode(content, {"side": side, "pixels": pixels, "longest": longest}, seconds)
 
     try:
         yield found

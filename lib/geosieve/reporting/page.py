@@ -1,26 +1,18 @@
-"""The page of a ranking's answers as text: one HTML file that asks for nothing from anywhere.
-
-A strict policy is part of the page: no request of any kind, no script and no style but its own two, which it names by
-their hashes, and no markup made of text. What comes from data is escaped here, or stands in a block of JSON that the
-script shows as text only.
-"""
+"""The page of a ranking's answers as text."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 from typing import Any
 
+from geosieve.reporting import markup
 from geosieve.reporting.charts import chart
-from geosieve.reporting.shown import script_json, shown
+from geosieve.reporting.shown import shown
 from geosieve.reporting.truth import Compared
-from geosieve.runtime.errors import redact
 
-_FOLDER = Path(__file__).parent / "page"
 _AREAS_KM2 = ((1e2, "100"), (1e4, "10,000"), (1e6, "1 million"), (1e8, "100 million"))
 _COARSE_DEG = 10
 _PLACES = 15
@@ -59,12 +51,6 @@ class Page:
 
 def render(page: Page) -> str:
     """The HTML file."""
-    style, script = ((_FOLDER / name).read_text("utf-8") for name in ("page.css", "page.js"))
-    policy = (
-        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "
-        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
-    )
-    title = escape(shown(page.title))
     sections = [
         ("overview", "In short", _overview(page)),
         ("look", "Map and images", _look(page)),
@@ -75,41 +61,10 @@ def render(page: Page) -> str:
         ("audit", "Who asked for this", _audit(page)),
         ("limits", "What you must not conclude", _limits(page)),
     ]
-    links = "".join(f'<li><a href="#{name}">{escape(head)}</a></li>' for name, head, _ in sections)
-    body = "\n".join(
-        f'<section id="{name}" aria-labelledby="h-{name}"><h2 id="h-{name}">{escape(head)}</h2>{content}</section>'
-        for name, head, content in sections
+    head = f"Ranking <bdi>{markup.text(page.ranking)}</bdi> · page made {markup.text(page.made_at)}"
+    return markup.document(
+        page.title, head, ("h-images", "Skip to the images"), sections, ["page.css"], ("page.js", _data(page))
     )
-    return f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="referrer" content="no-referrer"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head>
-<body><a class="skip" href="#h-images">Skip to the images</a>
-<header><h1>{title}</h1><p>Ranking <bdi>{_text(page.ranking)}</bdi> · page made {_text(page.made_at)}</p></header>
-<nav aria-label="Sections"><ul>{links}</ul></nav>
-<main>
-{body}
-</main>
-<script type="application/json" id="data">{script_json(_data(page))}</script>
-<script>{script}</script>
-</body></html>
-"""
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _text(value: Any) -> str:
-    """A value from data as HTML text."""
-    return escape(shown(redact(str(value))))
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:,.{digits}g}"
 
 
 def _figure(value: float | None, digits: int) -> float | None:
@@ -170,35 +125,13 @@ def _doubts(row: Mapping[str, Any]) -> list[str]:
     return [words for name, words in told.items() if row[name]]
 
 
-def _facts(rows: Iterable[tuple[str, str]]) -> str:
-    """Pairs of a name and HTML."""
-    return '<dl class="facts">' + "".join(f"<div><dt>{escape(k)}</dt><dd>{v}</dd></div>" for k, v in rows) + "</dl>"
-
-
-def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[int] = ()) -> str:
-    """A table of HTML cells; the first of a row is its head. `numbers`: columns aligned to the right."""
-    head = "".join(f'<th scope="col"{_right(k, numbers)}>{escape(text)}</th>' for k, text in enumerate(heads))
-    body = ""
-    for row in rows:
-        cells = "".join(f"<td{_right(k, numbers)}>{cell}</td>" for k, cell in enumerate(row[1:], 1))
-        body += f'<tr><th scope="row"{_right(0, numbers)}>{row[0]}</th>{cells}</tr>'
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table>'
-        f"<caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
-
-
-def _right(column: int, numbers: Sequence[int]) -> str:
-    return ' class="number"' if column in numbers else ""
-
-
 def _overview(page: Page) -> str:
     counts = page.counts
     facts = [
         ("images", f"{counts['images']:,}"),
-        ("half of the probability in", f"{_number(counts['area_50_km2'])} km²"),
-        ("nine tenths in", f"{_number(counts['area_90_km2'])} km²"),
-        ("expected distance of the best point", f"{_number(counts['expected_km'])} km"),
+        ("half of the probability in", f"{markup.number(counts['area_50_km2'])} km²"),
+        ("nine tenths in", f"{markup.number(counts['area_90_km2'])} km²"),
+        ("expected distance of the best point", f"{markup.number(counts['expected_km'])} km"),
         ("copies of images answered before", f"{counts['copies']:,}"),
         ("without evidence", f"{counts['no_evidence']:,}"),
         ("models exclude each other", f"{counts['contradiction']:,}"),
@@ -218,12 +151,13 @@ def _overview(page: Page) -> str:
         "of all are in the table ranked_regions."
     )
     runs = [
-        (f"<bdi>{_text(name)}</bdi>", _text(at[:19].replace("T", " ")), f"{n:,}") for name, at, n in page.runs[-20:]
+        (f"<bdi>{markup.text(name)}</bdi>", markup.text(at[:19].replace("T", " ")), f"{n:,}")
+        for name, at, n in page.runs[-20:]
     ]
     more = len(page.runs) - len(runs)
     caption = "Runs whose answers are shown" + (f" (the latest {len(runs)}; {more:,} earlier ones)" if more else "")
-    table = _table(caption, ["run", "committed, UTC", "images"], runs, (2,))
-    return _facts(facts) + "".join(f"<p>{escape(note)}</p>" for note in notes) + table
+    table = markup.table(caption, ["run", "committed, UTC", "images"], runs, (2,))
+    return markup.facts(facts) + "".join(f"<p>{escape(note)}</p>" for note in notes) + table
 
 
 def _look(page: Page) -> str:
@@ -232,7 +166,7 @@ def _look(page: Page) -> str:
         corner = (int(lat // _COARSE_DEG) * _COARSE_DEG, int(lon // _COARSE_DEG) * _COARSE_DEG)
         coarse[corner] = coarse.get(corner, 0) + n
     fullest = sorted(coarse.items(), key=lambda item: (-item[1], item[0]))[:_PLACES]
-    places = _table(
+    places = markup.table(
         f"Images by part of the Earth, {_COARSE_DEG}° × {_COARSE_DEG}°: the {len(fullest)} with most best points",
         ["latitude", "longitude", "images"],
         [(_span(south, "N", "S"), _span(west, "E", "W"), f"{n:,}") for (south, west), n in fullest],
@@ -294,7 +228,7 @@ def _truth(page: Page) -> str:
     found = page.compared
     share = found.censored / found.images
     levels = [f"{km:,.0f} km" for km in found.within]
-    within = _table(
+    within = markup.table(
         "Best points near the truth",
         ["distance at most", "share of images"],
         [(level, f"{value:.1%}") for level, value in zip(levels, found.within.values(), strict=True)],
@@ -303,13 +237,13 @@ def _truth(page: Page) -> str:
     area, mass = found.area, found.reliability
     assert area.low is not None and area.high is not None and mass.low is not None and mass.high is not None
     picks = [int(abs(area.x - km2).argmin()) for km2, _ in _AREAS_KM2]
-    by_area = _table(
+    by_area = markup.table(
         "Recall by area searched",
         ["area, km²", "known", "at most"],
         [(f"{area.x[k]:,.0f}", f"{area.low[k]:.1%}", f"{area.high[k]:.1%}") for k in picks],
         (0, 1, 2),
     )
-    by_mass = _table(
+    by_mass = markup.table(
         "Truth inside the leading regions that hold a stated probability",
         ["stated", "known", "at most"],
         [(f"{mass.x[k]:.0%}", f"{mass.low[k]:.1%}", f"{mass.high[k]:.1%}") for k in (1, 4, 9, 14, 17)],
@@ -339,12 +273,18 @@ def _figures(page: Page) -> str:
         return "<p>No evaluation was asked for.</p>"
     rows = []
     for one in page.figures:
-        ends = f"{_number(one['low'])} to {_number(one['high'])}"
-        told = [_text(one["protocol"]), _text(one["metric"]), _number(one["threshold_km"]), _number(one["value"]), ends]
-        rows.append([f"<bdi>{_text(one['system'])}</bdi>", *told, f"{one['n']:,}"])
+        ends = f"{markup.number(one['low'])} to {markup.number(one['high'])}"
+        told = [
+            markup.text(one["protocol"]),
+            markup.text(one["metric"]),
+            markup.number(one["threshold_km"]),
+            markup.number(one["value"]),
+            ends,
+        ]
+        rows.append([f"<bdi>{markup.text(one['system'])}</bdi>", *told, f"{one['n']:,}"])
     heads = ["system", "protocol", "metric", "within, km", "value", "interval", "images"]
     note = "<p>Systems are as job evaluate names them; whether one of them is this ranking, the page cannot know.</p>"
-    return note + _table("Figures over all images, from the table evaluations", heads, rows, (3, 4, 5, 6))
+    return note + markup.table("Figures over all images, from the table evaluations", heads, rows, (3, 4, 5, 6))
 
 
 def _rejects(page: Page) -> str:
@@ -353,9 +293,11 @@ def _rejects(page: Page) -> str:
     rows = []
     for one in page.rejects:
         name = one["uri"] if one["uri"] is not None else one["id"]
-        example = "–" if name is None else f"<bdi>{_text(name)}</bdi>"
-        rows.append((_text(one["error_class"]), f"{one['n']:,}", example, _text(one["message"] or "–")))
-    return _table("Refused images by reason, with an example", ["reason", "images", "example", "in words"], rows, (1,))
+        example = "–" if name is None else f"<bdi>{markup.text(name)}</bdi>"
+        rows.append((markup.text(one["error_class"]), f"{one['n']:,}", example, markup.text(one["message"] or "–")))
+    return markup.table(
+        "Refused images by reason, with an example", ["reason", "images", "example", "in words"], rows, (1,)
+    )
 
 
 def _work(page: Page) -> str:
@@ -366,19 +308,19 @@ def _work(page: Page) -> str:
         if not total:
             continue
         n = report["rows_in"] or 0
-        facts = [("job", _text(report["job"])), ("seconds", _number(total)), ("images", f"{n:,}")]
-        facts.append(("images per second", _number(n / total)))
+        facts = [("job", markup.text(report["job"])), ("seconds", markup.number(total)), ("images", f"{n:,}")]
+        facts.append(("images per second", markup.number(n / total)))
         if page.price is not None:
             hour, currency = page.price
             cost = hour * total / 3600
-            facts.append(("cost", f"{_number(cost)} {_text(currency)}"))
+            facts.append(("cost", f"{markup.number(cost)} {markup.text(currency)}"))
             if n:
-                facts.append(("cost of a million images", f"{_number(cost / n * 1e6)} {_text(currency)}"))
-        stages = [(_text(name), _number(one), f"{one / total:.0%}") for name, one in seconds.items()]
-        parts.append(f"<h3>Run <bdi>{_text(report['run_id'])}</bdi></h3>" + _facts(facts))
+                facts.append(("cost of a million images", f"{markup.number(cost / n * 1e6)} {markup.text(currency)}"))
+        stages = [(markup.text(name), markup.number(one), f"{one / total:.0%}") for name, one in seconds.items()]
+        parts.append(f"<h3>Run <bdi>{markup.text(report['run_id'])}</bdi></h3>" + markup.facts(facts))
         caption = f"Stages of run {shown(str(report['run_id']))}"
-        parts.append(_table(caption, ["stage", "seconds", "share"], stages, (1, 2)))
-        parts += [f"<p>Warning: {_text(warning)}</p>" for warning in report["warnings"]]
+        parts.append(markup.table(caption, ["stage", "seconds", "share"], stages, (1, 2)))
+        parts += [f"<p>Warning: {markup.text(warning)}</p>" for warning in report["warnings"]]
     if not parts:
         return "<p>The runs left no report of their time.</p>"
     note = "" if page.price else "<p>No price per hour was given, so there is no cost.</p>"
@@ -394,7 +336,7 @@ def _audit(page: Page) -> str:
     parts = []
     for row in page.audit:
         facts = [(name.replace("_", " "), f"<bdi>{_told(value)}</bdi>") for name, value in row.items()]
-        parts.append(f"<h3>Run <bdi>{_text(row['run_id'])}</bdi></h3>" + _facts(facts))
+        parts.append(f"<h3>Run <bdi>{markup.text(row['run_id'])}</bdi></h3>" + markup.facts(facts))
     return "".join(parts)
 
 
@@ -407,7 +349,7 @@ def _told(value: Any) -> str:
         return "<br>".join(_told(one) for one in value) or "none"
     if isinstance(value, Mapping):
         return ", ".join(_told(one) for one in value.values())
-    return f"{value:,}" if isinstance(value, int) else _text(value)
+    return f"{value:,}" if isinstance(value, int) else markup.text(value)
 
 
 _LIMITS = (

@@ -38,6 +38,21 @@ def anew_on_disk(frame: DataFrame) -> Iterator[DataFrame]:
 
 
 @contextmanager
+def rows_with_files(spark: SparkSession) -> Iterator[None]:
+    """Inside the block, tables whose rows hold files are read 64 rows at a time.
+
+    By default Spark's reader of Parquet holds 4,096 rows of a column at once: of images of 1 MB, 4 GB for each task.
+    """
+    key = "spark.sql.parquet.columnarReaderBatchSize"
+    before = spark.conf.get(key)
+    spark.conf.set(key, 64)
+    try:
+        yield
+    finally:
+        spark.conf.set(key, str(before))
+
+
+@contextmanager
 def arrow_batches(spark: SparkSession, rows: int) -> Iterator[None]:
     """Inside the block, Python workers get at most `rows` rows at once: large arrays would fill their memory."""
     key = "spark.sql.execution.arrow.maxRecordsPerBatch"

@@ -18,6 +18,8 @@ It exceeds TASK_ROWS, so that one chunk mostly has all rows of a task, and no ra
 rest.
 """
 
+_LARGE_ROWS_AT_ONCE, _BYTES_AT_ONCE = 64, 8 << 20
+"""Of rows that hold files."""
 ROWS_AT_ONCE = 1_024
 """Number of rows that a worker makes one by one, from files, and hands to Spark at once."""
 
@@ -31,6 +33,20 @@ def in_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema) -> Iterator[pa
     """Batches of at most ROWS_AT_ONCE rows; only those of one batch are in memory at a time."""
     left = iter(rows)
     while some := list(islice(left, ROWS_AT_ONCE)):
+        yield pa.RecordBatch.from_pylist(some, schema=schema)
+
+
+def in_small_batches(rows: Iterable[dict[str, Any]], schema: pa.Schema, *files: str) -> Iterator[pa.RecordBatch]:
+    """Batches of at most 64 rows, and of some 8 MB, of rows with the bytes of files in the columns `files`."""
+    some: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        some.append(row)
+        size += sum(len(row[name]) for name in files if row.get(name) is not None)
+        if len(some) == _LARGE_ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
+            yield pa.RecordBatch.from_pylist(some, schema=schema)
+            some, size = [], 0
+    if some:
         yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 

@@ -643,6 +643,42 @@ CHIPS = Table(
     row_group_bytes=32 << 20,
 )
 
+PAIRS = Table(
+    "pairs",
+    "One row per photo with a picture of the ground around the place where it was taken. Written by `build_pairs`.",
+    (
+        Column("source", "string", "source of the photo"),
+        Column("image_id", "string", "id of the photo"),
+        Column("view", "string", "which view of `chips`"),
+        Column("split", "string", "split of the photo; null if the pairs are not divided", nullable=True),
+        Column("area", "string", "as the configuration names it; else the source of strips, or the collection"),
+        Column("lat", "double", "WGS-84 latitude of the photo, degrees; the chip's centre"),
+        Column("lon", "double", "WGS-84 longitude of the photo, degrees, in [-180, 180]"),
+        Column("captured_at", "timestamp", "of the photo, as in `images`", nullable=True),
+        Column("author", "string", "as in `images`", nullable=True),
+        Column("licence", "string", "of the photo, as in `images`", nullable=True),
+        Column("photo", "binary", "JPEG file in sRGB, upright, without metadata"),
+        Column("photo_width", "int", "pixels"),
+        Column("photo_height", "int", "pixels"),
+        Column("chip", "binary", "file, as in `chips`"),
+        Column("chip_format", "string", "png, jpeg or webp"),
+        Column("chip_width", "int", "pixels"),
+        Column("chip_height", "int", "pixels"),
+        Column(
+            "chip_transform",
+            "struct<a:double,b:double,c:double,d:double,e:double,f:double>",
+            "affine: x = a·col + b·row + c, y = d·col + e·row + f, in metres",
+        ),
+        Column("chip_epsg", "int", "CRS of the chip: WGS 84 / UTM"),
+        Column("chip_resolution_m", "double", "size of a pixel of the chip in its CRS, metres"),
+        Column("chip_captured_at", "timestamp", "of the strip", nullable=True),
+        Column("raster_uri", "string", "the raster that the chip was cut from"),
+        Column("strip_id", "string", "the strip; null for other rasters", nullable=True),
+    ),
+    (Column("pair_set", "string", "name of the set of pairs"),),
+    row_group_bytes=32 << 20,
+)
+
 ALL = (
     IMAGES,
     REJECTS,
@@ -667,6 +703,7 @@ ALL = (
     AUDIT,
     STRIPS,
     CHIPS,
+    PAIRS,
 )
 
 

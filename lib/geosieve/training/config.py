@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from geosieve.images.photo_rows import PhotoLimits
 from geosieve.images.read import ImagesInput
 from geosieve.job.publishing import JobConfig
 from geosieve.labels.read import LabelsInput
-from geosieve.splits.config import LEFT_OUT
-from geosieve.splits.read import SplitsInput
+from geosieve.splits.read import ChosenSplits
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import training_shards_table
 
@@ -18,19 +17,6 @@ class ChosenLabels(LabelsInput):
     """A committed run of `labels`, and the partitions whose labels the training set gets."""
 
     partitions: list[str] = Field(min_length=1)
-
-
-class ChosenSplits(SplitsInput):
-    """A committed run of `splits`, and which of its splits the training set gets."""
-
-    only: list[str] = Field([], description="names of splits; all if empty")
-
-    @field_validator("only")
-    @classmethod
-    def _in_a_split(cls, names: list[str]) -> list[str]:
-        if LEFT_OUT in names:
-            raise ValueError(f"{LEFT_OUT!r} stands for the images that are in no split")
-        return names
 
 
 class TrainingSetConfig(JobConfig):

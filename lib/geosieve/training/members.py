@@ -13,10 +13,8 @@ from geosieve.images.content import REFERENCE, WITHOUT_BYTES
 from geosieve.images.read import Images
 from geosieve.labels.read import CommittedLabels
 from geosieve.runtime.errors import InputError
-from geosieve.runtime.names import advice
 from geosieve.runtime.report import JobReport
 from geosieve.splits.classes import label_column
-from geosieve.splits.config import LEFT_OUT
 from geosieve.splits.read import CommittedSplits
 from geosieve.tables.schemas import IMAGE_KEY
 
@@ -24,22 +22,6 @@ METADATA = ("captured_at", "author", "sequence", "licence")
 LAT, LON = "labelled_lat", "labelled_lon"
 SHUFFLE = "shuffle"
 """Column of the random number by which images are ordered: xxhash64 of seed, source and image id."""
-
-
-def split_names(splits: CommittedSplits, only: list[str]) -> dict[str, int]:
-    """The splits that are wanted, sorted by name, and the number of images in each. InputError if one is unknown."""
-    counted = splits.rows().groupBy("split").count().collect()
-    known = {row["split"]: int(row["count"]) for row in counted if row["split"] != LEFT_OUT}
-    for name in only:
-        if name not in known:
-            raise InputError(
-                f"splits.only: no image is in a split {name!r}",
-                where=splits.run.uri,
-                hint=advice(name, known, "splits"),
-            )
-    if not known:
-        raise InputError("every image is left out of all splits", where=splits.run.uri)
-    return {name: known[name] for name in sorted(only or known)}
 
 
 def joined(images: Images, labels: CommittedLabels, splits: CommittedSplits, seed: int) -> DataFrame:

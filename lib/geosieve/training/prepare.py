@@ -27,7 +27,7 @@ from geosieve.runtime.errors import InputError
 from geosieve.runtime.frames import on_disk
 from geosieve.splits.classes import label_column
 from geosieve.splits.config import rule_partitions
-from geosieve.splits.read import CommittedSplits, read_splits
+from geosieve.splits.read import CommittedSplits, read_splits, split_names
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import IMAGE_KEY, REJECTS
 from geosieve.training.config import TrainingSetConfig
@@ -40,7 +40,7 @@ from geosieve.training.facts import (
     rejected,
 )
 from geosieve.training.files import SHARDS_FILE, SplitPlan, files_for, in_files
-from geosieve.training.members import LAT, LON, METADATA, count_members, in_set, joined, split_names
+from geosieve.training.members import LAT, LON, METADATA, count_members, in_set, joined
 from geosieve.training.small_images import small_images
 from geosieve.training.written import written_files
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
+from geosieve.images.copies import jpeg_copy
 from geosieve.images.decode import RGB
 from geosieve.images.headers import MAX_PIXELS, Refusal
 from geosieve.images.isolation import Decoder
-from geosieve.images.plain_jpeg import plain_jpeg_size
 
-_LONGEST = 65_500
-"""Pixels of the longest side that libjpeg writes."""
 _LEVELS = np.arange(256, dtype=np.int64)
 
 
@@ -32,22 +29,17 @@ class SmallImage:
 def shrink(content: bytes, side: int, quality: int, decode: Decoder, pixels: int = MAX_PIXELS) -> SmallImage | Refusal:
     """Make a small, upright copy in sRGB of an image file.
 
-    The shorter side becomes `side` pixels, and smaller images keep their size. `quality` is that of JPEG, 1 to 100;
-    colours have half the resolution (4:2:0), as in most photographs: with all of it, files were 28 % larger and took
-    35 % longer to decode. A small JPEG file that is nothing but pixels is taken as it is. The sums are those of the
-    pixels before they are encoded. `pixels`: images of more are refused.
+    The shorter side becomes `side` pixels, and smaller images keep their size. `quality`: as for `jpeg_copy`. The sums
+    are those of the pixels before they are encoded. `pixels`: images of more are refused.
 
-    Refusals: those of `decode`, and too_long (a JPEG file cannot be that long).
+    Refusals: those of `decode` and `jpeg_copy`.
     """
     found = decode(content, side, pixels)
     if isinstance(found, Refusal):
         return found
     height, width, _ = found.shape
-    if max(width, height) > _LONGEST:
-        return Refusal("too_long", f"{width} × {height} pixels; a JPEG file has at most {_LONGEST:,} on a side")
-    if plain_jpeg_size(content) != (width, height):
-        content = simplejpeg.encode_jpeg(np.ascontiguousarray(found), quality, "RGB", "420")
-    return SmallImage(content, width, height, *_sums(found))
+    copy = jpeg_copy(content, found, quality)
+    return copy if isinstance(copy, Refusal) else SmallImage(copy, width, height, *_sums(found))
 
 
 def _sums(pixels: RGB) -> tuple[tuple[int, int, int], tuple[int, int, int]]:

@@ -14,6 +14,7 @@ from geosieve.images.content import NO_BYTES, NO_BYTES_MESSAGE, REFERENCE, WITHO
 from geosieve.images.headers import Refusal
 from geosieve.images.isolation import decoder
 from geosieve.images.photo_rows import Row
+from geosieve.tables.arrow import in_small_batches
 from geosieve.training.config import TrainingSetConfig
 from geosieve.training.shrink import SmallImage, shrink
 
@@ -27,7 +28,6 @@ _ADDED = [
     *(StructField(name, LongType()) for name in (*SUMS, *SQUARES)),
     *(StructField(name, StringType()) for name in ("error_class", "message")),
 ]
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 64, 8 << 20  # of a batch from Python to Spark
 
 
 def small_images(members: DataFrame, size: int, config: TrainingSetConfig) -> DataFrame:
@@ -49,7 +49,8 @@ def small_images(members: DataFrame, size: int, config: TrainingSetConfig) -> Da
                 small = found if isinstance(found, Refusal) else shrink(found, side, quality, decode, limits.pixels)
                 return {**row, **_columns_of(small)}
 
-            yield from _batches((made(row, found) for row, found in read_contents(rows, limits)), arrow)
+            small = (made(row, found) for row, found in read_contents(rows, limits))
+            yield from in_small_batches(small, arrow, "image")
 
     with_bytes = placed(members.where(f"NOT {WITHOUT_BYTES}"), size).mapInArrow(make, schema)
     values = {"error_class": F.lit(NO_BYTES), "message": F.lit(NO_BYTES_MESSAGE)}
@@ -66,16 +67,3 @@ def _columns_of(found: SmallImage | Refusal) -> Row:
     sums = dict(zip((*SUMS, *SQUARES), (*found.sums, *found.squares), strict=True))
     size = {"width": found.width, "height": found.height, "bytes": len(found.content)}
     return {"image": found.content, **size, **sums}
-
-
-def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    some: list[Row] = []
-    size = 0
-    for row in rows:
-        some.append(row)
-        size += row.get("bytes", 0)
-        if len(some) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(some, schema=schema)
-            some, size = [], 0
-    if some:
-        yield pa.RecordBatch.from_pylist(some, schema=schema)

@@ -1,0 +1,1 @@
+"""Photos with pictures of the ground around them."""
