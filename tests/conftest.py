@@ -14,19 +14,21 @@ from tuned_spark import JVM, TUNED
 from geosieve.runtime.session import spark_session
 
 # Clusters, servers, demos, and files of many Spark jobs, about the longest first.
-_SLOW = tuple(
-    """
-    test_geolocate_archive test_s3_scans test_s3_store test_train_predictor test_horovod test_killed_scans
-    test_build_splits test_demos test_register_tables test_retire_runs test_evaluate test_killed_processes
-    test_killed_pixels test_killed_strips test_loop test_s3_strips test_glue test_build_partitions test_s3_chips
-    test_learned_scenes test_build_pairs test_demo_chips test_killed_chips test_hostile_folder test_s3_training
-    test_ingest_lists test_label_attributes test_publish_kills test_driver_memory test_publish_races
-    test_build_overlay test_dry_runs test_how_to test_s3_rasters test_s3_config test_spark_submit
-    test_prepare_training_set test_fit_ensemble test_rank_regions test_archive_page test_export_regions
-    test_notebooks test_compact test_airflow test_atom_cells test_harvest_flickr test_ready_queries
-    test_ingest_archives test_ingest_listed test_s3_archives test_publish_interleavings test_ingest_photos
-    test_prepare_strips test_cut_chips test_publish_shards test_full_disk
-    """.split()
+_SLOW = (
+    *("test_geolocate_archive", "test_s3_scans", "test_s3_store", "test_train_predictor"),
+    *("test_horovod", "test_killed_scans", "test_build_splits", "test_demos"),
+    *("test_register_tables", "test_retire_runs", "test_evaluate", "test_killed_processes"),
+    *("test_killed_pixels", "test_killed_strips", "test_loop", "test_s3_strips"),
+    *("test_glue", "test_build_partitions", "test_s3_chips", "test_learned_scenes"),
+    *("test_build_pairs", "test_demo_chips", "test_killed_chips", "test_hostile_folder"),
+    *("test_s3_training", "test_ingest_lists", "test_label_attributes", "test_publish_kills"),
+    *("test_driver_memory", "test_publish_races", "test_build_overlay", "test_dry_runs"),
+    *("test_how_to", "test_s3_rasters", "test_s3_config", "test_spark_submit"),
+    *("test_prepare_training_set", "test_fit_ensemble", "test_rank_regions", "test_archive_page"),
+    *("test_export_regions", "test_notebooks", "test_compact", "test_airflow"),
+    *("test_atom_cells", "test_harvest_flickr", "test_ready_queries", "test_ingest_archives"),
+    *("test_ingest_listed", "test_s3_archives", "test_publish_interleavings", "test_ingest_photos"),
+    *("test_prepare_strips", "test_cut_chips", "test_publish_shards", "test_full_disk"),
 )
 
 settings.register_profile("untimed", deadline=None)  # no test may depend on how busy the machine is
