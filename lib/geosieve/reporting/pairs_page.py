@@ -182,8 +182,9 @@ def _map(area: AreaMap) -> str:
         _span(area.south, area.south + rows * area.high, "NS"),
         _span(area.west, area.west + columns * area.wide, "EW"),
     )
+    unit = "cell" if len(area.cells) == 1 else "cells"
     words = (
-        f"{name}: {total:,} pairs in {len(area.cells):,} cells of {width}; at most {most:,} in one. "
+        f"{name}: {total:,} pairs in {len(area.cells):,} {unit} of {width}; at most {most:,} in one. "
         f"Latitude {lat}, longitude {lon}. North is up."
     )
     label = f"Density of photos, {name}; the text below describes it"
