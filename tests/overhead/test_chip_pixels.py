@@ -24,9 +24,10 @@ from scipy.ndimage import binary_erosion
 
 from geosieve.overhead.chips import plan, reading
 from geosieve.overhead.chips.config import View
-from geosieve.overhead.chips.plan import RasterFinder, chip_grid, utm_epsg
+from geosieve.overhead.chips.plan import RasterFinder, chip_grid
 from geosieve.overhead.chips.reading import Chip, OpenRaster, Unreadable, cut, encoded
 from geosieve.overhead.chips.sources import ChipRaster, utm_wkt
+from geosieve.overhead.strips.plan import utm_epsg
 from geosieve.rasters.candidates import CandidateIndex, cell_keys
 from geosieve.rasters.footprint import place
 from geosieve.rasters.georeference import PixelGrid

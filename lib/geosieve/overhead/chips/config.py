@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from geosieve.images.read import ImagesInput
 from geosieve.images.sources import CsvSource
 from geosieve.job.publishing import JobConfig
+from geosieve.overhead.strips.config import Bands
 from geosieve.runtime.config import Config, RunId
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]*$"
@@ -19,7 +20,7 @@ class Collection(Config):
 
     name: str = Field(min_length=1, description="name of the collection")
     run: RunId = Field("latest", description="a run id of catalog_rasters, or `latest`")
-    bands: list[int] | None = Field(
+    bands: Bands | None = Field(
         None, description="red, green and blue, from 1, or one for grey; by default 1, 2 and 3, or the only one"
     )
     ranges: list[tuple[float, float]] | None = Field(
@@ -28,13 +29,6 @@ class Collection(Config):
         "none",
     )
     priority: int | None = Field(None, description="in place of the priorities of its files")
-
-    @field_validator("bands")
-    @classmethod
-    def _three(cls, bands: list[int] | None) -> list[int] | None:
-        if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
-            raise ValueError("three bands, or one for grey, counted from 1")
-        return bands
 
     @field_validator("ranges")
     @classmethod

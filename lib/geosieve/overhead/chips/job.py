@@ -57,13 +57,12 @@ from geosieve.rasters.candidates import join_outlines, occupied_cells
 from geosieve.rasters.sampling import gdal_environment
 from geosieve.runtime.errors import InputError, redact
 from geosieve.runtime.frames import on_disk
-from geosieve.tables.arrow import chunks
+from geosieve.tables.arrow import chunks, in_small_batches
 from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import CHIPS, REJECTS
 
 JOB = "cut_chips"
 _PLAN_ROWS = 100_000
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 64, 8 << 20  # of a batch from Python to Spark
 _CUT_ROWS = 1_024
 """Chips of a task that are tried together, raster after raster."""
 _TASK_CHIPS = 2_000
@@ -258,7 +257,7 @@ def cut_planned(planned: DataFrame, chips: int, finder: Broadcast[RasterFinder],
             {} if "GDAL_CACHEMAX" in os.environ else {"GDAL_CACHEMAX": cache_bytes(finder.value.rasters, config.views)}
         )
         with gdal_environment(), rasterio.Env(**cache):
-            yield from _batches(_Cutter(finder.value, config).cut(rows), arrow)
+            yield from in_small_batches(_Cutter(finder.value, config).cut(rows), arrow, "chip")
 
     return ordered.mapInArrow(made, schema)
 
@@ -365,19 +364,6 @@ class _Cutter:
 def _refused(row: Row, error_class: str, message: str) -> Row:
     key = {name: row[name] for name in _KEY}
     return {**key, "number": row["view"], "error_class": error_class, "message": redact(message)}
-
-
-def _batches(rows: Iterator[Row], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    some: list[Row] = []
-    size = 0
-    for row in rows:
-        some.append(row)
-        size += len(row.get("chip", b""))
-        if len(some) == _ROWS_AT_ONCE or size > _BYTES_AT_ONCE:
-            yield pa.RecordBatch.from_pylist(some, schema=schema)
-            some, size = [], 0
-    if some:
-        yield pa.RecordBatch.from_pylist(some, schema=schema)
 
 
 def _name(config: ChipsConfig, number: str) -> Column:

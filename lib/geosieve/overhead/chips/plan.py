@@ -16,6 +16,7 @@ from rasterio.windows import Window
 from geosieve.geo.arrays import F8, I8
 from geosieve.overhead.chips.config import View
 from geosieve.overhead.chips.sources import ChipRaster, utm_wkt
+from geosieve.overhead.strips.plan import utm_epsg
 from geosieve.rasters.candidates import CandidateIndex, cell_keys
 from geosieve.rasters.georeference import PixelGrid
 from geosieve.rasters.sampling import CACHE_BYTES
@@ -173,12 +174,6 @@ def chip_grid(raster: ChipRaster, view: View, lat: float, lon: float) -> ChipGri
     turned = Affine(step * up_y, -step * up_x, x, -step * up_x, -step * up_y, y)
     transform = turned * Affine.translation(-size / 2.0, -size / 2.0)
     return ChipGrid(PixelGrid(wkt, transform, size, size), epsg, None)
-
-
-def utm_epsg(lat: float, lon: float) -> int:
-    """The WGS 84 / UTM zone of a position; zones are six degrees wide everywhere, as for strips."""
-    zone = int((lon + 180.0) // 6.0) % 60 + 1
-    return (32600 if lat >= 0 else 32700) + zone
 
 
 def utm_zone(epsg: int) -> str:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from geosieve.job.publishing import JobConfig
 from geosieve.runtime.config import Config
+
+
+def _three(bands: list[int]) -> list[int]:
+    if len(bands) not in (1, 3) or min(bands) < 1:
+        raise ValueError("three bands, or one for grey, counted from 1")
+    return bands
+
+
+Bands = Annotated[list[int], AfterValidator(_three)]
+"""Numbers of red, green and blue, from 1, or of one band for grey."""
 
 
 class StripFacts(Config):
@@ -36,7 +46,7 @@ class StripSource(Config):
     extensions: list[str] = Field([".tif", ".tiff"], description="extensions of the files to take from a folder")
     vrt_sources: list[str] = Field([], description="folders of the files that VRTs may name; VRTs are refused if empty")
     nodata: float | None = Field(None, description="value that means no data; overrides what the files declare")
-    bands: list[int] | None = Field(
+    bands: Bands | None = Field(
         None, description="red, green and blue, from 1, or one band; by default from the number of bands"
     )
     panchromatic: Panchromatic | None = Field(None, description="sharpen each strip with a partner of this name")
@@ -57,13 +67,6 @@ class StripSource(Config):
         if not 0.0 <= percentiles[0] < percentiles[1] <= 100.0:
             raise ValueError("two percentages, the lower first, from 0 to 100")
         return percentiles
-
-    @field_validator("bands")
-    @classmethod
-    def _three(cls, bands: list[int] | None) -> list[int] | None:
-        if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
-            raise ValueError("three bands, or one for grey, counted from 1")
-        return bands
 
     @model_validator(mode="after")
     def _levels(self) -> StripSource:

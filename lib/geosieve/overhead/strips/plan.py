@@ -109,6 +109,12 @@ def partner_of(uri: str, source: StripSource) -> str | None:
     return f"{head}{rule.by}{tail}"
 
 
+def utm_epsg(lat: float, lon: float) -> int:
+    """The WGS 84 / UTM zone of a position, lon in [-180, 180]; zones are six degrees wide everywhere."""
+    zone = int((lon + 180.0) // 6.0) % 60 + 1
+    return (32600 if lat >= 0 else 32700) + zone
+
+
 def utm_grid(grid: PixelGrid, resolution_m: float) -> tuple[int, PixelGrid, float]:
     """EPSG code, pixels, and the ground size in metres of a source pixel, in the UTM zone of the centre of `grid`.
 
@@ -122,8 +128,8 @@ def utm_grid(grid: PixelGrid, resolution_m: float) -> tuple[int, PixelGrid, floa
         raise Refused("off_earth", "its centre lies on no point of the Earth")
     if not -80.0 <= lat[0] <= 84.0:
         raise Refused("outside_utm", f"its centre is at latitude {lat[0]:.3f}; UTM serves 80° south to 84° north")
-    zone = int((float(normalize_lon(lon[:1])[0]) + 180.0) // 6.0) + 1
-    epsg = (32600 if lat[0] >= 0 else 32700) + zone
+    epsg = utm_epsg(float(lat[0]), float(normalize_lon(lon[:1])[0]))
+    zone = epsg % 100
     wkt = CRS.from_epsg(epsg).to_wkt()
     utm = PixelGrid(wkt, Affine.identity(), 1, 1).system
     x, y = utm.forward(lat, lon)
