@@ -16,9 +16,9 @@ BASE: dict[str, Any] = {
     "name": "fabricated",
     "seed": 5,
     "shards": {"root": "unused", "name": "fabricated"},
-    "backbone": "test_vit",  # without batch normalisation: ranks and one process can be compared
+    "backbone": "test_convnext",  # without batch normalisation: ranks and one process can be compared
     "heads": {"colour": {}, "warm": {"weight": 0.5}},
-    "preprocessing": {"resize": 160, "crop": 160},
+    "preprocessing": {"resize": 64, "crop": 64},
     "augmentation": {"scale": [0.8, 1.0]},
     "loader": {"workers": 0},
     "batch": 6,

@@ -5,13 +5,24 @@ Demos and jobs under spark-submit are tested without TUNED, with the code that S
 
 from __future__ import annotations
 
-JVM = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""For all of them: no session of the tests runs one piece of code so often that the JVM's second compiler pays off."""
+from pathlib import Path
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "build" / "tests" / "classes.jsa"
+"""What `class_archive.py` makes; the tests pass without it."""
+
+COMPILER = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""For all JVMs: none runs one piece of code so often that the second compiler pays off."""
+
+# The archive belongs to the jars of the installed Spark in their folder; a JVM that finds others goes on without it.
+JVM = (
+    f"{COMPILER} -XX:SharedArchiveFile={ARCHIVE} -Xlog:disable -Xlog:all=error:stderr" if ARCHIVE.exists() else COMPILER
+)
+"""For JVMs that find Spark where it is installed."""
 
 TUNED = [
     *("--conf", "spark.sql.shuffle.partitions=2"),
     *("--conf", "spark.sql.codegen.wholeStage=false"),
     *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
     *("--conf", f"spark.driver.extraJavaOptions={JVM}"),
-    *("--conf", f"spark.executor.extraJavaOptions={JVM}"),
+    *("--conf", f"spark.executor.extraJavaOptions={COMPILER}"),
 ]

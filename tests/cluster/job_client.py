@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pyspark
-from tuned_spark import TUNED
+from tuned_spark import COMPILER, TUNED
 
 HERE = Path(__file__).parent
 
@@ -51,6 +51,13 @@ class JobServer:
         for key, value in (settings or {}).items():
             options += ["--conf", f"{key}={value}"]
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYSPARK_", "SPARK_", "AWS_"))}
+        home = {}
+        if master.startswith("local-cluster"):
+            home = {"SPARK_HOME": str(_spark_home(folder))}
+            options += [
+                "--conf",
+                f"spark.driver.extraJavaOptions={COMPILER}",
+            ]  # the archive of classes is of other paths
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "job_server.py")],
             stdin=subprocess.PIPE,
@@ -60,7 +67,7 @@ class JobServer:
             env={
                 **inherited,
                 "PYSPARK_SUBMIT_ARGS": shlex.join([*options, "pyspark-shell"]),
-                "SPARK_HOME": str(_spark_home(folder)),
+                **home,
                 # Workers import held_partition.
                 "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
                 **(environment or {}),

@@ -103,7 +103,9 @@ def undisturbed(root: Path, server: JobServer) -> list[str]:
     return fingerprints(tables, root / "shards")
 
 
-def test_an_executor_killed_while_it_decodes_changes_no_row(root: Path, undisturbed: list[str]) -> None:
+def test_an_executor_killed_while_it_decodes_changes_no_row(
+    root: Path, server: JobServer, undisturbed: list[str]
+) -> None:
     armed, tables, output = root / "armed", root / "killed", root / "killed-shards"
     environment = {"PYTHONPATH": str(POISON), "ARMED": str(armed)}
     cluster = JobServer(root / "killed-server", "local-cluster[2,1,1024]", environment=environment)
@@ -112,7 +114,7 @@ def test_an_executor_killed_while_it_decodes_changes_no_row(root: Path, undistur
             decodes = job in ("ingest_images", "prepare_training_set")
             if decodes:
                 armed.touch()
-            outcome = cluster.run(job, config, "r")
+            outcome = (cluster if decodes else server).run(job, config, "r")
             assert outcome.exit_code == 0, outcome.report["error"]
             assert not (decodes and armed.exists())  # an executor was killed
     finally:

@@ -98,7 +98,6 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:
         {"ema": 0.9, "dropout": 0.3, "accumulate": 2},
         {
             "optimizer": {"kind": "sgd", "rate": 0.01},
-            "preprocessing": {"resize": 64, "crop": 64},
             "schedule": {"kind": "steps", "epochs": [1]},
             "backbone": "test_resnet",
         },

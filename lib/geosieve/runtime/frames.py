@@ -32,9 +32,27 @@ def anew_on_disk(frame: DataFrame) -> Iterator[DataFrame]:
     Spark no longer knows how large the frame is: in a join, hint what is to be broadcast.
     """
     with on_disk(frame) as kept:
-        plan = kept._jdf.queryExecution()
         session: Any = kept.sparkSession._jsparkSession
-        yield DataFrame(session.internalCreateDataFrame(plan.toRdd(), kept._jdf.schema(), False), kept.sparkSession)
+        with _settings_for_tasks(kept.sparkSession):
+            rows = kept._jdf.queryExecution().toRdd()
+        yield DataFrame(session.internalCreateDataFrame(rows, kept._jdf.schema(), False), kept.sparkSession)
+
+
+@contextmanager
+def _settings_for_tasks(spark: SparkSession) -> Iterator[None]:
+    """Inside the block, tasks see the session's settings of SQL, as in a query, and not Spark's defaults."""
+    context: Any = spark.sparkContext
+    session: Any = spark._jsparkSession
+    found = context._jvm.scala.collection.JavaConverters.mapAsJavaMap(session.sessionState().conf().getAllConfs())
+    settings = {name: value for name, value in dict(found).items() if name.startswith("spark.sql.")}
+    before = {name: context.getLocalProperty(name) for name in settings}
+    for name, value in settings.items():
+        context.setLocalProperty(name, value)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            context.setLocalProperty(name, value)
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any
 
-from pyspark import StorageLevel
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -22,6 +21,7 @@ from geosieve.images.read import NO_POSITION, POSITIONED, Images, read_images, r
 from geosieve.job.main import Context
 from geosieve.job.publishing import publishes
 from geosieve.runtime.errors import InputError, IntegrityError
+from geosieve.runtime.frames import anew_on_disk
 from geosieve.runtime.report import JobReport
 from geosieve.splits import quotas, rules
 from geosieve.splits.classes import Classes, label_column, read_classes
@@ -94,16 +94,9 @@ class _Splitter:
     tasks: int
 
     def keep(self, rows: DataFrame) -> DataFrame:
-        """Persist `rows` on disk, since they may exceed memory. Spark recomputes partitions that are lost."""
+        """`rows`, computed once, without their plan: it would contain the rules of all splits several times."""
         # Adaptive execution does not coalesce persisted partitions, and each one costs a call to a Python worker.
-        stored = rows.coalesce(self.tasks).persist(StorageLevel.DISK_ONLY)
-        self.kept.callback(stored.unpersist)
-        # Cut the lineage: the plan would contain the rules of all splits several times and take minutes to analyse.
-        spark: Any = rows.sparkSession
-        frame = spark._jsparkSession.internalCreateDataFrame(
-            stored._jdf.queryExecution().toRdd(), stored._jdf.schema(), False
-        )
-        return DataFrame(frame, rows.sparkSession)
+        return self.kept.enter_context(anew_on_disk(rows.coalesce(self.tasks)))
 
     def finish(self, split: Split, rows: DataFrame, before: list[DataFrame]) -> DataFrame:
         """Apply the rules of `split` to the rows drawn for it, and set `reason` on those that it leaves out.
