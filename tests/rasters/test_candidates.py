@@ -61,3 +61,22 @@ def test_the_join_misses_no_outline(spark: SparkSession, seed: int) -> None:
     assert indices["none"].keys.size == 0
     # and it is an index: most outlines are not near most points
     assert candidates.point.size < 0.1 * lat.size * len(shapes)
+
+
+def test_dense_cells_have_the_outlines_that_a_loop_finds(spark: SparkSession) -> None:
+    """All cells of a part of the world, also those of blocks that no border crosses; a ring has a hole."""
+    ring = box(-179, 10, -150, 39).difference(box(-170, 20, -160, 30))
+    shapes = [ring, box(-180, -20, -171, 11), box(170, 0, 180, 20), box(-165, 24, -164.9, 24.1), box(0, 0, 9, 9)]
+    lat, lon = (axis.ravel() for axis in np.meshgrid(np.arange(-25, 45, 0.25) + 0.1, np.arange(-180, -140, 0.25) + 0.1))
+    cells = np.unique(cell_keys(lat, lon))
+    index = join_outlines(spark, cells, {"": {i: shapely.to_wkb(shape) for i, shape in enumerate(shapes)}})[""]
+    found = index.candidates(lat, lon)
+    west, south = np.floor(lon * 4) / 4, np.floor(lat * 4) / 4
+    for number, shape in enumerate(shapes):
+        boxes = shapely.box(west - 0.02, south - 0.02, west + 0.27, south + 0.27)
+        shifted = shapely.box(west + 360 - 0.02, south - 0.02, west + 360.27, south + 0.27)
+        near = shapely.intersects(boxes, shape) | ((west == -180) & shapely.intersects(shifted, shape))
+        if number != 2:
+            np.testing.assert_array_equal(found.points_of(number), np.flatnonzero(near))
+        else:  # on the other side of ±180, a whole block may be near what its first column is near
+            assert set(np.flatnonzero(near)) <= set(found.points_of(number)) <= set(np.flatnonzero(west < -178))
