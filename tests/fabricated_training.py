@@ -18,7 +18,7 @@ BASE: dict[str, Any] = {
     "shards": {"root": "unused", "name": "fabricated"},
     "backbone": "test_convnext",  # without batch normalisation: ranks and one process can be compared
     "heads": {"colour": {}, "warm": {"weight": 0.5}},
-    "preprocessing": {"resize": 64, "crop": 64},
+    "preprocessing": {"resize": 64, "crop": 64, "crops": 1},
     "augmentation": {"scale": [0.8, 1.0]},
     "loader": {"workers": 0},
     "batch": 6,

@@ -86,7 +86,7 @@ def overlay_of_partitions(partitions: list[Partition], arcsec: float) -> tuple[O
         shapes = p.outlines()
         pairs = []
         if shapes:
-            keys, *bounds = _extents(every)
+            keys, *bounds = _extents(every, 0.25)
             found = shapely.STRtree(shapely.box(*bounds)).query(
                 shapely.from_wkb(list(shapes.values())), predicate="intersects"
             )

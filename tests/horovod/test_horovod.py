@@ -31,7 +31,8 @@ def horovodrun(
     command = [str(Path(sys.executable).with_name("horovodrun")), *options, sys.executable, str(RANK), str(folder)]
     command += [identity, json.dumps(change), *([] if kill is None else [str(kill), str(whom)])]
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment.pop("OMP_NUM_THREADS", None)  # the processes share out the cores themselves
+    if "--min-np" not in options:
+        environment.pop("OMP_NUM_THREADS", None)  # the processes share out the cores themselves
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     print(done.stdout[-3_000:], done.stderr[-3_000:])
     return done.returncode, done.stderr

@@ -116,7 +116,7 @@ def test_every_point_in_a_pixel_is_found_and_no_other(name: str) -> None:
     shapely.prepare(outline)
     assert shapely.intersects_xy(outline, lon[inside], lat[inside]).all()
     cells = np.unique(cell_keys(lat[inside], lon[inside]))
-    keys, *extents = _extents(cells)
+    keys, *extents = _extents(cells, 0.25)
     assert set(keys[shapely.intersects(outline, shapely.box(*extents))]) == set(cells)
 
 

@@ -50,6 +50,15 @@ def test_the_last_ones_and_the_best_are_kept(tmp_path: Path) -> None:
     assert (latest.facts["step"], best.facts["step"]) == (1_000_000, 90)
 
 
+def test_of_two_of_one_step_the_later_counts(tmp_path: Path) -> None:
+    kept = folder(tmp_path)
+    for value in range(8):  # names end with digests, whose order is not that of time
+        kept.save(state(value), 6)
+        latest = kept.latest()
+        assert latest is not None and latest.facts["place"] == {"step": value}
+    assert len(files(tmp_path)) == 1
+
+
 @pytest.mark.parametrize("cut", [0, 1, 100, -1])
 def test_a_truncated_one_is_passed_over(tmp_path: Path, cut: int) -> None:
     kept = folder(tmp_path)

@@ -46,15 +46,21 @@ class Checkpoints:
     keep: int
 
     def save(self, state: State, step: int, best: bool = False) -> None:
-        """Write a state, and remove older ones. `best`: in place of the best so far."""
+        """Write a state, and remove older ones, also of the same step: an epoch may end with one that saves.
+
+        `best`: in place of the best so far.
+        """
         facts = json.dumps({**state.facts, "identity": self.identity, "step": step})
         content = save({name: value.contiguous() for name, value in state.tensors.items()}, {_FACTS: facts})
         kind = "best" if best else "step"
-        name = f"{kind}-{step:010d}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+        of_step = f"{kind}-{step:010d}-"
+        name = f"{of_step}{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         write_file(f"{self.uri}/{name}", content)
-        older = [other for other in self._names(kind) if other != name]
-        for other in older if best else older[: max(0, len(older) + 1 - self.keep)]:
-            delete_file(f"{self.uri}/{other}")
+        older = [other for other in self._names(kind) if not other.startswith(of_step)]
+        kept = [name, *([] if best else older[max(0, len(older) + 1 - self.keep) :])]
+        for other in self._names(kind):
+            if other not in kept:
+                delete_file(f"{self.uri}/{other}")
 
     def latest(self) -> State | None:
         """The last whole state of this training; None if there is none. Damaged ones are passed over, with a warning.
