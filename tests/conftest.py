@@ -37,6 +37,9 @@ settings.load_profile("untimed")
 # Two processes test at a time, and threads of PyTorch that wait for others on the same core burn most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JVM)  # what tests start with spark-submit, a demo or an interpreter
+# Spark's JVM knows the environment of its start only; test_rest_catalog needs secrets there.
+os.environ["GEOSIEVE_TEST_TOKEN"] = "tokenThatNobodyMayPrint"
+os.environ["GEOSIEVE_TEST_CREDENTIAL"] = "the-client:credentialThatNobodyMayPrint"
 
 
 @pytest.hookimpl(tryfirst=True)
