@@ -8,7 +8,7 @@ partition values; of two that register it at once, one loses against the other's
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,22 +205,20 @@ class IcebergTable:
 
         `schema`: of the files. InputError if a column has another type than in earlier runs.
         """
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {CATALOG}.{namespace}")
-        found = cls(spark, f"{CATALOG}.{namespace}.{table}", folders)
+        place = f"{CATALOG}.{namespace}"
+        _make(spark, f"CREATE NAMESPACE IF NOT EXISTS {place}", place, spark.catalog.databaseExists)
+        found = cls(spark, f"{place}.{table}", folders)
         columns = ", ".join(
             [f"`{field.name}` {field.dataType.simpleString()}" for field in schema]
             + [f"`{name}` string" for name in folders]
         )
         partitioned = ", ".join(f"`{name}`" for name in folders)
         properties = ", ".join(f"'{key}'='{value}'" for key, value in _PROPERTIES.items())
-        try:
-            spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {found.name} ({columns}) USING iceberg PARTITIONED BY ({partitioned}) "
-                f"TBLPROPERTIES ({properties})"
-            )
-        except Exception as error:
-            if not spark.catalog.tableExists(found.name):  # another process may have made it meanwhile
-                raise RetryableError(f"the table cannot be made: {str(error)[:300]}", where=found.name) from error
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS {found.name} ({columns}) USING iceberg PARTITIONED BY ({partitioned}) "
+            f"TBLPROPERTIES ({properties})"
+        )
+        _make(spark, statement, found.name, spark.catalog.tableExists)
         found._widen(schema)
         return found
 
@@ -347,6 +345,15 @@ class IcebergTable:
             builder = jvm.org.apache.iceberg.DataFiles.builder(table.spec()).withInputFile(file).withFormat("parquet")
             change = change.addFile(builder.withPartitionValues(values).withMetrics(metrics).build())
         change.set("geosieve.run_id", run.run_id).commit()
+
+
+def _make(spark: SparkSession, statement: str, name: str, exists: Callable[[str], bool]) -> None:
+    """Make a namespace or table, if another process has not made it meanwhile; `IF NOT EXISTS` may fail then."""
+    try:
+        spark.sql(statement)
+    except Exception as error:
+        if not exists(name):
+            raise RetryableError(f"it cannot be made: {str(error)[:300]}", where=name) from error
 
 
 def _files(table: Any, condition: Any) -> set[str]:
