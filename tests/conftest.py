@@ -28,7 +28,7 @@ _SLOW = (
     *("test_export_regions", "test_notebooks", "test_compact", "test_airflow"),
     *("test_atom_cells", "test_harvest_flickr", "test_ready_queries", "test_ingest_archives"),
     *("test_ingest_listed", "test_s3_archives", "test_publish_interleavings", "test_ingest_photos"),
-    *("test_prepare_strips", "test_cut_chips", "test_publish_shards", "test_full_disk"),
+    *("test_prepare_strips", "test_cut_chips", "test_publish_shards", "test_full_disk", "test_rest_catalog"),
 )
 
 settings.register_profile("untimed", deadline=None)  # no test may depend on how busy the machine is

@@ -97,17 +97,19 @@ def explained(spark: SparkSession, catalog: Catalog) -> Iterator[None]:
 
 def _explanation(spark: SparkSession, catalog: RestCatalog, error: Py4JJavaError) -> GeosieveError | None:
     cause, reason = error.java_exception, error.java_exception.getCause()
-    kind, what = str(cause.getClass().getSimpleName()), _message(error)
+    kind, what = str(cause.getClass().getSimpleName()), str(cause.getMessage())
     variable = catalog.token_variable or catalog.credential_variable
     if variable is not None:  # a server may repeat what it was told
         for secret in filter(None, _secret(spark, variable).split(":", 1)):  # an id and its secret, or a token
             what = what.replace(secret, "***")
+    what = what[:300]
     match kind:
         case "NotAuthorizedException" | "ForbiddenException":
             hint = "give token_variable or credential_variable, names of environment variables"
             if variable is not None:
                 hint = f"look at the environment variable {variable}, and at what its owner may do there"
             return ConfigError(f"the catalogue refuses: {what}", where=catalog.uri, hint=hint)
+        # Not sent; or else not understood, by Jackson.
         case "RESTException" if reason is not None and ".jackson." not in str(reason.getClass().getName()):
             return RetryableError(
                 f"the catalogue does not answer: {str(reason.getMessage())[:300]}",
