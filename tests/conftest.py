@@ -28,7 +28,7 @@ _SLOW = (
     *("test_export_regions", "test_notebooks", "test_compact", "test_airflow"),
     *("test_atom_cells", "test_harvest_flickr", "test_ready_queries", "test_ingest_archives"),
     *("test_ingest_listed", "test_s3_archives", "test_publish_interleavings", "test_ingest_photos"),
-    *("test_prepare_strips", "test_cut_chips", "test_publish_shards", "test_full_disk"),
+    *("test_prepare_strips", "test_cut_chips", "test_publish_shards", "test_full_disk", "test_rest_catalog"),
 )
 
 settings.register_profile("untimed", deadline=None)  # no test may depend on how busy the machine is
@@ -37,6 +37,9 @@ settings.load_profile("untimed")
 # Two processes test at a time, and threads of PyTorch that wait for others on the same core burn most of their time.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SPARK_SUBMIT_OPTS", JVM)  # what tests start with spark-submit, a demo or an interpreter
+# Spark's JVM knows the environment of its start only; test_rest_catalog needs secrets there.
+os.environ["GEOSIEVE_TEST_TOKEN"] = "tokenThatNobodyMayPrint"
+os.environ["GEOSIEVE_TEST_CREDENTIAL"] = "the-client:credentialThatNobodyMayPrint"
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,6 +15,8 @@ import pytest
 from onnx import TensorProto, helper
 from small_predictor import write_example
 
+from geosieve.inference.image_predictors import Recipe
+from geosieve.models import artefact
 from geosieve.models.artefact import FACTS, GRAPH
 from geosieve.models.graph import GraphPredictor
 from geosieve.models.predictor import TrainedPredictor
@@ -108,3 +110,19 @@ def test_workers_that_scan_need_no_pytorch(tmp_path: Path) -> None:
         f"Recipe({str(tmp_path)!r}).make('cpu', 1); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("with_graph", [True, False])
+def test_its_description_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_graph: bool) -> None:
+    write_example(str(tmp_path), onnx=with_graph)
+    asked: list[str] = []
+    read = artefact.read_file
+
+    def counted(uri: str) -> bytes:
+        asked.append(uri)
+        return read(uri)
+
+    monkeypatch.setattr(artefact, "read_file", counted)
+    predictor = Recipe(str(tmp_path)).make("cpu", 1)
+    assert predictor.digest == hashlib.sha256((tmp_path / FACTS).read_bytes()).hexdigest()
+    assert asked.count(f"{tmp_path}/{FACTS}") == 1

@@ -16,6 +16,7 @@ import pytest
 import small_queries as small
 import sqlglot
 import trino_server
+from rest_server import WAREHOUSE, RestServer
 from workspace import Workspace
 
 from geosieve.geo.sphere import haversine_km
@@ -29,6 +30,8 @@ from geosieve.tables.schemas import IMAGE_SUMMARY
 QUERIES = Path(__file__).parents[2] / "deploy" / "sql"
 NAMES = sorted(path.stem for path in QUERIES.glob("*.sql"))
 ENGINES = ("duckdb", "hive", "iceberg")
+TOKEN = "GEOSIEVE_TEST_TOKEN"
+"""Variable of the tests' environment; see tests/conftest.py."""
 Run = Callable[[str], list[tuple[Any, ...]]]
 
 
@@ -43,17 +46,26 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trino(
     tables: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[trino_server.Trino]:
-    """A server that sees the tables by our Iceberg catalogue, and as plain Hive tables."""
+    """A server that sees the tables by our Iceberg catalogue, by a REST catalogue, and as plain Hive tables."""
     trino_server.build()
-    request.getfixturevalue("spark")
     root = tmp_path_factory.mktemp("trino")
+    rest = RestServer(request.getfixturevalue("spark"), root / "rest", os.environ[TOKEN])
+    request.addfinalizer(rest.close)
     work = Workspace(root)
     work.jobs = {JOB: (RegisterConfig, register_tables)}
     path = root / "register.json"
-    path.write_text(json.dumps({"root": str(tables), "catalog": {"kind": "sqlite", "folder": str(root / "catalog")}}))
-    code, report = work.command(JOB, path)
-    assert code == EXIT_DONE, report["error"]
-    with trino_server.started(root / "server", root / "catalog") as server:
+    for catalog in (
+        {"kind": "sqlite", "folder": str(root / "catalog")},
+        {"kind": "rest", "uri": rest.uri, "warehouse": WAREHOUSE, "token_variable": TOKEN},
+    ):
+        path.write_text(json.dumps({"root": str(tables), "catalog": catalog}))
+        code, report = work.command(JOB, path)
+        assert code == EXIT_DONE, report["error"]
+    way = [
+        *(f"iceberg.rest-catalog.uri={rest.uri}", f"iceberg.rest-catalog.warehouse={WAREHOUSE}"),
+        *("iceberg.rest-catalog.security=OAUTH2", f"iceberg.rest-catalog.oauth2.token=${{ENV:{TOKEN}}}"),
+    ]
+    with trino_server.started(root / "server", root / "catalog", way) as server:
         server.sql("CREATE SCHEMA hive.geosieve")
         for statement in hive.statements(str(tables), f"local://{tables}", "trino", "hive.geosieve"):
             server.sql(statement)
@@ -106,6 +118,12 @@ def bay(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def approx(rows: list[tuple[Any, ...]]) -> list[Any]:
     return [tuple(pytest.approx(v, rel=1e-9) if isinstance(v, float) else v for v in row) for row in rows]
+
+
+def test_a_rest_catalogue_has_the_same_rows(trino: trino_server.Trino) -> None:
+    for table in ("image_summary", "ranked_regions", "atom_cells"):
+        there, here = (trino.sql(f"SELECT * FROM {table}", catalog, "geosieve") for catalog in ("rest", "iceberg"))
+        assert there and sorted(map(str, there)) == sorted(map(str, here))
 
 
 def test_the_regions_with_most_photographs(run: Run) -> None:

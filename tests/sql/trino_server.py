@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def find_java() -> Path | None:
 
 
 class Trino:
-    """A running server with two catalogues: `hive`, of files and a metastore in a folder, and `iceberg`, of ours."""
+    """A running server with catalogues `hive`, of files and a metastore in a folder, `iceberg`, of ours, and `rest`."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -80,8 +80,11 @@ def build() -> Path:
 
 
 @contextmanager
-def started(folder: Path, iceberg: Path) -> Iterator[Trino]:
-    """A server whose files lie in `folder`, with the catalogue of `register_tables` in the folder `iceberg`."""
+def started(folder: Path, iceberg: Path, rest: Iterable[str] = ()) -> Iterator[Trino]:
+    """A server whose files lie in `folder`, with the catalogue of `register_tables` in the folder `iceberg`.
+
+    `rest`: further lines of properties of a REST catalogue.
+    """
     home = build()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -109,6 +112,7 @@ def started(folder: Path, iceberg: Path) -> Iterator[Trino]:
             "iceberg.jdbc-catalog.driver-class=org.sqlite.JDBC",
             f"iceberg.jdbc-catalog.default-warehouse-dir=file://{iceberg}/iceberg",
         ],
+        "catalog/rest.properties": ["connector.name=iceberg", *files, "iceberg.catalog.type=rest", *rest],
     }
     for name, lines in settings.items():
         (folder / name).write_text("\n".join(lines) + "\n")
@@ -130,7 +134,7 @@ def started(folder: Path, iceberg: Path) -> Iterator[Trino]:
 
 
 def _wait(server: Trino, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until it answers from both catalogues: for some seconds after its start it has no nodes."""
+    """Until it answers from files and from `iceberg`: for some seconds after its start it has no nodes."""
     end = time.monotonic() + _START_S
     while True:
         try:

@@ -88,11 +88,12 @@ class Recipe:
         InputError as in `TrainedPredictor.load`; ConfigError if the class cannot be made.
         """
         if self.uri is not None:
-            if device == "cpu" and GRAPH in read_facts(self.uri)[0].files:
-                return Artefact(GraphPredictor.load(self.uri, threads))
+            described = read_facts(self.uri)
+            if device == "cpu" and GRAPH in described[0].files:
+                return Artefact(GraphPredictor.load(self.uri, threads, described))
             from geosieve.models.predictor import TrainedPredictor  # only here is PyTorch needed
 
-            return Artefact(TrainedPredictor.load(self.uri, device))
+            return Artefact(TrainedPredictor.load(self.uri, device, described=described))
         where, options = str(self.implementation), json.loads(self.options)
         module, _, name = where.partition(":")
         for key, value in options.items():

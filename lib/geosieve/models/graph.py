@@ -28,8 +28,10 @@ class GraphPredictor:
     session: Any
 
     @classmethod
-    def load(cls, uri: str, threads: int) -> GraphPredictor:
+    def load(cls, uri: str, threads: int, described: tuple[PredictorFacts, str] | None = None) -> GraphPredictor:
         """Load an artefact from the folder `uri`, on any store. `threads`: number that the network uses.
+
+        `described`: what `read_facts` has told of it.
 
         InputError if a file is missing or is not the one that was written (by its SHA-256), or if it is no graph of
         such a predictor. ConfigError if `predictor.json` is of a later version.
@@ -38,7 +40,7 @@ class GraphPredictor:
             import onnxruntime
         except ImportError:
             raise ConfigError("onnxruntime is not installed", hint="pip install 'geosieve[scan]'") from None
-        facts, digest = read_facts(uri)
+        facts, digest = described or read_facts(uri)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 4  # errors are raised

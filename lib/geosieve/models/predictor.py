@@ -81,16 +81,23 @@ class TrainedPredictor:
     regions: Mapping[str, pa.Table]
 
     @classmethod
-    def load(cls, uri: str, device: str = "cpu", hashes: Mapping[str, str] | None = None) -> TrainedPredictor:
+    def load(
+        cls,
+        uri: str,
+        device: str = "cpu",
+        hashes: Mapping[str, str] | None = None,
+        described: tuple[PredictorFacts, str] | None = None,
+    ) -> TrainedPredictor:
         """Load an artefact from the folder `uri`, on any store.
 
-        `hashes`: the hashes of partitions, by name, that the predictor is to be used with.
+        `hashes`: the hashes of partitions, by name, that the predictor is to be used with. `described`: what
+        `read_facts` has told of it.
 
         InputError if a file is missing or is not the one that was written (by its SHA-256), if the weights do not fit
         the network or are not finite, or if a partition has another hash. ConfigError if `predictor.json` is of a later
         version, or `timm` lacks the backbone.
         """
-        facts, digest = read_facts(uri)
+        facts, digest = described or read_facts(uri)
         for partition in facts.partitions:
             wanted = (hashes or {}).get(partition.name, partition.hash)
             if wanted != partition.hash:

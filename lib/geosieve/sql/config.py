@@ -31,7 +31,35 @@ class GlueCatalog(Config):
     s3_endpoint: str | None = Field(None, pattern=r"^https?://[^@]+$", description="of S3; null: that of AWS")
 
 
-Catalog = Annotated[SqliteCatalog | GlueCatalog, Field(discriminator="kind")]
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]
+"""Name of an environment variable of the driver."""
+
+
+class RestCatalog(Config):
+    """A server of Iceberg's REST catalogue. Secrets come from environment variables; here are their names only."""
+
+    kind: Literal["rest"]
+    uri: str = Field(pattern=r"^https?://[^@?#]+$", description="of the server, without /v1")
+    warehouse: str | None = Field(None, description="as the server calls it; null: the server has one only")
+    token_variable: Variable | None = Field(None, description="environment variable with a bearer token")
+    credential_variable: Variable | None = Field(
+        None, description="environment variable with `id:secret` of an OAuth2 client, for which a token is given"
+    )
+    oauth2_server_uri: str | None = Field(
+        None, pattern=r"^https?://[^@?#]+$", description="where tokens are given; null: at the catalogue itself"
+    )
+    scope: str | None = Field(None, description="of the token that is asked for; null: catalog")
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> RestCatalog:
+        if self.token_variable is not None and self.credential_variable is not None:
+            raise ValueError("give token_variable or credential_variable, not both")
+        if self.credential_variable is None and (self.oauth2_server_uri is not None or self.scope is not None):
+            raise ValueError("oauth2_server_uri and scope need credential_variable")
+        return self
+
+
+Catalog = Annotated[SqliteCatalog | GlueCatalog | RestCatalog, Field(discriminator="kind")]
 
 
 def _known_tables(tables: list[str] | None) -> list[str] | None:

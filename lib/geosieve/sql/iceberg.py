@@ -8,8 +8,8 @@ partition values; of two that register it at once, one loses against the other's
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from geosieve.runtime import jars
-from geosieve.runtime.errors import InputError, IntegrityError, RetryableError
-from geosieve.sql.config import Catalog, GlueCatalog, SqliteCatalog
+from geosieve.runtime.errors import ConfigError, GeosieveError, InputError, IntegrityError, RetryableError
+from geosieve.sql.config import Catalog, GlueCatalog, RestCatalog, SqliteCatalog
 from geosieve.tables.read import Run
 
 CATALOG = "geosieve_sql"
@@ -50,12 +50,19 @@ _PROPERTIES = {
 def connect(spark: SparkSession, catalog: Catalog) -> None:
     """Make the catalogue known to the session as CATALOG; a SQLite file is made if it is absent.
 
-    ConfigError if a jar is missing.
+    ConfigError if a jar or an environment variable is missing; errors of a server as in `explained`.
     """
     jars.check(spark, jars.ICEBERG)
-    settings = _of_sqlite(catalog) if isinstance(catalog, SqliteCatalog) else _of_glue(spark, catalog)
+    match catalog:
+        case SqliteCatalog():
+            settings = _of_sqlite(catalog)
+        case GlueCatalog():
+            settings = _of_glue(spark, catalog)
+        case RestCatalog():
+            settings = _of_rest(spark, catalog)
     # Spark keeps a catalogue once it is used, be it of another folder.
-    spark._jsparkSession.sessionState().catalogManager().reset()
+    manager = spark._jsparkSession.sessionState().catalogManager()
+    manager.reset()
     for name in _set_before(spark):
         spark.conf.unset(name)
     for name, value in {
@@ -64,6 +71,60 @@ def connect(spark: SparkSession, catalog: Catalog) -> None:
         **settings,
     }.items():
         spark.conf.set(f"spark.sql.catalog.{CATALOG}{name}", value)
+    # A catalogue is made from the settings of the active session.
+    spark._jvm.SparkSession.setActiveSession(spark._jsparkSession)  # type: ignore[union-attr]
+    with explained(spark, catalog):
+        manager.catalog(CATALOG)  # a server is asked here, before anything is changed
+
+
+@contextmanager
+def explained(spark: SparkSession, catalog: Catalog) -> Iterator[None]:
+    """Inside the block, the failures of a REST server become errors that say what to do, without its secrets.
+
+    ConfigError if it lets nobody in with these secrets, or is no catalogue; RetryableError if it does not answer, or
+    fails. Other errors are raised unchanged.
+    """
+    try:
+        yield
+    except Exception as failure:
+        # Errors of this module may have been made from one of py4j's.
+        java = next((one for one in (failure, failure.__cause__) if isinstance(one, Py4JJavaError)), None)
+        known = _explanation(spark, catalog, java) if isinstance(catalog, RestCatalog) and java is not None else None
+        if known is None:
+            raise
+        raise known from None  # the text of Java's error may have what `known` leaves out
+
+
+def _explanation(spark: SparkSession, catalog: RestCatalog, error: Py4JJavaError) -> GeosieveError | None:
+    cause, reason = error.java_exception, error.java_exception.getCause()
+    kind, what = str(cause.getClass().getSimpleName()), str(cause.getMessage())
+    variable = catalog.token_variable or catalog.credential_variable
+    if variable is not None:  # a server may repeat what it was told
+        for secret in filter(None, _secret(spark, variable).split(":", 1)):  # an id and its secret, or a token
+            what = what.replace(secret, "***")
+    what = what[:300]
+    match kind:
+        case "NotAuthorizedException" | "ForbiddenException":
+            hint = "give token_variable or credential_variable, names of environment variables"
+            if variable is not None:
+                hint = f"look at the environment variable {variable}, and at what its owner may do there"
+            return ConfigError(f"the catalogue refuses: {what}", where=catalog.uri, hint=hint)
+        # Not sent; or else not understood, by Jackson.
+        case "RESTException" if reason is not None and ".jackson." not in str(reason.getClass().getName()):
+            return RetryableError(
+                f"the catalogue does not answer: {str(reason.getMessage())[:300]}",
+                where=catalog.uri,
+                hint="is it running, and is this its address? Then run the job again",
+            )
+        case "RESTException" | "BadRequestException":
+            return ConfigError(
+                f"no such catalogue: {what}", where=catalog.uri, hint="look at uri, warehouse and oauth2_server_uri"
+            )
+        case "ServiceUnavailableException" | "ServiceFailureException" | "CommitStateUnknownException":
+            return RetryableError(
+                f"the catalogue fails: {what}", where=catalog.uri, hint="run the job again: it does what is left"
+            )
+    return None
 
 
 def _set_before(spark: SparkSession) -> list[str]:
@@ -101,6 +162,35 @@ def _of_glue(spark: SparkSession, catalog: GlueCatalog) -> dict[str, str]:
     return settings
 
 
+def _of_rest(spark: SparkSession, catalog: RestCatalog) -> dict[str, str]:
+    """Without secrets: Iceberg reads `env:NAME` as the value of the variable. Settings are shown in Spark's UI."""
+    settings = {".type": "rest", ".uri": catalog.uri}
+    given = {
+        ".warehouse": catalog.warehouse,
+        ".oauth2-server-uri": catalog.oauth2_server_uri,
+        ".scope": catalog.scope,
+    }
+    settings |= {name: value for name, value in given.items() if value is not None}
+    variables = {".token": catalog.token_variable, ".credential": catalog.credential_variable}
+    for name, variable in variables.items():
+        if variable is not None:
+            _secret(spark, variable)
+            settings[name] = f"env:{variable}"
+    return settings
+
+
+def _secret(spark: SparkSession, variable: str) -> str:
+    """The value of an environment variable of the driver's JVM. ConfigError if it has none."""
+    found = spark._jvm.java.lang.System.getenv(variable)  # type: ignore[union-attr]
+    if not found:
+        raise ConfigError(
+            f"the environment variable {variable} is not set",
+            where="driver",
+            hint="set it where the driver starts, to what the catalogue wants",
+        )
+    return str(found)
+
+
 @dataclass(frozen=True)
 class IcebergTable:
     """A table of the catalogue. `folders`: its partition columns, in the order of the folders."""
@@ -117,22 +207,20 @@ class IcebergTable:
 
         `schema`: of the files. InputError if a column has another type than in earlier runs.
         """
-        spark.sql(f"CREATE NAMESPACE IF NOT EXISTS {CATALOG}.{namespace}")
-        found = cls(spark, f"{CATALOG}.{namespace}.{table}", folders)
+        place = f"{CATALOG}.{namespace}"
+        _make(spark, f"CREATE NAMESPACE IF NOT EXISTS {place}", place, spark.catalog.databaseExists)
+        found = cls(spark, f"{place}.{table}", folders)
         columns = ", ".join(
             [f"`{field.name}` {field.dataType.simpleString()}" for field in schema]
             + [f"`{name}` string" for name in folders]
         )
         partitioned = ", ".join(f"`{name}`" for name in folders)
         properties = ", ".join(f"'{key}'='{value}'" for key, value in _PROPERTIES.items())
-        try:
-            spark.sql(
-                f"CREATE TABLE IF NOT EXISTS {found.name} ({columns}) USING iceberg PARTITIONED BY ({partitioned}) "
-                f"TBLPROPERTIES ({properties})"
-            )
-        except Exception as error:
-            if not spark.catalog.tableExists(found.name):  # another process may have made it meanwhile
-                raise RetryableError(f"the table cannot be made: {str(error)[:300]}", where=found.name) from error
+        statement = (
+            f"CREATE TABLE IF NOT EXISTS {found.name} ({columns}) USING iceberg PARTITIONED BY ({partitioned}) "
+            f"TBLPROPERTIES ({properties})"
+        )
+        _make(spark, statement, found.name, spark.catalog.tableExists)
         found._widen(schema)
         return found
 
@@ -259,6 +347,15 @@ class IcebergTable:
             builder = jvm.org.apache.iceberg.DataFiles.builder(table.spec()).withInputFile(file).withFormat("parquet")
             change = change.addFile(builder.withPartitionValues(values).withMetrics(metrics).build())
         change.set("geosieve.run_id", run.run_id).commit()
+
+
+def _make(spark: SparkSession, statement: str, name: str, exists: Callable[[str], bool]) -> None:
+    """Make a namespace or table, if another process has not made it meanwhile; `IF NOT EXISTS` may fail then."""
+    try:
+        spark.sql(statement)
+    except Exception as error:
+        if not exists(name):
+            raise RetryableError(f"it cannot be made: {str(error)[:300]}", where=name) from error
 
 
 def _files(table: Any, condition: Any) -> set[str]:

@@ -8,7 +8,7 @@ from pyspark.sql.types import StructType
 from geosieve.job.main import Context
 from geosieve.runtime.errors import InputError
 from geosieve.sql.config import RegisterConfig
-from geosieve.sql.iceberg import IcebergTable, connect
+from geosieve.sql.iceberg import IcebergTable, connect, explained
 from geosieve.tables.read import Run, committed_runs
 from geosieve.tables.schema import Table
 from geosieve.tables.schemas import ALL
@@ -21,7 +21,8 @@ _LAST = ("ranked_regions", "image_summary")
 def register_tables(context: Context[RegisterConfig]) -> None:
     """Register every committed run of the chosen tables that the catalogue does not have yet.
 
-    InputError if there is no committed run, or if a column has changed its type; ConfigError if a jar is missing.
+    InputError if there is no committed run, or if a column has changed its type; ConfigError and RetryableError as in
+    `connect`.
     """
     config, report, spark = context.config, context.report, context.spark
     chosen = [table for table in ALL if config.tables is None or table.name in config.tables]
@@ -36,7 +37,7 @@ def register_tables(context: Context[RegisterConfig]) -> None:
         return
     connect(spark, config.catalog)
     new: dict[str, int] = {}
-    with report.stage("register"):
+    with report.stage("register"), explained(spark, config.catalog):
         for table in chosen:
             if runs[table.name]:
                 new[table.name] = _register(spark, config.namespace, table, runs[table.name])

@@ -29,7 +29,7 @@ from geosieve.runtime.identity import content_digest
 from geosieve.runtime.names import advice
 from geosieve.sql.compact import refuse_scan
 from geosieve.sql.config import Chosen, RetireConfig
-from geosieve.sql.iceberg import IcebergTable, connect
+from geosieve.sql.iceberg import IcebergTable, connect, explained
 from geosieve.tables import attempts
 from geosieve.tables.publish import CONFIG, SUCCESS, Leaf, read_manifest
 from geosieve.tables.read import Run, counting, marked_runs, read_runs, replaced
@@ -321,13 +321,14 @@ def _leave_catalogue(spark: SparkSession, config: RetireConfig, leaving: list[Le
     if config.catalog is None:
         return
     tables: dict[str, IcebergTable | None] = {}
-    for one in leaving:
-        if one.table not in tables:
-            folders = tuple(column.name for column in _TABLES[one.table].partition_columns)
-            tables[one.table] = IcebergTable.existing(spark, config.namespace, one.table, folders)
-        table = tables[one.table]
-        if table is not None:
-            table.remove(one.values)
+    with explained(spark, config.catalog):
+        for one in leaving:
+            if one.table not in tables:
+                folders = tuple(column.name for column in _TABLES[one.table].partition_columns)
+                tables[one.table] = IcebergTable.existing(spark, config.namespace, one.table, folders)
+            table = tables[one.table]
+            if table is not None:
+                table.remove(one.values)
 
 
 def _delete(
