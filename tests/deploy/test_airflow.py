@@ -25,7 +25,7 @@ def python() -> Path:
     done, wanted = folder / ".done", (DEPLOY / "constraints.txt").read_text()
     if not done.exists() or done.read_text() != wanted:
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
-        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile", "--only-binary", ":all:"]
         subprocess.run([*pip, "-r", DEPLOY / "requirements.txt", "-c", DEPLOY / "constraints.txt"], check=True)
         done.write_text(wanted)
     return folder / "bin" / "python"
