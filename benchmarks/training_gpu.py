@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -109,7 +110,7 @@ def _parts(training: Training) -> tuple[float, float]:
             read += len(batch.ids)
     reading = read / (perf_counter() - start)
     assert first is not None
-    there = first.on(training.device)
+    there = replace(first, images=first.images.to(training.device))
 
     def step() -> None:
         training.loss_of(there).backward()  # type: ignore[no-untyped-call]
