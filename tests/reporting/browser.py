@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _KEYS = {
 }
 _SECONDS = 60.0
 
-CONTRAST = """(() => {
+_CONTRAST = """(() => {
   const parse = (text) => text.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)
     .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
@@ -153,6 +154,16 @@ class Browser:
         nodes = self.call("Accessibility.getFullAXTree")["nodes"]
         shown = (node for node in nodes if not node["ignored"])
         return [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in shown]
+
+    def check_headings(self) -> None:
+        """There is one heading of the first level, the first one, and none is a level skipped."""
+        levels = self.run("[...document.querySelectorAll('h1,h2,h3')].map((one) => Number(one.tagName[1]))")
+        assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
+
+    def check_contrast(self) -> None:
+        """All texts, more than a hundred, can be told from what is behind them (WCAG 2.2, AA)."""
+        found = self.run(_CONTRAST)
+        assert len(found) > 100 and found[0][0] >= 4.5, found[0]
 
 
 @contextmanager

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
-from browser import CONTRAST, Browser, chromium
+from browser import Browser
 from required import skip_or_fail
 from small_answers import HOSTILE
 
@@ -99,25 +97,10 @@ def page() -> Page:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "page.html"
     found.write_text(render(page()), "utf-8")
     return found
-
-
-@pytest.fixture
-def opened(browser: Browser, path: Path) -> Iterator[Browser]:
-    """The page, just opened. Whatever a test does, nothing is asked for and nothing goes wrong."""
-    browser.open(path)
-    yield browser
-    assert browser.run("window.hacked") is None
-    assert browser.requests == [path.as_uri()] and browser.log == []
 
 
 def view(browser: Browser) -> list[float]:
@@ -255,8 +238,7 @@ def test_a_screen_reader_finds_landmarks_headings_tables_and_what_was_chosen(ope
     ):
         assert (role, name) in roles, (role, name)
     assert [role for role, name in roles if role == "status"]
-    levels = opened.run("[...document.querySelectorAll('h1,h2,h3')].map((one) => Number(one.tagName[1]))")
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
+    opened.check_headings()
     assert not [role for role, name in roles if role in ("button", "searchbox", "link") and not name]
     assert opened.run("document.getElementById('said').getAttribute('aria-live')") == "polite"
 
@@ -266,8 +248,7 @@ def test_text_has_contrast_and_focus_is_seen(browser: Browser, path: Path, dark:
     browser.open(path, dark)
     browser.run("[...document.querySelectorAll('#rows button')][1].click()")
     browser.run("for (const one of document.querySelectorAll('details')) one.open = true")
-    found = browser.run(CONTRAST)
-    assert len(found) > 100 and found[0][0] >= 4.5, found[0]  # WCAG 2.2, AA
+    browser.check_contrast()
     light = sum(browser.run("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)"))
     assert light < 200 if dark else light > 700
     browser.run("document.getElementById('map').focus()")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import simplejpeg
-from browser import CONTRAST, Browser, chromium
+from browser import Browser
 
 from geosieve.reporting.pairs_page import AreaMap, PairsPage, Sample, render
 
@@ -78,25 +76,10 @@ def page() -> PairsPage:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("chromium")) as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = tmp_path_factory.mktemp("page") / "page.html"
     found.write_text(render(page()), "utf-8")
     return found
-
-
-@pytest.fixture
-def opened(browser: Browser, path: Path) -> Iterator[Browser]:
-    """The page, just opened. Whatever a test does, nothing is asked for and nothing goes wrong."""
-    browser.open(path)
-    yield browser
-    assert browser.run("window.hacked") is None
-    assert browser.requests == [path.as_uri()] and browser.log == []
 
 
 def test_pictures_stand_side_by_side_with_their_credit(opened: Browser) -> None:
@@ -152,15 +135,13 @@ def test_keyboard_and_screen_reader_reach_everything(opened: Browser) -> None:
         ("image", "Density of photos, Fiji; the text below describes it"),
     ):
         assert (role, name) in roles, (role, name)
-    levels = opened.run("[...document.querySelectorAll('h1,h2,h3')].map((one) => Number(one.tagName[1]))")
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b <= a + 1 for a, b in pairwise(levels))
+    opened.check_headings()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_text_has_contrast_in_both_schemes(browser: Browser, path: Path, dark: bool, tmp_path: Path) -> None:
     browser.open(path, dark)
-    found = browser.run(CONTRAST)
-    assert len(found) > 100 and found[0][0] >= 4.5, found[0]  # WCAG 2.2, AA
+    browser.check_contrast()
     picture = Path(os.environ.get("PICTURES", tmp_path)) / f"pairs-{'dark' if dark else 'light'}.png"
     browser.picture(picture, whole=True)
     assert picture.stat().st_size > 50_000
@@ -169,9 +150,8 @@ def test_text_has_contrast_in_both_schemes(browser: Browser, path: Path, dark: b
 def test_on_a_telephone_nothing_is_cut_off(browser: Browser, tmp_path: Path) -> None:
     bare = tmp_path / "bare.html"
     bare.write_text(render(replace(page(), samples=[], samples_asked=0, splits=[], refused=[], before={})), "utf-8")
-    for path in (bare,):
-        browser.open(path, width=390, height=800)
-        assert browser.log == []
-        assert browser.run("document.documentElement.scrollWidth") <= 390
+    browser.open(bare, width=390, height=800)
+    assert browser.log == []
+    assert browser.run("document.documentElement.scrollWidth") <= 390
     assert "none were asked for" in browser.run("document.getElementById('samples').textContent")
     assert "Every image became a pair" in browser.run("document.getElementById('left-out').textContent")
