@@ -20,6 +20,8 @@ import pandas as pd
 from fabricated_images import image
 
 from geosieve.overhead.download import Web
+from geosieve.overhead.harvest_config import Box
+from geosieve.overhead.queries import Query
 
 KEY = "0123456789abcdefSECRETfedcba9876"
 API = "http://api.photos.test/services/rest/"
@@ -32,6 +34,15 @@ LICENCES = {
     9: "https://creativecommons.org/publicdomain/zero/1.0/",
 }
 CAP = 4000
+SINCE, BEFORE = 1_100_000_000, 1_700_000_000
+"""Between which all photos of a city were uploaded."""
+BOX = {"south": 48.15, "west": 16.3, "north": 48.25, "east": 16.4}
+OPEN = {4: "cc-by-2.0", 5: "cc-by-sa-2.0", 9: "cc0-1.0"}
+CONFIG: dict[str, Any] = {
+    **{"name": "city", "boxes": [BOX], "uploaded": {"since": "2004-01-01", "before": "2024-01-01"}},
+    "licences": [*OPEN.values()],
+}
+"""A harvest of the middle of a city, without an output."""
 
 
 def city(photos: int, seed: int, crowd: int = 0) -> pd.DataFrame:
@@ -49,11 +60,24 @@ def city(photos: int, seed: int, crowd: int = 0) -> pd.DataFrame:
             "id": rng.permutation(photos) + 30_000_000_000,
             "lat": np.rint(place[:, 0] * 1e6).astype(int),
             "lon": np.rint(place[:, 1] * 1e6).astype(int),
-            "uploaded": rng.integers(1_100_000_000, 1_700_000_000, photos),
+            "uploaded": rng.integers(SINCE, BEFORE, photos),
             "license": rng.choice([0, 1, 4, 5, 9], photos, p=[0.1, 0.1, 0.4, 0.3, 0.1]),
             "owner": rng.integers(0, 300, photos),
         }
     ).sort_values(["uploaded", "id"], ignore_index=True)
+
+
+def to_harvest(photos: pd.DataFrame, begin: int = SINCE, end: int = BEFORE) -> pd.DataFrame:
+    """The open photos of the box and time, by brute force over all photos that the service has."""
+    p = photos
+    inside = (p.lat >= 48_150_000) & (p.lat < 48_250_000) & (p.lon >= 16_300_000) & (p.lon < 16_400_000)
+    return p[inside & (p.uploaded >= begin) & (p.uploaded < end) & p.license.isin(list(OPEN))]
+
+
+def query(begin: int = SINCE, end: int = BEFORE) -> Query:
+    """The box in a time."""
+    (only,) = Box(**BOX).queries(begin, end)
+    return only
 
 
 @dataclass
@@ -171,7 +195,7 @@ def serving(service: Service) -> Iterator[Web]:
 
     lock = threading.Lock()
     server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:
         yield on_loopback(server.server_address[1])
     finally:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import threading
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import redirect_stderr
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from photo_servers import API, KEY, Service, city, serving
+from photo_servers import API, BOX, CONFIG, KEY, OPEN, Service, city, serving, to_harvest
 from pyspark.sql import SparkSession
 from workspace import JOBS, Report, Workspace
 
@@ -23,11 +26,7 @@ from geosieve.overhead.flickr import FlickrConfig, flickr_job
 from geosieve.runtime.errors import EXIT_BAD_CONFIG, EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO, EXIT_RETRYABLE
 
 CONF = Path(__file__).parents[2] / "conf"
-BOX = {"south": 48.15, "west": 16.3, "north": 48.25, "east": 16.4}
-CONFIG: dict[str, Any] = {
-    **{"name": "city", "boxes": [BOX], "uploaded": {"since": "2004-01-01", "before": "2024-01-01"}},
-    **{"licences": ["cc-by-2.0", "cc-by-sa-2.0", "cc0-1.0"], "photos_per_query": 250, "requests_per_hour": 3600},
-}
+SMALL = {**CONFIG, "photos_per_query": 250, "requests_per_hour": 3600}
 
 
 @dataclass
@@ -35,7 +34,7 @@ class World(Workspace):
     """A service, and the job that asks it."""
 
     root: Path
-    service: Service
+    service: Service = field(default_factory=lambda: Service(city(900, 21)))
 
     def __post_init__(self) -> None:
         super().__init__(self.root)
@@ -44,7 +43,7 @@ class World(Workspace):
         with serving(self.service) as web:
             job = (FlickrConfig, flickr_job(web, API, sleep=lambda seconds: None))
             self.jobs = {**JOBS, "harvest_flickr": job}
-            return self.run("harvest_flickr", {**CONFIG, **changes}, run_id, *options)
+            return self.run("harvest_flickr", {**SMALL, **changes}, run_id, *options)
 
     def table(self, name: str, values: str, run_id: str = "r1") -> pd.DataFrame:
         return pq.read_table(self.tables / name / values / f"run_id={run_id}", partitioning=None).to_pandas()
@@ -60,16 +59,43 @@ class World(Workspace):
     def files(self, run_id: str = "r1") -> dict[str, bytes]:
         return {path.name: path.read_bytes() for path in (self.tables / "_photos/city" / run_id).glob("[!.]*")}
 
-    def in_box(self) -> pd.DataFrame:
-        p = self.service.photos
-        inside = p.lat.between(48_150_000, 48_249_999) & p.lon.between(16_300_000, 16_399_999)
-        return p[inside & p.license.isin([4, 5, 9])].assign(id=lambda frame: frame["id"].astype(str))
+    def wanted(self) -> pd.DataFrame:
+        return to_harvest(self.service.photos).assign(id=lambda frame: frame["id"].astype(str))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def key() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FLICKR_API_KEY", KEY)
+        yield
 
 
 @pytest.fixture
-def world(tmp_path: Path, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setenv("FLICKR_API_KEY", KEY)
-    yield World(tmp_path, Service(city(900, 21)))
+def world(tmp_path: Path, spark: SparkSession) -> World:
+    return World(tmp_path)
+
+
+@dataclass
+class Whole:
+    """A world some of whose files are spoilt, its undisturbed harvest `r1`, and what that has printed and asked."""
+
+    world: World
+    spoilt: dict[str, str]
+    report: dict[str, Any]
+    printed: str
+    asked: int
+    files: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Whole:
+    world, errors = World(tmp_path_factory.mktemp("whole")), io.StringIO()
+    spoilt = spoil_files(world)
+    with redirect_stderr(errors):
+        code, report = world.harvest()
+    assert code == EXIT_DONE, report["error"]
+    service = world.service
+    return Whole(world, spoilt, report, errors.getvalue() + world.printed, len(service.asked), service.files.copy())
 
 
 def spoil_files(world: World) -> dict[str, str]:
@@ -87,17 +113,15 @@ def spoil_files(world: World) -> dict[str, str]:
         "not_an_image": (200, {}, b"<html>sorry</html>"),
         "unreadable_header": good,
     }
-    ids = world.in_box()["id"].iloc[5:].iloc[:: len(world.in_box()) // 11].iloc[: len(odd)]
+    ids = world.wanted()["id"].iloc[5:].iloc[:: len(world.wanted()) // 11].iloc[: len(odd)]
     world.service.odd_files = {f"{number}_abc.jpg": reply for number, reply in zip(ids, odd.values(), strict=True)}
     world.service.odd_files["photo_unavailable.png"] = (200, {}, b"\xff\xd8\xff")
     return {number: kind.strip() for number, kind in zip(ids, odd, strict=True)}
 
 
-def test_photos_and_rejects_are_what_the_service_has(world: World, capfd: pytest.CaptureFixture[str]) -> None:
-    spoilt = spoil_files(world)
-    code, report = world.harvest()
-    assert code == EXIT_DONE, report["error"]
-    wanted, photos, rejects = world.in_box(), world.photos(), world.rejects()
+def test_photos_and_rejects_are_what_the_service_has(whole: Whole) -> None:
+    world, spoilt, report = whole.world, whole.spoilt, whole.report
+    wanted, photos, rejects = world.wanted(), world.photos(), world.rejects()
     assert sorted(photos["image_id"]) == sorted(set(wanted["id"]) - set(spoilt))
     classes = dict(zip(rejects["id"], rejects["error_class"], strict=True))
     assert {**spoilt, **{n: k for n, k in classes.items() if spoilt[n] == "unreadable_header"}} == classes
@@ -106,7 +130,7 @@ def test_photos_and_rejects_are_what_the_service_has(world: World, capfd: pytest
     row, truth = photos.iloc[0], wanted.set_index("id").loc[photos["image_id"][0]]
     assert (row.lat, row.lon) == (truth.lat / 1e6, truth.lon / 1e6)
     assert row.author == f"{truth.owner}@N00" and row.author_name == f"name {truth.owner}"
-    assert row.licence == {4: "cc-by-2.0", 5: "cc-by-sa-2.0", 9: "cc0-1.0"}[truth.license]
+    assert row.licence == OPEN[truth.license]
     assert str(row.captured_at) == "2015-06-01 12:30:00+00:00"
     assert row.uploaded_at.timestamp() == truth.uploaded
     assert row.page == f"https://www.flickr.com/photos/{truth.owner}@N00/{row.image_id}"
@@ -114,19 +138,18 @@ def test_photos_and_rejects_are_what_the_service_has(world: World, capfd: pytest
     assert {name: hashlib.sha256(body).hexdigest() for name, body in files.items()} == {
         f"{row.image_id}.jpg": row.content_sha256 for row in photos.itertuples()
     }
-    assert report["details"]["requests"] == len(world.service.asked)
+    assert report["details"]["requests"] == whole.asked
     # What was refused for good was asked for once, what may pass several times.
-    asked = {spoilt[number]: world.service.files[f"{number}_abc.jpg"] for number in spoilt}
+    asked = {spoilt[number]: whole.files[f"{number}_abc.jpg"] for number in spoilt}
     assert {kind for kind, times in asked.items() if times > 1} == {"server_error", "throttled", "truncated"}
     written = b"".join(path.read_bytes() for path in world.root.rglob("*") if path.is_file())
-    printed = capfd.readouterr()
-    assert KEY.encode() not in written and KEY not in printed.out + printed.err + world.printed
-    assert "box " in printed.err  # logs were looked at
+    assert KEY.encode() not in written and KEY not in whole.printed
+    assert "box " in whole.printed and '"rows_in"' in whole.printed  # logs and the report were looked at
     assert world.harvest()[0] == EXIT_NOTHING_TO_DO
 
 
-def test_ingest_images_makes_rows_of_the_harvest(world: World) -> None:
-    assert world.harvest()[0] == EXIT_DONE
+def test_ingest_images_makes_rows_of_the_harvest(whole: Whole) -> None:
+    world = whole.world
     config = yaml.safe_load((CONF / "ingest_images/harvest.yaml").read_text())
     source = config["source"]
     for part in (source, source["files"]):
@@ -144,12 +167,11 @@ def test_ingest_images_makes_rows_of_the_harvest(world: World) -> None:
 
 @pytest.mark.parametrize("after", [1, 2, 5, 100, 300])
 def test_a_harvest_that_was_killed_goes_on_and_ends_like_another(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    whole: Whole, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    spoil_files(world)
-    assert world.harvest()[0] == EXIT_DONE
-    whole = (world.photos(), world.rejects(), world.files())
-    once, counts = len(world.service.asked), dict(world.service.files)
+    world, run_id = whole.world, f"after{after}"
+    world.service.asked.clear()
+    world.service.files.clear()
     left, lock = [after], threading.Lock()
 
     def killed(uri: str, content: bytes) -> None:
@@ -163,20 +185,20 @@ def test_a_harvest_that_was_killed_goes_on_and_ends_like_another(
     with monkeypatch.context() as patch:
         for module in (searching, harvest):
             patch.setattr(module, "write_file", killed)
-        code, _ = world.harvest(run_id="r2")
+        code, _ = world.harvest(run_id=run_id)
         assert code not in (EXIT_DONE, EXIT_NOTHING_TO_DO) and left[0] < 0
-    assert not (world.tables / "harvested_photos/source=city/run_id=r2/_SUCCESS").exists()
-    assert world.harvest(run_id="r2")[0] == EXIT_DONE
-    assert world.photos("r2").equals(whole[0]) and world.rejects("r2").equals(whole[1])
-    assert world.files("r2") == whole[2]
+    assert not (world.tables / f"harvested_photos/source=city/run_id={run_id}/_SUCCESS").exists()
+    assert world.harvest(run_id=run_id)[0] == EXIT_DONE
+    assert world.photos(run_id).equals(world.photos()) and world.rejects(run_id).equals(world.rejects())
+    assert world.files(run_id) == world.files()
     # One answer and one chunk at most are fetched anew, and the licences.
-    assert len(world.service.asked) <= 2 * once + 2
-    again = sum(world.service.files.values()) - 2 * sum(counts.values())
+    assert len(world.service.asked) <= whole.asked + 2
+    again = sum(world.service.files.values()) - sum(whole.files.values())
     assert again <= 250 + 20
 
 
 def test_a_network_that_is_down_ends_the_run_until_it_is_started_again(world: World) -> None:
-    names = [f"{number}_abc.jpg" for number in world.in_box()["id"]]
+    names = [f"{number}_abc.jpg" for number in world.wanted()["id"]]
     world.service.odd_files = {name: (503, {}, b"") for name in names}
     code, report = world.harvest()
     assert code == EXIT_RETRYABLE and "20 photos in a row" in report["error"]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from photo_servers import API, CAP, KEY, Service, city, serving
+from photo_servers import API, BEFORE, CAP, CONFIG, KEY, OPEN, SINCE, Service, city, query, serving, to_harvest
 
 from geosieve.overhead.download import Web
 from geosieve.overhead.flickr import Flickr, FlickrConfig
@@ -17,35 +18,14 @@ from geosieve.overhead.photo_source import Photo
 from geosieve.overhead.searching import complete_answers
 from geosieve.runtime.errors import ConfigError, GeosieveError, InputError, RetryableError
 
-BOX = {"south": 48.15, "west": 16.3, "north": 48.25, "east": 16.4}
-SINCE, BEFORE = 1_100_000_000, 1_700_000_000
-OPEN = {4: "cc-by-2.0", 5: "cc-by-sa-2.0", 9: "cc0-1.0"}
 
-
-def config(**changes: Any) -> FlickrConfig:
-    times = {"since": "2004-01-01", "before": "2024-01-01"}
-    return FlickrConfig(
-        **{
-            **{"name": "city", "boxes": [BOX], "uploaded": times, "licences": [*OPEN.values()], "output": "tables"},
-            **changes,
-        }
-    )
-
-
-def flickr(web: Web, key: str = KEY, **changes: Any) -> Flickr:
-    return Flickr(config(**changes), key, web, API, sleep=lambda seconds: None)
+def flickr(web: Web, key: str = KEY, sleep: Callable[[float], None] = lambda seconds: None, **changes: Any) -> Flickr:
+    return Flickr(FlickrConfig(**{**CONFIG, "output": "tables", **changes}), key, web, API, sleep)
 
 
 def harvested(source: Flickr, folder: Path, begin: int = SINCE, end: int = BEFORE) -> list[Photo]:
-    (query,) = config().boxes[0].queries(begin, end)
-    return [photo for _, found in complete_answers(source, query, str(folder)) for photo in found.photos]
-
-
-def expected(photos: pd.DataFrame, begin: int = SINCE, end: int = BEFORE) -> pd.DataFrame:
-    """The open photos of the box and time, by brute force over all photos that the service has."""
-    p = photos
-    inside = (p.lat >= 48_150_000) & (p.lat < 48_250_000) & (p.lon >= 16_300_000) & (p.lon < 16_400_000)
-    return p[inside & (p.uploaded >= begin) & (p.uploaded < end) & p.license.isin(list(OPEN))]
+    found = complete_answers(source, query(begin, end), str(folder))
+    return [photo for _, answer in found for photo in answer.photos]
 
 
 def with_border_photos(photos: pd.DataFrame) -> pd.DataFrame:
@@ -61,7 +41,7 @@ def test_all_photos_are_found_once_and_with_few_requests(tmp_path: Path, photos:
     service = Service(with_border_photos(city(photos, seed, crowd)))
     with serving(service) as web:
         found = harvested(flickr(web), tmp_path)
-    wanted = expected(service.photos)
+    wanted = to_harvest(service.photos)
     assert len(wanted) > CAP
     assert sorted(int(photo.id) for photo in found) == sorted(wanted["id"])
     by_id = wanted.set_index("id")
@@ -80,15 +60,15 @@ def test_an_answer_that_repeats_photos_over_pages_is_asked_for_again(tmp_path: P
         found = harvested(flickr(web), tmp_path)
     pages = [(call.get("bbox"), call.get("min_upload_date"), call.get("page")) for call in service.asked]
     assert len(pages) > len(set(pages))  # some were asked for twice
-    assert sorted(int(photo.id) for photo in found) == sorted(expected(service.photos)["id"])
+    assert sorted(int(photo.id) for photo in found) == sorted(to_harvest(service.photos)["id"])
 
 
 def test_the_end_of_the_time_does_not_count(tmp_path: Path) -> None:
     service = Service(city(3000, 5))
-    begin, end = sorted(np.random.default_rng(5).choice(expected(service.photos)["uploaded"], 2, replace=False))
+    begin, end = sorted(np.random.default_rng(5).choice(to_harvest(service.photos)["uploaded"], 2, replace=False))
     with serving(service) as web:
         found = harvested(flickr(web), tmp_path, int(begin), int(end))
-    wanted = expected(service.photos, begin, end)
+    wanted = to_harvest(service.photos, begin, end)
     assert begin in set(wanted["uploaded"]) and end not in set(wanted["uploaded"])
     assert sorted(int(photo.id) for photo in found) == sorted(wanted["id"])
 
@@ -97,8 +77,7 @@ def test_photos_that_nothing_tells_apart_are_told(tmp_path: Path) -> None:
     photos = city(5000, 6, crowd=5000).assign(uploaded=1_200_000_000, license=4)
     service = Service(photos)
     with serving(service) as web:
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
-        answers = [found for _, found in complete_answers(flickr(web), query, str(tmp_path))]
+        answers = [found for _, found in complete_answers(flickr(web), query(), str(tmp_path))]
     refused = [refusal for found in answers for refusal in found.refused]
     assert sum(len(found.photos) for found in answers) == CAP
     assert [(refusal.error_class, refusal.message.split()[0]) for refusal in refused] == [("too_many", "5000")]
@@ -109,12 +88,11 @@ def test_an_interrupted_search_goes_on_without_asking_again(tmp_path: Path) -> N
     with serving(service) as web:
         whole = harvested(flickr(web), tmp_path / "whole")
         once = service.searches
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
         pieces, tries, done = tmp_path / "pieces", 0, False
         found: list[Photo] = []
         while not done:  # ends after one more answer each time
             found, tries, done = [], tries + 1, True
-            for number, (_, answer) in enumerate(complete_answers(flickr(web), query, str(pieces)), 1):
+            for number, (_, answer) in enumerate(complete_answers(flickr(web), query(), str(pieces)), 1):
                 found += answer.photos
                 if number == tries:
                     done = False
@@ -126,9 +104,8 @@ def test_an_interrupted_search_goes_on_without_asking_again(tmp_path: Path) -> N
 def error(bodies: list[tuple[int, dict[str, str], bytes]], key: str = KEY) -> tuple[GeosieveError | None, Service]:
     service = Service(city(100, 8), failures=bodies)
     with serving(service) as web:
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
         try:
-            flickr(web, key).page(query, 1)
+            flickr(web, key).page(query(), 1)
         except GeosieveError as failure:
             assert key not in f"{failure} {failure!r}"
             return failure, service
@@ -157,8 +134,7 @@ def test_pauses_are_those_that_the_service_asks_for() -> None:
     service = Service(city(100, 8), failures=[(429, {"Retry-After": "77"}, b""), (503, {}, b"")])
     pauses: list[float] = []
     with serving(service) as web:
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
-        Flickr(config(requests_per_hour=1800), KEY, web, API, sleep=pauses.append).page(query, 1)
+        flickr(web, sleep=pauses.append, requests_per_hour=1800).page(query(), 1)
     # Nothing really sleeps, so the clock stands still, and the k-th request has to wait for 2 (k - 1) seconds.
     assert pauses[0] == 77.0 and 3.2 <= pauses[2] <= 4.8
     assert [round(pause) for pause in (pauses[1], *pauses[3:])] == [2, 4, 6]
@@ -183,8 +159,7 @@ def test_no_hour_has_more_requests_than_are_allowed() -> None:
 
 def test_a_licence_that_the_service_does_not_have_is_refused() -> None:
     with serving(Service(city(100, 9))) as web, pytest.raises(InputError, match=r"no licence cc-by-4\.0"):
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
-        flickr(web, licences=["cc-by-2.0", "cc-by-4.0"]).page(query, 1)
+        flickr(web, licences=["cc-by-2.0", "cc-by-4.0"]).page(query(), 1)
 
 
 def test_records_that_are_not_what_was_asked_for_are_refused(tmp_path: Path) -> None:
@@ -199,12 +174,11 @@ def test_records_that_are_not_what_was_asked_for_are_refused(tmp_path: Path) -> 
 
     service = Service(city(300, 10), change=change)
     with serving(service) as web:
-        (query,) = config().boxes[0].queries(SINCE, BEFORE)
-        ((_, found),) = complete_answers(flickr(web), query, str(tmp_path))
+        ((_, found),) = complete_answers(flickr(web), query(), str(tmp_path))
     assert [refusal.error_class for refusal in found.refused] == [
         *("not_public", "not_public", "other_licence", "inaccurate", "no_file"),
         *["bad_record"] * 7,
         "outside",
     ]
-    assert len(found.photos) == len(expected(service.photos)) - 13
+    assert len(found.photos) == len(to_harvest(service.photos)) - 13
     assert [refusal.id for refusal in found.refused].count(None) == 2
