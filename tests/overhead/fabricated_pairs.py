@@ -5,21 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+from committed import commit
 from PIL import Image
-from pyspark.sql import SparkSession
 from workspace import JOBS, Report, Workspace
 
 from geosieve.overhead.pairs.build import build_pairs
 from geosieve.overhead.pairs.config import PairsConfig
 from geosieve.reporting.pairs import report_pairs
 from geosieve.reporting.pairs_config import ReportPairsConfig
-from geosieve.tables.publish import Leaf, Publication
 from geosieve.tables.schemas import CHIPS, REJECTS
 
 COLUMNS = {name: name for name in ("image_id", "lat", "lon", "author", "licence", "captured_at")}
@@ -49,9 +47,14 @@ def chip(image_id: str, lat: float, lon: float, **values: Any) -> dict[str, Any]
     row = {
         **{"source": "photos", "image_id": image_id, "view": "chip", "lat": float(lat), "lon": float(lon)},
         **{"raster_source": "worldview", "raster_uri": STRIP, "strip_id": "one", "epsg": 32611, "utm_zone": "11N"},
-        **{"transform": (0.3, 0.0, 6e5, 0.0, -0.3, 4e6), "width": 12, "height": 12, "resolution_m": 0.3},
+        **{
+            "transform": dict(zip("abcdef", (0.3, 0.0, 6e5, 0.0, -0.3, 4e6), strict=True)),
+            "width": 12,
+            "height": 12,
+            "resolution_m": 0.3,
+        },
         **{"orientation": "raster", "empty_share": 0.0, "captured_at": datetime(2015, 10, 22), "format": "png"},
-        "chip": bytearray(stream.getvalue()),
+        "chip": stream.getvalue(),
     }
     return {**row, **values}
 
@@ -65,21 +68,15 @@ class Pairs(Workspace):
         "report_pairs": (ReportPairsConfig, report_pairs),
     }
 
-    def __init__(self, root: Path, spark: SparkSession) -> None:
-        super().__init__(root)
-        self.spark = spark
-
-    def photos(self, source: str, rows: pd.DataFrame, files: dict[str, bytes] | None = None) -> None:
-        """Catalogue a list, with the bytes of its photos if `files` has them by id."""
+    def photos(self, source: str, rows: pd.DataFrame, files: dict[str, bytes]) -> None:
+        """Catalogue a list and the files of its photos, by their ids."""
         listed: dict[str, Any] = {"name": source, "uri": str(self.root / f"{source}.csv"), "format": "csv"}
         rows.to_csv(self.root / f"{source}.csv", index=False)
-        listed["columns"] = {name: name for name in COLUMNS if name in rows}
-        if files is not None:
-            folder = self.root / source
-            folder.mkdir()
-            for name, content in files.items():
-                (folder / f"{name}.jpg").write_bytes(content)
-            listed["files"] = {"uri": str(folder), "match": "stem"}
+        folder = self.root / source
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / f"{name}.jpg").write_bytes(content)
+        listed |= {"columns": COLUMNS, "files": {"uri": str(folder), "match": "stem"}}
         code, report = self.run("ingest_images", {"source": listed})
         assert code == 0, report["error"]
         assert report["rows_out"] == len(rows), report["rejected"]
@@ -88,15 +85,9 @@ class Pairs(Workspace):
         self, name: str, rows: Sequence[dict[str, Any]], run_id: str = "r1", rejects: Iterable[tuple[str, str]] = ()
     ) -> None:
         """Commit a run of `chips`, with rejects (id, error class), as cut_chips does."""
-        leaves = [Leaf(REJECTS, {"job": "cut_chips", "part": name}), Leaf(CHIPS, {"chip_set": name})]
-        publication = Publication(self.spark, str(self.tables), run_id, "{}", "0" * 64, leaves)
-        assert publication.begin()
-        names = [column.name for column in CHIPS.columns]
-        values = [tuple(row[name] for name in names) for row in rows]
-        publication.write(CHIPS, self.spark.createDataFrame(values, CHIPS.spark_schema()))
-        refused = [(image_id, None, "cut", error_class, "in words") for image_id, error_class in rejects]
-        publication.write(REJECTS, self.spark.createDataFrame(refused, REJECTS.spark_schema()))
-        publication.commit(len(rows) + len(refused), '{"status": "done"}')
+        commit(self.tables, CHIPS, {"chip_set": name, "run_id": run_id}, rows)
+        refused = [{"id": id_, "stage": "cut", "error_class": kind, "message": "in words"} for id_, kind in rejects]
+        commit(self.tables, REJECTS, {"job": "cut_chips", "part": name, "run_id": run_id}, refused)
 
     def pair(self, name: str, run_id: str = "r1", *options: str, **change: Any) -> Report:
         root = str(self.tables)

@@ -13,14 +13,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from committed import commit, image
 from fabricated_pairs import STRIP, Pairs, chip, jpeg, picture
 from PIL import Image, ImageOps
 from pyspark.sql import SparkSession
 
 from geosieve.images.decode import decode
 from geosieve.images.isolation import isolated
+from geosieve.images.perceptual_hash import SIDE, perceptual_hash
 from geosieve.overhead.pairs.choice import wildcard
 from geosieve.runtime.errors import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_TO_DO
+from geosieve.tables.schemas import IMAGES
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZES = {"wide": (900, 600), "tall": (400, 1001), "turned": (800, 500), "small": (120, 80), "other": (640, 480)}
@@ -30,7 +33,7 @@ HERE = (36.2, -115.1)
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Pairs:
     """Photos and chips, with something wrong with most: the id says what."""
-    made = Pairs(tmp_path_factory.mktemp("pairs"), spark)
+    made = Pairs(tmp_path_factory.mktemp("pairs"))
     ids = [*SIZES, "copyright", "unlicensed", "chipless", "moved", "changed", "gone", *(f"fan{k}" for k in range(5))]
     rows = pd.DataFrame({"image_id": ids, "lat": HERE[0], "lon": HERE[1]})
     rows["lat"] += np.arange(len(ids)) * 0.01  # 1.1 km: places of their own
@@ -116,27 +119,25 @@ def test_a_pair_has_the_chip_of_its_photo_and_what_is_known_of_both(world: Pairs
     assert (pairs["area"]["other"], pairs["strip_id"]["other"]) == ("ortho", None)
 
 
-def test_another_view_is_another_set_and_a_committed_run_is_left_alone(world: Pairs, report: dict[str, Any]) -> None:
-    view = {"root": str(world.tables), "name": "city", "view": "far"}
-    code, _ = world.pair("far", chips=view)
-    assert code == EXIT_DONE
+def test_another_view_is_another_set_and_of_several_runs_the_latest_chip_counts(
+    world: Pairs, report: dict[str, Any]
+) -> None:
+    at = world.pairs("city").set_index("image_id")["lat"]
+    small = chip("small", at["small"], HERE[1], view="far")
+    other_view = chip("wide", at["wide"], HERE[1])
+    world.chips("twice", [chip("tall", 0.0, 0.0, view="far"), other_view, {**small, "resolution_m": 0.1}], "r1")
+    world.chips("twice", [{**small, "resolution_m": 0.9}], "r2")
+    given = {"root": str(world.tables), "name": "twice", "run": "all", "view": "far"}
+    code, told = world.pair("far", chips=given)
+    assert code == EXIT_DONE, told["error"]
     (row,) = world.pairs("far").to_dict("records")
-    assert (row["image_id"], row["chip_resolution_m"]) == ("wide", 1.2)
-    assert world.pair("far", chips=view)[0] == EXIT_NOTHING_TO_DO
-    code, told = world.pair("later", "r1", "--dry-run", chips=view)
+    assert (row["image_id"], row["view"], row["chip_resolution_m"]) == ("small", "far", 0.9)
+    rejects = world.rejects("far")
+    assert (rejects["tall"], rejects["wide"]) == ("moved", "no_chip")
+    assert world.pair("far", chips=given)[0] == EXIT_NOTHING_TO_DO
+    code, told = world.pair("later", "r1", "--dry-run", chips=given)
     assert (code, told["status"]) == (EXIT_DONE, "dry_run")
     assert not (world.tables / "pairs/pair_set=later").exists()
-
-
-def test_of_several_runs_the_latest_chip_counts(world: Pairs, report: dict[str, Any]) -> None:
-    again = chip("small", world.pairs("city").set_index("image_id")["lat"]["small"], HERE[1], resolution_m=0.9)
-    rest = chip("tall", 0.0, 0.0)
-    world.chips("twice", [rest, {**again, "resolution_m": 0.1}], "r1")
-    world.chips("twice", [again], "r2")
-    code, told = world.pair("twice", chips={"root": str(world.tables), "name": "twice", "run": "all"})
-    assert code == EXIT_DONE, told["error"]
-    assert world.pairs("twice")["chip_resolution_m"].tolist() == [0.9]
-    assert world.rejects("twice")["tall"] == "moved"
 
 
 def test_the_page_says_what_the_tables_hold(world: Pairs, report: dict[str, Any]) -> None:
@@ -221,7 +222,7 @@ def haversine_km(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def test_splits_keep_areas_and_authors_apart_and_pairs_follow_them(tmp_path: Path, spark: SparkSession) -> None:
-    made = Pairs(tmp_path, spark)
+    made = Pairs(tmp_path)
     rng = np.random.default_rng(5)
     n = 600
     rows = pd.DataFrame({"image_id": [f"i{k}" for k in range(n)], "lat": 48.2, "lon": 16.3})
@@ -232,8 +233,18 @@ def test_splits_keep_areas_and_authors_apart_and_pairs_follow_them(tmp_path: Pat
     # The same picture in two sizes, by two authors far from each other.
     content = {name: picture(k, 90, 60) for k, name in enumerate(with_files["image_id"])}
     content["i1"] = content["i0"].resize((180, 120), Image.Resampling.BICUBIC)
-    made.photos("files", with_files, {name: jpeg(of) for name, of in content.items()})
-    made.photos("points", rows.iloc[12:])
+    (tmp_path / "files").mkdir()
+    images = []
+    for row in with_files.itertuples():
+        path = tmp_path / f"files/{row.image_id}.jpg"
+        path.write_bytes(jpeg(content[row.image_id]))
+        pixels = decode(path.read_bytes(), SIDE)
+        assert isinstance(pixels, np.ndarray)
+        facts = {"author": row.author, "perceptual_hash": perceptual_hash(pixels)}
+        images.append(image(row.image_id, row.lat, row.lon, str(path), path.read_bytes()) | facts)
+    points = [image(row.image_id, row.lat, row.lon) | {"author": row.author} for row in rows.iloc[12:].itertuples()]
+    for source, given in (("files", images), ("points", points)):
+        commit(made.tables, IMAGES, {"source": source, "run_id": "r1"}, given)
     config = yaml.safe_load((CONF / "build_splits/pairs.yaml").read_text())
     code, told = made.run("build_splits", {**config, "draw": {"s2_level": 13}, "images": {"root": str(made.tables)}})
     assert code == EXIT_DONE, told["error"]

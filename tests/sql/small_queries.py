@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from pyspark.sql.pandas.types import to_arrow_schema
+from committed import commit
 
 from geosieve.geo import s2
 from geosieve.geo.cover import Boxes, covered
-from geosieve.tables.schema import Table
 from geosieve.tables.schemas import (
     ATOM_CELLS,
     IMAGE_SUMMARY,
@@ -36,32 +32,6 @@ PARTS |= {3: [(0.0, -60.0, 5.0, -50.0), (55.0, 55.0, 60.0, 60.0)]}
 JOINED = {0: (36.0, -10.0, 50.0, 8.0), 1: (-60.0, 100.0, -50.0, 120.0)}
 """Regions of a ranking with a least area."""
 CENTRES = {0: (40.0, -5.0), 1: (47.0, 4.0), 2: (-17.5, 178.5), 3: (30.0, 0.0)}
-
-
-def commit(
-    root: Path, table: Table, values: Mapping[str, str], rows: Sequence[Mapping[str, Any]], done: bool = True
-) -> Path:
-    """Write a run of a table in two files; without `done`, it stays in the making."""
-    leaf = root / table.name / "/".join(f"{column.name}={values[column.name]}" for column in table.partition_columns)
-    leaf.mkdir(parents=True)
-    schema = to_arrow_schema(table.spark_schema())
-    schema = pa.schema(
-        [pa.field(f.name, pa.timestamp("us", "UTC") if pa.types.is_timestamp(f.type) else f.type) for f in schema]
-    )
-    if table.geometry is not None:
-        geo = {"encoding": "WKB", "geometry_types": []}
-        told = {"version": "1.1.0", "primary_column": table.geometry.name, "columns": {table.geometry.name: geo}}
-        schema = schema.with_metadata({"geo": json.dumps(told)})
-    files = []
-    for n, some in enumerate((rows[: len(rows) // 2], rows[len(rows) // 2 :])):
-        whole = [{name: row.get(name) for name in schema.names} for row in some]
-        path = leaf / f"part-{n:05d}.zstd.parquet"
-        pq.write_table(pa.Table.from_pylist(whole, schema=schema), path, compression="zstd")
-        files.append({"name": path.name, "bytes": path.stat().st_size})
-    told = {"files": files, "rows": len(rows), "committed_at": "2026-01-01T00:00:00+00:00", "attempt": "a"}
-    if done:
-        (leaf / "_SUCCESS").write_text(json.dumps(told))
-    return leaf
 
 
 def regions(source: str, image: str, atoms: Sequence[tuple[int, float]], digest: str = "h") -> list[dict[str, Any]]:

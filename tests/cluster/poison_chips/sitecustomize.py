@@ -1,24 +1,28 @@
-"""Kills an executor while it makes a chip. Every Python process imports this.
+"""Kills an executor while it makes a chip or a small photo. Every Python process imports this.
 
-ARMED names a file: while it exists, the next executor that begins a PNG file is killed, and the file is deleted.
+ARMED names a file: while it exists, the next executor that encodes a picture is killed, and the file is deleted.
 """
 
 import os
 from pathlib import Path
 
 import psutil
+import simplejpeg
 from PIL import Image
 
 _ARMED = Path(os.environ["ARMED"])
-_save = Image.Image.save
 
 
-def _poisoned(self, *args, **options):
-    try:
-        _ARMED.unlink()
-    except OSError:
-        return _save(self, *args, **options)
-    next(process for process in psutil.Process().parents() if "java" in process.name()).kill()
+def _poisoned(encode):
+    def encoded(*args, **options):
+        try:
+            _ARMED.unlink()
+        except OSError:
+            return encode(*args, **options)
+        next(process for process in psutil.Process().parents() if "java" in process.name()).kill()
+
+    return encoded
 
 
-Image.Image.save = _poisoned
+Image.Image.save = _poisoned(Image.Image.save)
+simplejpeg.encode_jpeg = _poisoned(simplejpeg.encode_jpeg)
