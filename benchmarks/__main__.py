@@ -36,6 +36,8 @@ NAMES = (
     "near_duplicates",
     "strips",
     "chips",
+    "overhead_memory",
+    "harvest",
 )
 
 

@@ -42,17 +42,18 @@ Step = Callable[[int], Any]
 def per_unit(spark: SparkSession, step: Step, few: int, many: int) -> tuple[float, float]:
     """Bytes in Python and in the JVM that each further unit of the step's result needs."""
     step(few)  # load classes and fill caches before measuring
-    held = []
+    left = []
     for size in (few, many):
-        before = _held(spark)
+        before = held(spark)
         result = step(size)
-        held.append([after - start for after, start in zip(_held(spark), before, strict=True)])
+        left.append([after - start for after, start in zip(held(spark), before, strict=True)])
         del result
-    python, jvm = ((large - small) / (many - few) for small, large in zip(*held, strict=True))
+    python, jvm = ((large - small) / (many - few) for small, large in zip(*left, strict=True))
     return python, jvm
 
 
-def _held(spark: SparkSession) -> tuple[int, int]:
+def held(spark: SparkSession) -> tuple[int, int]:
+    """Bytes that remain allocated in Python and, after a garbage collection, in the heap of the JVM."""
     gc.collect()
     jvm: Any = spark._jvm
     for _ in range(3):
