@@ -23,11 +23,11 @@ from rasterio.windows import Window
 from scipy.ndimage import binary_erosion, map_coordinates
 
 from geosieve.overhead.strips import reader as readers
+from geosieve.overhead.strips import tiles
 from geosieve.overhead.strips.config import StripSource
 from geosieve.overhead.strips.levels import Search, count_digits, digits_of, greys
 from geosieve.overhead.strips.plan import Refused, Strip, describe
 from geosieve.overhead.strips.reader import opened, part_of, parts, warped, windows
-from geosieve.overhead.strips import tiles
 from geosieve.overhead.strips.tiles import picture, tile_windows
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "satellite"

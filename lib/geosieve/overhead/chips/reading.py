@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import MaskFlags
@@ -227,22 +227,21 @@ def encoded(values: Greys, kind: str, quality: int) -> bytes:
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of (rows, columns, 3), in 40 % of the time of Pillow's fastest.
+    """A PNG of (rows, columns, 3), in a fifth of the time of Pillow's fastest.
 
     Pillow tries five filters for each row, which takes longer than the compression. The difference to the row above
-    does as well for pictures of the ground, and searching them for more than runs of equal bytes saves almost nothing.
+    does as well for pictures of the ground.
     """
     height, width, _ = pixels.shape
     rows = np.empty((height, 1 + 3 * width), np.uint8)
     rows[:, 0] = _FILTER_UP
     rows[:, 1:] = pixels.reshape(height, -1)
     rows[1:, 1:] -= pixels[:-1].reshape(height - 1, -1)
-    deflate = zlib.compressobj(1, strategy=zlib.Z_RLE)
     header = struct.pack(">II5B", width, height, *_EIGHT_BIT_RGB)
-    chunks = ((b"IHDR", header), (b"IDAT", deflate.compress(rows) + deflate.flush()), (b"IEND", b""))
+    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, 1)), (b"IEND", b""))
     return b"".join([_PNG_SIGNATURE, *(_png_chunk(kind, data) for kind, data in chunks)])
 
 
 def _png_chunk(kind: bytes, data: bytes) -> bytes:
-    checksum = zlib.crc32(data, zlib.crc32(kind))
+    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
     return b"".join([struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)])
