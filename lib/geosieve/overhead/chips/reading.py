@@ -76,10 +76,8 @@ class RasterReader:
         `store_failures`.
         """
         inner = _within(window, self.grid)
-        out = np.zeros((3, window.height, window.width), np.uint8)
-        valid = np.zeros(out.shape[1:], dtype=bool)
         if inner is None:
-            return out, valid
+            return _empty(window.height, window.width)
         uri = self._raster.uri
         try:
             with store_failures(uri):
@@ -96,11 +94,19 @@ class RasterReader:
             known &= np.isfinite(values).all(axis=0)
         if self._raster.ranges is not None:
             values = np.stack([greys(v, *pair) for v, pair in zip(values, self._raster.ranges, strict=True)])
+        if not known.all():
+            values = np.where(known, values, 0)
+        if inner == window:
+            return values, known
+        out, valid = _empty(window.height, window.width)
         top, left = inner.row_off - window.row_off, inner.col_off - window.col_off
         at = slice(top, top + inner.height), slice(left, left + inner.width)
-        out[(slice(None), *at)] = values if known.all() else np.where(known, values, 0)
-        valid[at] = known
+        out[(slice(None), *at)], valid[at] = values, known
         return out, valid
+
+
+def _empty(height: int, width: int) -> tuple[Greys, NDArray[np.bool_]]:
+    return np.zeros((3, height, width), np.uint8), np.zeros((height, width), dtype=bool)
 
 
 def _within(window: Window, grid: PixelGrid) -> Window | None:
@@ -198,16 +204,15 @@ def _warped(
 ) -> tuple[Greys, NDArray[np.bool_]]:
     reader = rasters.reader(raster, overview_level(raster, math.hypot(chip.grid.transform.a, chip.grid.transform.d)))
     window = window_under(reader.grid, chip.grid)
-    shape = (chip.grid.height, chip.grid.width)
     if window is None:
-        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+        return _empty(chip.grid.height, chip.grid.width)
     if window.width * window.height > _MOST_PIXELS:
         raise Unreadable(
             "too_coarse", f"the chip covers {window.height} × {window.width} pixels of {raster.uri}: too many to read"
         )
     values, valid = reader.read(window)
     if not valid.any():
-        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+        return _empty(chip.grid.height, chip.grid.width)
     values, valid = warp(values, valid, part_of(reader.grid, window), chip.grid, resampling)
     return np.where(valid, values, 0), valid
 
