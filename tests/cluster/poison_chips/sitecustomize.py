@@ -1,24 +1,24 @@
 """Kills an executor while it makes a chip. Every Python process imports this.
 
-ARMED names a file: while it exists, the next executor that begins a PNG file is killed, and the file is deleted.
+ARMED names a file: while it exists, the next executor that compresses a PNG file is killed, and the file is deleted.
 """
 
 import os
 from pathlib import Path
 
 import psutil
-from PIL import Image
+from isal import isal_zlib
 
 _ARMED = Path(os.environ["ARMED"])
-_save = Image.Image.save
+_compress = isal_zlib.compress
 
 
-def _poisoned(self, *args, **options):
+def _poisoned(*args):
     try:
         _ARMED.unlink()
     except OSError:
-        return _save(self, *args, **options)
+        return _compress(*args)
     next(process for process in psutil.Process().parents() if "java" in process.name()).kill()
 
 
-Image.Image.save = _poisoned
+isal_zlib.compress = _poisoned
