@@ -152,7 +152,8 @@ class Peak:
         while not self._over.wait(0.1):
             for child in root.children(recursive=True):
                 try:
-                    if child.name() != "java":
+                    # Not by its name: a process that the JVM has just forked has its memory and a thread's name.
+                    if Path(child.exe()).name != "java":
                         self.mb = max(self.mb, child.memory_info().rss / 1e6)
                 except psutil.NoSuchProcess:
                     continue

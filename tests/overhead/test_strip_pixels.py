@@ -23,6 +23,7 @@ from rasterio.windows import Window
 from scipy.ndimage import binary_erosion, map_coordinates
 
 from geosieve.overhead.strips import reader as readers
+from geosieve.overhead.strips import tiles
 from geosieve.overhead.strips.config import StripSource
 from geosieve.overhead.strips.levels import Search, count_digits, digits_of, greys
 from geosieve.overhead.strips.plan import Refused, Strip, describe
@@ -306,6 +307,31 @@ def test_a_made_up_strip_of_several_tiles_is_as_gdal_makes_it(
     assert_like_gdal(strip, "bilinear", tmp_path)
 
 
+def interpolated(strip: Strip, values: Any, levels: Sequence[Pair]) -> NDArray[np.floating[Any]]:
+    """Greys between the four nearest pixels of the strip, by pyproj and scipy."""
+    grid, source = strip.target, strip.source.grid
+    at = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
+    to_source = Transformer.from_crs(strip.epsg, source.crs_wkt, always_xy=True)
+    column, row = ~source.transform * to_source.transform(*(grid.transform * at))
+    places = [row - 0.5, column - 0.5]  # of the centres of pixels
+    grey = [greys(values[band - 1], *pair).astype(float) for band, pair in zip(strip.raster.bands, levels, strict=True)]
+    return np.floor(np.stack([map_coordinates(band, places, order=1, mode="nearest") for band in grey]) + 0.5)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_a_turned_strip_is_not_blurred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, holes: bool) -> None:
+    """Its tiles need larger windows of it than they are themselves, which is no reason to merge pixels."""
+    monkeypatch.setattr(tiles, "_SIDE_PX", 256)
+    values = texture(4, 900, 900) + 1
+    turned = Affine(0.3, 0, 5e5, 0, -0.3, 5e6) * Affine.rotation(20)
+    if holes:
+        values[:, 450, ::150] = 0
+    strip = planned(write_strip(tmp_path / "s.tif", values, turned, "EPSG:32633", nodata=0))
+    assert strip.native_resolution_m == pytest.approx(0.3) and len(tile_windows(strip)) > 16
+    out, levels, inner = whole(strip, "bilinear")
+    assert share_within_a_level(out, interpolated(strip, values, levels), inner) >= 0.9999
+
+
 def test_pixels_lie_where_proj_says_and_gdalwarp_agrees_once_it_does_not_approximate(tmp_path: Path) -> None:
     """By default gdalwarp accepts places that are wrong by an eighth of a pixel, which shows at steep edges."""
     size, values = 3e-6, texture(4, 700, 2400)
@@ -313,13 +339,7 @@ def test_pixels_lie_where_proj_says_and_gdalwarp_agrees_once_it_does_not_approxi
     strip = planned(path, resolution_m=0.2)
     assert len(tile_windows(strip)) > 1
     out, levels, inner = whole(strip, "bilinear")
-    grid = strip.target
-    at = np.meshgrid(np.arange(grid.width) + 0.5, np.arange(grid.height) + 0.5)
-    to_source = Transformer.from_crs(strip.epsg, 4326, always_xy=True)
-    column, row = ~strip.source.grid.transform * to_source.transform(*(grid.transform * at))
-    places = [row - 0.5, column - 0.5]  # of the centres of pixels
-    grey = [greys(values[band - 1], *pair).astype(float) for band, pair in zip(strip.raster.bands, levels, strict=True)]
-    exact = np.floor(np.stack([map_coordinates(band, places, order=1, mode="nearest") for band in grey]) + 0.5)
+    exact = interpolated(strip, values, levels)
     assert share_within_a_level(out, exact, inner) >= 0.9999
     if shutil.which("gdalwarp"):
         assert share_within_a_level(out, gdals(strip, levels, "bilinear", tmp_path, "0"), inner) >= 0.9999

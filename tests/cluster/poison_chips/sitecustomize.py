@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import simplejpeg
+from isal import isal_zlib
 from PIL import Image
 
 _ARMED = Path(os.environ["ARMED"])
@@ -26,3 +27,4 @@ def _poisoned(encode):
 
 Image.Image.save = _poisoned(Image.Image.save)
 simplejpeg.encode_jpeg = _poisoned(simplejpeg.encode_jpeg)
+isal_zlib.compress = _poisoned(isal_zlib.compress)  # of PNG

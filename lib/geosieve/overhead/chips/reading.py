@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import simplejpeg
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.enums import MaskFlags
@@ -28,7 +30,9 @@ from geosieve.runtime import store
 from geosieve.runtime.errors import InputError
 
 _MOST_PIXELS = 1 << 26
-_PNG_LEVEL = 1  # of photographs, levels above take up to twice the time and save one or two percent
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # bits, colour type, compression, filters, no interlace
+_FILTER_UP = 2
 
 Greys = NDArray[np.uint8]
 """Red, green and blue, (3, rows, columns)."""
@@ -72,10 +76,8 @@ class RasterReader:
         `store_failures`.
         """
         inner = _within(window, self.grid)
-        out = np.zeros((3, window.height, window.width), np.uint8)
-        valid = np.zeros(out.shape[1:], dtype=bool)
         if inner is None:
-            return out, valid
+            return _empty(window.height, window.width)
         uri = self._raster.uri
         try:
             with store_failures(uri):
@@ -92,11 +94,19 @@ class RasterReader:
             known &= np.isfinite(values).all(axis=0)
         if self._raster.ranges is not None:
             values = np.stack([greys(v, *pair) for v, pair in zip(values, self._raster.ranges, strict=True)])
+        if not known.all():
+            values = np.where(known, values, 0)
+        if inner == window:
+            return values, known
+        out, valid = _empty(window.height, window.width)
         top, left = inner.row_off - window.row_off, inner.col_off - window.col_off
         at = slice(top, top + inner.height), slice(left, left + inner.width)
-        out[(slice(None), *at)] = values if known.all() else np.where(known, values, 0)
-        valid[at] = known
+        out[(slice(None), *at)], valid[at] = values, known
         return out, valid
+
+
+def _empty(height: int, width: int) -> tuple[Greys, NDArray[np.bool_]]:
+    return np.zeros((3, height, width), np.uint8), np.zeros((height, width), dtype=bool)
 
 
 def _within(window: Window, grid: PixelGrid) -> Window | None:
@@ -194,16 +204,15 @@ def _warped(
 ) -> tuple[Greys, NDArray[np.bool_]]:
     reader = rasters.reader(raster, overview_level(raster, math.hypot(chip.grid.transform.a, chip.grid.transform.d)))
     window = window_under(reader.grid, chip.grid)
-    shape = (chip.grid.height, chip.grid.width)
     if window is None:
-        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+        return _empty(chip.grid.height, chip.grid.width)
     if window.width * window.height > _MOST_PIXELS:
         raise Unreadable(
             "too_coarse", f"the chip covers {window.height} × {window.width} pixels of {raster.uri}: too many to read"
         )
     values, valid = reader.read(window)
     if not valid.any():
-        return np.zeros((3, *shape), np.uint8), np.zeros(shape, dtype=bool)
+        return _empty(chip.grid.height, chip.grid.width)
     values, valid = warp(values, valid, part_of(reader.grid, window), chip.grid, resampling)
     return np.where(valid, values, 0), valid
 
@@ -215,9 +224,29 @@ def encoded(values: Greys, kind: str, quality: int) -> bytes:
         pixels[..., band] = of_band
     if kind == "jpeg":
         return bytes(simplejpeg.encode_jpeg(pixels, quality, "RGB", "420"))
-    stream = io.BytesIO()
     if kind == "png":
-        Image.fromarray(pixels).save(stream, "PNG", compress_level=_PNG_LEVEL)
-    else:
-        Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
+        return _png(pixels)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "WEBP", quality=quality)
     return stream.getvalue()
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of (rows, columns, 3), in a fifth of the time of Pillow's fastest.
+
+    Pillow tries five filters for each row, which takes longer than the compression. The difference to the row above
+    does as well for pictures of the ground.
+    """
+    height, width, _ = pixels.shape
+    rows = np.empty((height, 1 + 3 * width), np.uint8)
+    rows[:, 0] = _FILTER_UP
+    rows[:, 1:] = pixels.reshape(height, -1)
+    rows[1:, 1:] -= pixels[:-1].reshape(height - 1, -1)
+    header = struct.pack(">II5B", width, height, *_EIGHT_BIT_RGB)
+    chunks = ((b"IHDR", header), (b"IDAT", isal_zlib.compress(rows, 1)), (b"IEND", b""))
+    return b"".join([_PNG_SIGNATURE, *(_png_chunk(kind, data) for kind, data in chunks)])
+
+
+def _png_chunk(kind: bytes, data: bytes) -> bytes:
+    checksum = isal_zlib.crc32(data, isal_zlib.crc32(kind))
+    return b"".join([struct.pack(">I", len(data)), kind, data, struct.pack(">I", checksum)])

@@ -118,9 +118,9 @@ def greys(values: Array, low: float, high: float) -> NDArray[np.uint8]:
     has any grey.
     """
     if values.dtype.kind != "f" and values.dtype.itemsize <= 2:
-        limits = np.iinfo(values.dtype)
-        table = _greys(np.arange(limits.min, limits.max + 1, dtype=np.float64), low, high)
-        return np.asarray(table[values.astype(np.int64) - limits.min])
+        bits = np.arange(1 << 8 * values.dtype.itemsize).astype(f"u{values.dtype.itemsize}")
+        table = _greys(bits.view(values.dtype).astype(np.float64), low, high)
+        return np.asarray(table[values.view(bits.dtype)])
     return _greys(values.astype(np.float64), low, high)
 
 

@@ -19,6 +19,7 @@ _NODES = 33  # a side of the lattice of target pixels whose places in the source
 _KERNEL_PX = 3  # cubic reaches two pixels beyond, and one is rounding
 _ROOM_PX = 24  # where GDAL finds less than it looks for, it takes other kernels, and pixels depend on the window
 _FULL = 255
+_LONGER = 1 / 0.95  # up to here, GDAL does not widen its kernels
 _TOLERANCE_PX = 0.001  # of the places of pixels in the source, which GDAL interpolates between exact ones
 
 
@@ -55,27 +56,41 @@ def warp(
     Empty pixels have no weight. A target pixel is valid if the source pixel in which its centre lies is.
     """
     done = np.zeros((len(values) + 1, target.height, target.width), values.dtype)
+    merges = _merges(source, target)
     for transform in _placements(source, target):
-        out = _resampled(values, valid, source.crs_wkt, transform, target, Resampling[resampling])
+        out = _resampled(values, valid, source.crs_wkt, transform, target, Resampling[resampling], merges)
         done = np.where(done[-1] != 0, done, out)
     return done[:-1], done[-1] != 0
 
 
 def _resampled(
-    values: Array, valid: NDArray[np.bool_], crs_wkt: str, transform: Affine, target: PixelGrid, resampling: Resampling
+    values: Array,
+    valid: NDArray[np.bool_],
+    crs_wkt: str,
+    transform: Affine,
+    target: PixelGrid,
+    resampling: Resampling,
+    merges: bool,
 ) -> Array:
     """The values and, last, their alpha on the target grid.
 
     By `WarpedVRT`, because `rasterio.warp.reproject` always approximates places by up to an eighth of a pixel, whatever
     tolerance it is given. An eighth of a pixel at an edge of 90 greys is 11 of them.
+
+    Where no pixels merge, GDAL is told so. It guesses the width of its kernels from the sizes of the two grids, and a
+    turned source takes a larger one, so that pixels would blur, those of each tile in another way.
     """
     bands, height, width = values.shape
-    profile = {"count": bands + 1, "height": height, "width": width, "dtype": values.dtype, "interleave": "band"}
+    kernels = {} if merges else {"XSCALE": "1", "YSCALE": "1"}
+    # An alpha band has to have the type of the values. Without it, GDAL takes a third of the time; where it guesses,
+    # it guesses better with it.
+    alpha = [] if valid.all() and not merges else [np.where(valid, _FULL, 0).astype(values.dtype)]
+    has_alpha = {"src_alpha": bands + 1, "dst_alpha": bands + 1, "SRC_ALPHA_MAX": str(_FULL)}
+    profile = {"height": height, "width": width, "dtype": values.dtype, "interleave": "band"}
     with MemoryFile() as file:
-        with file.open(driver="GTiff", transform=transform, **profile) as layers:
-            layers.write(values, range(1, bands + 1))
-            # Alpha has to have the type of the values; GDAL takes its full value from the option.
-            layers.write(np.where(valid, _FULL, 0).astype(values.dtype), bands + 1)
+        with file.open(driver="GTiff", transform=transform, count=bands + len(alpha), **profile) as layers:
+            for number, layer in enumerate((*values, *alpha), 1):
+                layers.write(layer, number)
         with (
             file.open() as layers,
             WarpedVRT(
@@ -85,15 +100,27 @@ def _resampled(
                 transform=target.transform,
                 width=target.width,
                 height=target.height,
-                src_alpha=bands + 1,
-                dst_alpha=bands + 1,
                 resampling=resampling,
                 tolerance=_TOLERANCE_PX,
-                SRC_ALPHA_MAX=str(_FULL),
                 DST_ALPHA_MAX=str(_FULL),
+                **(has_alpha if alpha else {"add_alpha": True}),
+                **kernels,
             ) as picture,
         ):
             return np.asarray(picture.read())
+
+
+def _merges(source: PixelGrid, target: PixelGrid) -> bool:
+    """Whether a pixel of the target is longer than one of the source's, along its rows or columns."""
+    x, y, _ = _under(source, target)
+    inverse = ~source.transform
+    with np.errstate(invalid="ignore"):
+        for of_x, of_y in ((inverse.a, inverse.b), (inverse.d, inverse.e)):
+            at = (of_x * x + of_y * y).reshape(_NODES, _NODES) * (_NODES - 1)
+            steps = np.hypot(np.diff(at, axis=0)[:, 1:] / target.height, np.diff(at, axis=1)[1:] / target.width)
+            if np.median(steps[np.isfinite(steps)]) > _LONGER:
+                return True
+    return False
 
 
 def _placements(source: PixelGrid, target: PixelGrid) -> list[Affine]:
