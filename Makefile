@@ -80,15 +80,15 @@ $(VENV)/.test: $(VENV)/.train
 	$(BIN)/python -m geosieve.runtime.jars $$($(BIN)/python -c 'import pyspark, os; print(os.path.dirname(pyspark.__file__))')/jars aws > /dev/null
 	@touch $@
 
-# Horovod 0.28.1 asks the compiler for C++14, where torch from 2.14 on needs C++20, and lacks two headers that g++ from 13
-# on wants. On a cluster of GPUs: make HOROVOD_FLAGS='HOROVOD_GPU_OPERATIONS=NCCL' (docs/cluster.md).
+# Horovod 0.28.1 asks the compiler for C++14, where torch from 2.14 on needs C++20, lacks two headers that g++ from 13 on
+# wants, and is written for CMakes that CMake 4 no longer follows unless told to. On a cluster of GPUs: make HOROVOD_FLAGS='HOROVOD_GPU_OPERATIONS=NCCL' (docs/cluster.md).
 HOROVOD_FLAGS ?=
 $(VENV)/.train: $(VENV)/.core
 	@command -v cmake > /dev/null && command -v g++ > /dev/null || { echo "cmake or g++ is missing, which build Horovod (Debian: apt-get install cmake g++)"; exit 1; }
 	$(INSTALL) -c constraints.txt --no-build-isolation -e '.[train]'
 	@printf '#!/bin/sh\nfor a; do shift; test "$$a" != -std=c++14 || a=-std=c++20; set -- "$$@" "$$a"; done\nexec g++ "$$@"\n' > $(BIN)/c++20
 	@chmod +x $(BIN)/c++20
-	CXXFLAGS='-include string -include stdexcept' CXX=$(CURDIR)/$(BIN)/c++20 HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
+	CMAKE_POLICY_VERSION_MINIMUM=3.5 CXXFLAGS='-include string -include stdexcept' CXX=$(CURDIR)/$(BIN)/c++20 HOROVOD_WITH_PYTORCH=1 HOROVOD_WITH_GLOO=1 HOROVOD_WITHOUT_MPI=1 \
 	HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 $(HOROVOD_FLAGS) \
 	$(INSTALL) -c constraints.txt --no-build-isolation --no-deps horovod
 	@touch $@
