@@ -81,7 +81,8 @@ $(VENV)/.test: $(VENV)/.train
 	@touch $@
 
 # Horovod 0.28.1 asks the compiler for C++14, where torch from 2.14 on needs C++20, lacks two headers that g++ from 13 on
-# wants, and is written for CMakes that CMake 4 no longer follows unless told to. On a cluster of GPUs: make HOROVOD_FLAGS='HOROVOD_GPU_OPERATIONS=NCCL' (docs/cluster.md).
+# wants, and is written for CMakes that CMake 4 no longer follows unless told to. On a cluster of GPUs:
+# make HOROVOD_FLAGS='HOROVOD_GPU_OPERATIONS=NCCL' (docs/cluster.md).
 HOROVOD_FLAGS ?=
 $(VENV)/.train: $(VENV)/.core
 	@command -v cmake > /dev/null && command -v g++ > /dev/null || { echo "cmake or g++ is missing, which build Horovod (Debian: apt-get install cmake g++)"; exit 1; }
