@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyspark
@@ -17,7 +19,8 @@ HOME = Path(pyspark.__file__).parent
 HERE = Path(__file__).parent
 
 
-def _command(folder: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+def _command(folder: Path, *options: str, java: str = "") -> tuple[list[str], dict[str, str]]:
+    """The command and its environment. `options`: of the job; `java`: of its JVM."""
     config = folder / "count.yaml"
     config.write_text("to: 3\n")
     paths = os.pathsep.join([str(HERE.parents[1] / "lib"), os.environ.get("PYTHONPATH", "")])
@@ -26,8 +29,8 @@ def _command(folder: Path, *options: str) -> tuple[list[str], dict[str, str]]:
     for name in ("PYSPARK_GATEWAY_PORT", "PYSPARK_GATEWAY_SECRET", "PYSPARK_SUBMIT_ARGS"):
         environment.pop(name, None)
     script = str(HERE / "counting_job.py")
-    submit = [str(HOME / "bin" / "spark-submit"), "--master", "local[1]", script, "--config", str(config)]
-    return [*submit, "--run-id", "r", *options], environment
+    submit = [str(HOME / "bin" / "spark-submit"), "--master", "local[1]", "--driver-java-options", java]
+    return [*submit, script, "--config", str(config), "--run-id", "r", *options], environment
 
 
 def _run_on_terminal(command: list[str], environment: dict[str, str]) -> tuple[int, str, str]:
@@ -52,9 +55,26 @@ def _run_on_terminal(command: list[str], environment: dict[str, str]) -> tuple[i
     return process.returncode, output, b"".join(shown).decode()
 
 
-def test_on_a_terminal_there_is_a_bar_and_standard_output_holds_the_report_alone(tmp_path: Path) -> None:
-    code, output, shown = _run_on_terminal(*_command(tmp_path))
+@pytest.fixture
+def proxy() -> Iterator[socket.socket]:
+    """Where a JVM with `through` would ask for another machine."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        yield listening
+
+
+def through(proxy: socket.socket) -> str:
+    port = proxy.getsockname()[1]
+    return " ".join(f"-D{kind}.proxyHost=127.0.0.1 -D{kind}.proxyPort={port}" for kind in ("http", "https"))
+
+
+def test_on_a_terminal_there_is_a_bar_and_standard_output_holds_the_report_alone(
+    tmp_path: Path, proxy: socket.socket
+) -> None:
+    code, output, shown = _run_on_terminal(*_command(tmp_path, java=through(proxy)))
     assert code == 0, shown
+    with pytest.raises(BlockingIOError):  # nobody is told of the job, neither by us nor by a library
+        proxy.accept()
     (line,) = output.splitlines()
     assert (json.loads(line)["status"], json.loads(line)["rows_out"]) == ("done", 3)
     assert "/3 [" in shown and "count" in shown  # tqdm's count of tasks

@@ -107,6 +107,8 @@ def _check(spark: SparkSession) -> None:
     jars.check(spark)
     _look_up_names(spark)
     _use_own_daemon(spark)
+    # Else Sedona tells a server of its makers' of each session.
+    spark._jvm.java.lang.System.setProperty("DO_NOT_TRACK", "true")  # type: ignore[union-attr]
     from sedona.spark import SedonaContext
 
     SedonaContext.create(spark)
