@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
+from moto.server import create_backend_app
 from werkzeug.serving import make_server
 
 # Status line, code and message as AWS writes them.
@@ -62,7 +62,8 @@ class S3Server:
         self.requests: list[Request] = []
         self._faults: list[_Fault] = []
         self._lock = threading.Lock()
-        self._app: Any = DomainDispatcherApplication(create_backend_app)
+        # Moto's own choice of a service looks at all of its folders for each request.
+        self._apps: dict[str, Any] = {name: create_backend_app(name) for name in ("s3", "glue")}
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self.endpoint = f"127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -103,10 +104,11 @@ class S3Server:
             None,
         )
         status = self._refusal(request)
+        app = self._apps["glue" if "/glue/aws4_request" in environ.get("HTTP_AUTHORIZATION", "") else "s3"]
         if status is None:
-            return self._app(environ, start_response)
+            return app(environ, start_response)
         if status == _BREAK_OFF:
-            return self._half(self._app(environ, start_response))
+            return self._half(app(environ, start_response))
         # The body must be taken from the connection, or the client fails before it reads the answer.
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         line, code, message = _CODES[status]
