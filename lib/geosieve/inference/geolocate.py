@@ -259,6 +259,7 @@ class _Run:
             with report.stage("catalogue"):
                 rows = kept.enter_context(anew_on_disk(work.rows().withColumn("source", F.lit(config.source.name))))
                 rows.count()  # a broadcast must not wait for it: Spark gives up after five minutes
+                rows = self._few(rows)  # each kind of file and of fault has come in partitions of its own
                 good = rows.where("error_class IS NULL")
                 before = kept.enter_context(anew_on_disk(self._before(good)))
                 before.count()
