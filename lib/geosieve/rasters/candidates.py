@@ -107,8 +107,9 @@ def join_outlines(spark: SparkSession, cells: I8, outlines: dict[str, dict[int, 
     `cells` are cell keys. `outlines` maps each partition name to its outlines by item number, as WKB with (lon, lat)
     coordinates in degrees.
 
-    One Sedona join serves all partitions. The outlines are broadcast, because Sedona does not know how few they are and
-    would shuffle both sides. There may be 100,000 files, so outlines and cells go to Spark as pandas frames, by Arrow.
+    One Sedona join, or two where cells are dense, serve all partitions. The outlines are broadcast, because Sedona does
+    not know how few they are and would shuffle both sides. There may be 100,000 files, so outlines and cells go to
+    Spark as pandas frames, by Arrow.
     """
     shapes = [shape for of_partition in outlines.values() for shape in of_partition.values()]
     if not shapes or cells.size == 0:
