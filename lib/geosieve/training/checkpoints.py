@@ -56,9 +56,10 @@ class Checkpoints:
         of_step = f"{kind}-{step:010d}-"
         name = f"{of_step}{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
         write_file(f"{self.uri}/{name}", content)
-        older = [other for other in self._names(kind) if not other.startswith(of_step)]
-        kept = [name, *([] if best else older[max(0, len(older) + 1 - self.keep) :])]
-        for other in self._names(kind):
+        names = self._names(kind)
+        older = [other for other in names if not other.startswith(of_step)]
+        kept = {name, *([] if best else older[max(0, len(older) + 1 - self.keep) :])}
+        for other in names:
             if other not in kept:
                 delete_file(f"{self.uri}/{other}")
 
