@@ -24,5 +24,5 @@ TUNED = [
     *("--conf", "spark.sql.codegen.wholeStage=false"),
     *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
     *("--conf", f"spark.driver.extraJavaOptions={JVM}"),
-    *("--conf", f"spark.executor.extraJavaOptions={COMPILER}"),
+    *("--conf", f"spark.executor.extraJavaOptions={JVM}"),
 ]

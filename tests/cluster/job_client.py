@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 import pyspark
-from tuned_spark import COMPILER, TUNED
+from tuned_spark import TUNED
 
 HERE = Path(__file__).parent
 
@@ -54,10 +54,6 @@ class JobServer:
         home = {}
         if master.startswith("local-cluster"):
             home = {"SPARK_HOME": str(_spark_home(folder))}
-            options += [
-                "--conf",
-                f"spark.driver.extraJavaOptions={COMPILER}",
-            ]  # the archive of classes is of other paths
         self.process = subprocess.Popen(
             [sys.executable, str(HERE / "job_server.py")],
             stdin=subprocess.PIPE,
