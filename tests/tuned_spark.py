@@ -10,8 +10,11 @@ from pathlib import Path
 ARCHIVE = Path(__file__).resolve().parents[1] / "build" / "tests" / "classes.jsa"
 """What `class_archive.py` makes; the tests pass without it."""
 
-COMPILER = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
-"""For all JVMs: none runs one piece of code so often that the second compiler pays off."""
+COMPILER = (
+    "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=240m -XX:NewSize=300m"
+)
+"""For all JVMs: none runs one piece of code so often that the second compiler pays off, and with that one, room for
+compiled code is small: Java throws code away and compiles it again."""
 
 # The archive belongs to the jars of the installed Spark in their folder; a JVM that finds others goes on without it.
 JVM = (
@@ -23,6 +26,8 @@ TUNED = [
     *("--conf", "spark.sql.shuffle.partitions=2"),
     *("--conf", "spark.sql.codegen.wholeStage=false"),
     *("--conf", "spark.sql.codegen.factoryMode=NO_CODEGEN"),
+    # By default every sort and every table that is joined by its hash begins with 16 MB or more.
+    *("--conf", "spark.buffer.pageSize=1m"),
     *("--conf", f"spark.driver.extraJavaOptions={JVM}"),
     *("--conf", f"spark.executor.extraJavaOptions={JVM}"),
 ]

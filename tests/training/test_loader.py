@@ -141,6 +141,14 @@ def test_evaluation_sees_every_image_once_as_pillow_crops_it(shards: ShardFiles,
     assert difference.max() <= 3  # decoders differ by so much
 
 
+def test_images_stay_what_they_are_while_others_are_read(shards: ShardFiles) -> None:
+    """Five processes read six files: the first goes on alone, and is asked for more batches at a time."""
+    kept = {batch.ids: batch.images for batch in evaluation_batches(shards, 0, 1, 1, SEES, 5)}
+    alone = {batch.ids: batch.images for batch in evaluation_batches(shards, 0, 1, 1, SEES, 0)}
+    assert kept.keys() == alone.keys() and len(kept) == sum(shards.rows)
+    assert all(torch.equal(images, alone[ids]) for ids, images in kept.items())
+
+
 def test_rare_classes_are_seen_more_often(shards: ShardFiles) -> None:
     labels = np.array([[0]] * 900 + [[1]] * 90 + [[2]] * 10 + [[-1]] * 50)
     weights = np.array([900.0, 90.0, 10.0]) ** -1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -105,6 +105,46 @@ class Augment:
         return self._change(torch.from_numpy(image).permute(2, 0, 1))  # type: ignore[no-any-return]
 
 
+Memory = Callable[[tuple[int, ...]], torch.Tensor]
+"""Gives a tensor of bytes of a shape, to be filled."""
+
+
+def _ordinary(shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+class _Lent:
+    """Shared memory of a process that reads, which the training process copies each batch out of and gives back.
+
+    Fresh shared memory for each would take a tenth of the time in which its images are decoded and changed.
+    """
+
+    def __init__(self, free: Any) -> None:
+        """`free`: a semaphore of `_BATCHES_AHEAD`, which the training process releases for each slot in its turn."""
+        self._free = free
+        self._slots: list[torch.Tensor] = []
+        self._lent = 0
+        self.slot: int | None = None
+        """Of what was given last; None: nobody gives it back."""
+        self.known = False
+        """Whether the training process has been given the slot."""
+
+    def __call__(self, shape: tuple[int, ...]) -> torch.Tensor:
+        self.slot, self.known = None, False
+        if not self._free.acquire(block=False):  # other streams have ended, and it is asked for more at a time
+            return _shared(shape)
+        self.slot = self._lent % _BATCHES_AHEAD
+        self._lent += 1
+        self.known = self.slot < len(self._slots)
+        if not self.known:
+            self._slots.append(_shared(shape))
+        return self._slots[self.slot][: shape[0]]  # no batch is larger than the first
+
+
+def _shared(shape: tuple[int, ...]) -> torch.Tensor:
+    return _ordinary(shape).share_memory_()  # type: ignore[no-untyped-call, no-any-return]
+
+
 @dataclass(frozen=True)
 class _Stream:
     """One reader over parts of files, whose rows become batches."""
@@ -116,16 +156,16 @@ class _Stream:
     augment: Augment | None
     preprocessing: Preprocessing
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, memory: Memory = _ordinary) -> Iterator[Batch]:
         """Batches of `batch` images, and one of the rest."""
         rows: list[tuple[Any, ...]] = []
         for row in self._rows():
             rows.append(row)
             if len(rows) == self.batch:
-                yield self._batch(rows)
+                yield self._batch(rows, memory)
                 rows = []
         if rows:
-            yield self._batch(rows)
+            yield self._batch(rows, memory)
 
     def _rows(self) -> Iterator[tuple[Any, ...]]:
         if not self.parts:
@@ -158,12 +198,10 @@ class _Stream:
                 position = (group.lat[row], group.lon[row])
                 yield part.file, row, seen[row], group.image[row], labels[row], position, identity
 
-    def _batch(self, rows: list[tuple[Any, ...]]) -> Batch:
+    def _batch(self, rows: list[tuple[Any, ...]], memory: Memory) -> Batch:
         given = self.preprocessing
         crops = given.crops if self.augment is None else 1
-        images = torch.empty(len(rows), 3 * crops, given.crop, given.crop, dtype=torch.uint8)
-        if get_worker_info() is not None:
-            images.share_memory_()  # type: ignore[no-untyped-call]  # now, or what is filled would be copied
+        images = memory((len(rows), 3 * crops, given.crop, given.crop))
         with torch.random.fork_rng(devices=[]):  # the training process has random numbers of its own
             for place, row in zip(images, rows, strict=True):
                 place.copy_(self._image(row[0], row[1], row[2], row[3], row[6]))
@@ -228,19 +266,22 @@ def _explain(files: ShardFiles, parts: Sequence[Part], error: Exception) -> None
 
 
 class _Streams(IterableDataset[Any]):
-    """Stream k for worker k, or the only stream for the process itself."""
+    """Stream k for worker k, with the k-th semaphore of what it lends."""
 
-    def __init__(self, streams: Sequence[_Stream]) -> None:
-        self._streams = streams
+    def __init__(self, streams: Sequence[_Stream], free: Sequence[Any]) -> None:
+        self._streams, self._free = streams, free
 
     def __iter__(self) -> Iterator[tuple[Any, ...] | Exception]:
         worker = get_worker_info()
-        if worker is not None:
-            torch.set_num_threads(1)
+        assert worker is not None
+        k = worker.id
+        torch.set_num_threads(1)
+        lent = _Lent(self._free[k])
         try:
-            for batch in self._streams[0 if worker is None else worker.id].batches():
-                # Only the images as a tensor: each is handed over by a connection of its own.
-                yield batch.images, batch.labels.numpy(), batch.positions.numpy(), batch.ids
+            for batch in self._streams[k].batches(lent):
+                # Only the images as a tensor, and once: each is handed over by a connection of its own.
+                images = None if lent.known else batch.images
+                yield k, lent.slot, images, batch.labels.numpy(), batch.positions.numpy(), batch.ids
         except Exception as error:  # noqa: BLE001 - the training process raises it, as it is
             yield error
 
@@ -257,15 +298,16 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
         return
     forkserver = multiprocessing.get_context("forkserver")  # a fork of a process with threads may hang
     forkserver.set_forkserver_preload([__name__])
+    free = [forkserver.Semaphore(_BATCHES_AHEAD) for _ in streams]
     loader = DataLoader(
-        _Streams(streams),
+        _Streams(streams, free),
         batch_size=None,
         num_workers=len(streams),
         multiprocessing_context=forkserver,
         prefetch_factor=_BATCHES_AHEAD,
         collate_fn=_as_it_is,
     )
-    batches = iter(loader)
+    batches, lent = iter(loader), dict[tuple[int, int], torch.Tensor]()
     while True:
         try:
             found = next(batches, None)
@@ -275,7 +317,11 @@ def _in_turn(streams: Sequence[_Stream], processes: bool) -> Iterator[Batch]:
             return
         if isinstance(found, Exception):
             raise found
-        images, labels, positions, ids = found
+        k, slot, images, labels, positions, ids = found
+        if slot is not None:
+            # Copied by numpy: PyTorch's threads for it would wait on cores that others read with.
+            images = torch.from_numpy(lent.setdefault((k, slot), images)[: len(ids)].numpy().copy())
+            free[k].release()
         yield Batch(images, torch.from_numpy(labels), torch.from_numpy(positions), ids)
 
 
