@@ -37,7 +37,9 @@ class Curve:
 
 def _short(x: float) -> str:
     """A number on an axis: up to the area of the Earth in km², numbers in full would overlap."""
-    return f"{x:,.12g}" if x < 1e6 else f"{x / 1e6:,.12g} million"
+    if x < 1e6:
+        return f"{x:,.12g}"
+    return f"{x / 1e6:.12g} million" if x < 1e9 else f"{x / 1e9:,.12g} billion"
 
 
 def draw(curves: Mapping[str, Curve], label: str, title: str = "", steps: bool = False) -> Figure:
