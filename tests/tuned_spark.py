@@ -10,17 +10,15 @@ from pathlib import Path
 ARCHIVE = Path(__file__).resolve().parents[1] / "build" / "tests" / "classes.jsa"
 """What `class_archive.py` makes; the tests pass without it."""
 
-COMPILER = (
+# No JVM of the tests runs one piece of code so often that the second compiler pays off. With the first alone, room for
+# compiled code is small by default: Java throws code away and compiles it again.
+_SMALL_JOBS = (
     "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:ReservedCodeCacheSize=240m -XX:MetaspaceSize=240m -XX:NewSize=300m"
 )
-"""For all JVMs: none runs one piece of code so often that the second compiler pays off, and with that one, room for
-compiled code is small: Java throws code away and compiles it again."""
-
 # The archive belongs to the jars of the installed Spark in their folder; a JVM that finds others goes on without it.
-JVM = (
-    f"{COMPILER} -XX:SharedArchiveFile={ARCHIVE} -Xlog:disable -Xlog:all=error:stderr" if ARCHIVE.exists() else COMPILER
-)
-"""For JVMs that find Spark where it is installed."""
+_CLASSES = f"-XX:SharedArchiveFile={ARCHIVE} -Xlog:disable -Xlog:all=error:stderr"
+JVM = f"{_SMALL_JOBS} {_CLASSES}" if ARCHIVE.exists() else _SMALL_JOBS
+"""For all JVMs: drivers, executors, and what spark-submit starts."""
 
 TUNED = [
     *("--conf", "spark.sql.shuffle.partitions=2"),

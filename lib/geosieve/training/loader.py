@@ -105,7 +105,7 @@ class Augment:
         return self._change(torch.from_numpy(image).permute(2, 0, 1))  # type: ignore[no-any-return]
 
 
-Memory = Callable[[tuple[int, ...]], torch.Tensor]
+_Memory = Callable[[tuple[int, ...]], torch.Tensor]
 """Gives a tensor of bytes of a shape, to be filled."""
 
 
@@ -156,7 +156,7 @@ class _Stream:
     augment: Augment | None
     preprocessing: Preprocessing
 
-    def batches(self, memory: Memory = _ordinary) -> Iterator[Batch]:
+    def batches(self, memory: _Memory = _ordinary) -> Iterator[Batch]:
         """Batches of `batch` images, and one of the rest."""
         rows: list[tuple[Any, ...]] = []
         for row in self._rows():
@@ -198,7 +198,7 @@ class _Stream:
                 position = (group.lat[row], group.lon[row])
                 yield part.file, row, seen[row], group.image[row], labels[row], position, identity
 
-    def _batch(self, rows: list[tuple[Any, ...]], memory: Memory) -> Batch:
+    def _batch(self, rows: list[tuple[Any, ...]], memory: _Memory) -> Batch:
         given = self.preprocessing
         crops = given.crops if self.augment is None else 1
         images = memory((len(rows), 3 * crops, given.crop, given.crop))
