@@ -59,6 +59,8 @@ def main(folder: Path, identity: str, change: dict[str, Any], kill: int | None, 
     else:
         ranks = Ranks.start()
         found = loop.run(setup, ranks, Metrics(setup.work, ranks.rank, None))
+    cores = [sorted(os.sched_getaffinity(int(thread))) for thread in os.listdir("/proc/self/task")]
+    (folder / f"{identity}-cores{ranks.rank}.json").write_text(json.dumps(cores))
     if ranks.rank == 0:
         save_file(found[0], folder / f"{identity}-weights.safetensors")
         (folder / f"{identity}-evaluation.json").write_text(

@@ -64,6 +64,12 @@ def test_two_processes_equal_one_with_the_doubled_batch(tmp_path: Path) -> None:
     assert told["loss"] == pytest.approx(evaluation.loss, abs=1e-4)
     assert told["threads"] <= max(1, len(os.sched_getaffinity(0)) // 2)
 
+    cores = [json.loads((tmp_path / f"two-cores{rank}.json").read_text()) for rank in range(2)]
+    assert all(of_thread == of_rank[0] for of_rank in cores for of_thread in of_rank)
+    ours = sorted(os.sched_getaffinity(0))
+    if len(ours) % 2 == 0:
+        assert cores[0][0] + cores[1][0] == ours  # each has half of them
+
 
 def loop_start(setup: loop.Setup) -> dict[str, torch.Tensor]:
     torch.manual_seed(setup.config.seed)

@@ -5,7 +5,9 @@ Horovod is started here and nowhere else: under `horovodrun`, in a Spark task, o
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,29 +18,65 @@ from torch import nn
 from geosieve.runtime.errors import ConfigError
 
 T = TypeVar("T")
-_CYCLE_MS = "30"
+_CYCLE_MS = "10"
 """Between two looks of Horovod's thread for gradients that all ranks have, where several train on CPUs. With its
 default of 1 ms, two processes on two cores reach 0.6 of what one does with two threads (docs/benchmarks.md)."""
+_CORES = sorted(os.sched_getaffinity(0))
+"""What this process may use, before it leaves a share to others."""
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory, with the axes in its order if it is channels-last."""
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return tensor.permute(0, 2, 3, 1) if last else tensor
 
 
 class _Packed:
-    """How gradients travel. Horovod takes only tensors in the usual order of memory, and ours may be channels-last."""
+    """How gradients travel. Horovod takes only what lies in the order of its axes; ranks of one network order alike."""
 
     @staticmethod
-    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
-        return tensor.contiguous(), tensor.dtype
+    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _channels_last(tensor).contiguous(), tensor
 
     @staticmethod
-    def decompress(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
-        return tensor.to(kind)
+    def decompress(sent: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+        if sent.data_ptr() != tensor.data_ptr():
+            _channels_last(tensor).copy_(sent)
+        return tensor
 
 
 class _Halved(_Packed):
     """Gradients in half precision."""
 
     @staticmethod
-    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.dtype]:
-        return tensor.contiguous().to(torch.float16), tensor.dtype
+    def compress(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _channels_last(tensor).contiguous().to(torch.float16), tensor
+
+
+def _share_cores(local: int, processes: int) -> None:
+    """Take this process's share of the machine's cores. Without GPUs it stays on them.
+
+    Where threads move between cores, one process ends its gradients before the other, and both wait in each step.
+    """
+    share = len(_CORES) // processes
+    torch.set_num_threads(max(1, min(share, torch.get_num_threads())))
+    if torch.cuda.is_available():
+        return
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread), _CORES[local * share : (local + 1) * share] or _CORES)
+
+
+def _keep_memory() -> None:
+    """Let the C library keep what a step frees, for the next step.
+
+    It would give tensors back to the kernel, which clears each page when it is touched again: a tenth of a step.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        library.mallopt(_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 @dataclass(frozen=True)
@@ -63,10 +101,10 @@ class Ranks:
                 "Horovod was built without GPUs, and several processes are to train on them",
                 hint="build it with HOROVOD_GPU_OPERATIONS=NCCL, or hide the GPUs: CUDA_VISIBLE_DEVICES=",
             )
-        if hvd.size() > 1 and "OMP_NUM_THREADS" not in os.environ:
+        if "OMP_NUM_THREADS" not in os.environ:
             # Spark shares the cores out among its tasks; under horovodrun each process would take them all.
-            share = len(os.sched_getaffinity(0)) // hvd.local_size()
-            torch.set_num_threads(max(1, min(share, torch.get_num_threads())))
+            _share_cores(hvd.local_rank(), hvd.local_size())
+        _keep_memory()
         return cls(hvd.rank(), hvd.size(), hvd.local_rank())
 
     def least(self, value: int) -> int:
@@ -116,4 +154,7 @@ class Ranks:
             named_parameters=module.named_parameters(),
             compression=_Halved if fp16 else _Packed,
             backward_passes_per_step=accumulate,
+            # GPUs send gradients while others are computed. CPUs compute and send on the same cores: one sending costs
+            # them least.
+            groups=None if torch.cuda.is_available() else 1,
         )
