@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -236,3 +237,33 @@ def test_declarations_use_only_the_types_of_the_contract() -> None:
 def test_the_documentation_of_tables_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "tables.md"
     assert page.read_text(encoding="utf-8") == schemas.documentation()
+
+
+def test_pages_and_row_groups_of_pictures_are_small(spark: SparkSession, tmp_path: Path) -> None:
+    """A page holds one picture that is larger than a page, not a hundred: a task has them in memory at once."""
+    pictures = Table(
+        "pictures",
+        "One row a picture.",
+        (Column("id", "bigint", "its number"), Column("file", "binary", "its file")),
+        row_group_bytes=16 << 20,
+    )
+    size, rows = 2 << 20, 40
+    noise = F.pandas_udf(lambda ids: ids.map(lambda k: np.random.default_rng(k).bytes(size)), "binary")
+    attempt = Publication(spark, str(tmp_path), "r1", "{}", "0" * 64, [Leaf(pictures)])
+    assert attempt.begin()
+    attempt.write(pictures, spark.range(0, rows, 1, 1).select("id", noise("id").alias("file")))
+    attempt.commit(rows, "{}")
+    (file,) = (tmp_path / "pictures" / "run_id=r1").glob("*.parquet")
+    groups = pq.ParquetFile(file).metadata
+    assert max(groups.row_group(k).total_byte_size for k in range(groups.num_row_groups)) <= (16 << 20) + 2 * size
+    parquet, hadoop = spark._jvm.org.apache.parquet, spark._jvm.org.apache.hadoop  # type: ignore[union-attr]
+    configuration = spark._jsparkSession.sessionState().newHadoopConf()  # type: ignore[attr-defined]
+    reader = parquet.hadoop.ParquetFileReader.open(
+        parquet.hadoop.util.HadoopInputFile.fromPath(hadoop.fs.Path(f"file:{file}"), configuration)
+    )
+    try:
+        for block in reader.getRowGroups():
+            pages = [reader.readOffsetIndex(column).getPageCount() for column in block.getColumns()]
+            assert pages == [1, block.getRowCount()]
+    finally:
+        reader.close()

@@ -255,15 +255,9 @@ def test_a_committed_run_is_left_alone(world: TrainingWorld, report: dict[str, A
     assert code == EXIT_NOTHING_TO_DO and again["status"] == "nothing_to_do"
 
 
-def test_a_file_of_several_row_groups_is_refused(
-    world: TrainingWorld, spark: SparkSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_of_several_row_groups_is_refused(world: TrainingWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schemas, "TRAINING_SHARDS", replace(schemas.TRAINING_SHARDS, row_group_bytes=4_000))
-    spark.conf.set("parquet.page.size.row.check.min", "1")  # by default, Parquet looks after 100 rows
-    try:
-        code, report = world.prepare("groups", splits={"only": ["test"]})
-    finally:
-        spark.conf.unset("parquet.page.size.row.check.min")
+    code, report = world.prepare("groups", splits={"only": ["test"]})
     assert code == EXIT_BAD_CONFIG and "row groups, not one" in report["error"] and "memory" in report["error"]
 
 

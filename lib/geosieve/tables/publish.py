@@ -382,6 +382,10 @@ class Publication:
             .write.mode("append")
             .option("compression", "zstd")
             .option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+            # How much a page and a row group hold is looked at after their first row, not their hundredth: a hundred
+            # pictures are 100 MB, in buffers that double. Rows of usual size are looked at as rarely as before.
+            .option("parquet.page.size.row.check.min", 1)
+            .option("parquet.block.size.row.check.min", 1)
         )
         if table.row_group_bytes is not None:
             writer = writer.option("parquet.block.size", table.row_group_bytes)
