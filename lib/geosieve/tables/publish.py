@@ -387,6 +387,9 @@ class Publication:
             .option("parquet.page.size.row.check.min", 1)
             .option("parquet.block.size.row.check.min", 1)
         )
+        for column in table.columns:
+            if column.type == "binary":  # no picture occurs twice: to look for that, Parquet hashes every byte
+                writer = writer.option(f"parquet.enable.dictionary#{column.name}", False)
         if table.row_group_bytes is not None:
             writer = writer.option("parquet.block.size", table.row_group_bytes)
         if table.geometry is not None:

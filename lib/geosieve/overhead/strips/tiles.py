@@ -12,6 +12,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 import numpy as np
+import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -35,6 +36,9 @@ _CREATION = {
     "zstd": {"COMPRESS": "ZSTD", "PREDICTOR": "YES"},
     "jpeg": {"COMPRESS": "JPEG", "QUALITY": "90"},
 }
+_MOSAIC = {"GDAL_MAX_DATASET_POOL_SIZE": 32, "VRT_NUM_THREADS": 1}
+"""GDAL keeps 450 tiles open by default, for each of its threads, and each tile holds memory. A row has 32 or fewer in a
+strip of up to 65,536 pixels; of a wider one, tiles are opened again."""
 
 Levels = Sequence[tuple[float, float]]
 """Black and white of red, green and blue."""
@@ -113,7 +117,11 @@ def assemble(strip: Strip, tiles: Sequence[Window], folder: str, uri: str, compr
     with TemporaryDirectory(prefix="geosieve-strip-") as scratch:
         local = os.path.join(scratch, "strip.tif")
         try:
-            with store_failures(folder), DatasetReader(_mosaic(strip, tiles, folder), driver=["VRT"]) as mosaic:
+            with (
+                store_failures(folder),
+                rasterio.Env(**_MOSAIC),
+                DatasetReader(_mosaic(strip, tiles, folder), driver=["VRT"]) as mosaic,
+            ):
                 rasterio.shutil.copy(
                     mosaic,
                     local,
