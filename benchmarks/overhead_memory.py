@@ -1,7 +1,8 @@
 """Memory of strips, chips and pairs: it grows neither with a strip's pixels nor with the number of chips.
 
-`prepare_strips`: the most memory of a worker for a synthetic strip of 6,000 x 6,000 x 4 bands and for one of
-12,000 x 12,000, after a small one that has filled caches. `cut_chips` and `build_pairs`, 1,000 and 20,000 chips of
+`prepare_strips`: the most memory of a worker for synthetic strips of four bands, after a small one that has filled
+caches. The largest is compared with one of a third of its pixels, which has more tiles than a worker keeps open; the
+smallest has fewer. `cut_chips` and `build_pairs`, 1,000 and 20,000 chips of
 64 pixels: the most that the driver held while the job ran. Of its Python process that is what tracemalloc and Arrow
 know of. Of its JVM it is the heap after garbage collections, which are asked for all the time. Tasks run in two
 executors of their own (local-cluster). What remains allocated after the job is told per further chip.
@@ -43,7 +44,7 @@ from geosieve.overhead.strips.prepare import prepare_strips
 from geosieve.runtime.session import spark_session
 from geosieve.tables.schemas import IMAGES
 
-SIDES = (6_000, 12_000)
+SIDES = (6_000, 12_000, 20_000)
 NUMBERS = (1_000, 20_000)
 WORKER_BAR, DRIVER_BAR = 1.15, 1.15
 EXTENT_M, STEP, LEFT, TOP, EPSG = 2_000.0, 1.0, 500_000.0, 5_000_000.0, "EPSG:32633"
@@ -84,7 +85,7 @@ class Held:
 
 
 def strips(work: Path) -> bool:
-    """Whether a worker holds about as much for a strip of four times the pixels."""
+    """Whether a worker holds about as much for a strip of almost three times the pixels."""
     prepare(work, fabricate(work / "small.tif", SMALL), "small")
     peaks = []
     for side in SIDES:
@@ -94,7 +95,7 @@ def strips(work: Path) -> bool:
         strip.unlink()
         peaks.append(peak.mb)
         print(f"  a worker of prepare_strips, {side:,} x {side:,} pixels: {peak.mb:.0f} MB", flush=True)
-    return bar("memory of a worker for a strip of four times the pixels", peaks[1] / peaks[0], WORKER_BAR)
+    return bar("memory of a worker for a strip of almost three times the pixels", peaks[2] / peaks[1], WORKER_BAR)
 
 
 def ground(work: Path) -> None:
