@@ -74,7 +74,7 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
         on_disk(known.mapInArrow(ranked, OUT)) as answers,
     ):
         with report.stage("rank"):
-            publication.write(RANKED_REGIONS, regions_of(answers))
+            publication.write(RANKED_REGIONS, regions_of(answers, ranker.digest))
         with report.stage("write"):
             report.rows_out = publication.write(IMAGE_SUMMARY, summaries_of(answers, report.run_id))
             rejected = publication.write(REJECTS, _rejects(answers, rows))

@@ -251,10 +251,11 @@ def joined(bounds: F8, groups: I8) -> F8:
     return found
 
 
-def regions_of(answers: DataFrame) -> DataFrame:
-    """Rows of `ranked_regions` from rows of OUT."""
-    one = answers.where("error_class IS NULL").select(*IMAGE_KEY, "overlay_hash", F.explode("answer").alias("region"))
-    return one.select(*IMAGE_KEY, "overlay_hash", "region.*").sortWithinPartitions("s2_id")
+def regions_of(answers: DataFrame, overlay_hash: str) -> DataFrame:
+    """Rows of `ranked_regions` from rows of OUT, which all have this hash."""
+    one = answers.where("error_class IS NULL").select(*IMAGE_KEY, F.explode("answer").alias("region"))
+    rows = one.select(*IMAGE_KEY, "region.*").sortWithinPartitions("s2_id")
+    return rows.withColumn("overlay_hash", F.lit(overlay_hash))  # only now: rows are sorted a third faster without it
 
 
 def summaries_of(answers: DataFrame, run_id: str) -> DataFrame:
