@@ -23,6 +23,7 @@ from workspace import JOBS, Report, Workspace
 from geosieve.ensemble.conformal import ConformalSets
 from geosieve.ensemble.members import Ensemble, EnsembleMember, Probabilities
 from geosieve.ensemble.ranking import coarse_regions, coarsen, rank
+from geosieve.geo.s2 import cell_ids
 from geosieve.inference.artefact import Calibration, write_ensemble
 from geosieve.inference.rank_regions import JOB, rank_regions, whole_images
 from geosieve.inference.ranking_config import RankConfig
@@ -160,6 +161,15 @@ def test_regions_are_described_as_the_overlay_describes_them(world: World, plain
     corners = [(BANDS[f"band{b}"], SIDES[f"side{s}"]) for b, s in zip(band, side, strict=True)]
     assert rows["south"].tolist() == [b[1] for b, _ in corners] and rows["north"].tolist() == [b[3] for b, _ in corners]
     assert rows["west"].tolist() == [s[0] for _, s in corners] and rows["east"].tolist() == [s[2] for _, s in corners]
+
+
+def test_files_are_sorted_by_place(world: World, plain: dict[str, pd.DataFrame]) -> None:
+    leaf = world.tables / f"{REGIONS}/ranking=plain/run_id=plain"
+    for path in leaf.glob("*.parquet"):
+        ids = pq.read_table(path, partitioning=None)["s2_id"].to_pylist()
+        assert ids == sorted(ids) and len(set(ids)) > 3
+    rows = plain[REGIONS]
+    assert (rows["s2_id"] == cell_ids(rows["lat"].to_numpy(), rows["lon"].to_numpy())).all()
 
 
 def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:

@@ -354,7 +354,7 @@ class _Run:
         shard.write(IMAGES, _catalogue(good.select("image.*"), self.context.config.keep_positions))
         fine = answers.where("error_class IS NULL")
         said = shard.write(PREDICTIONS, fine.select(*IMAGE_KEY, F.inline("said")))
-        ranked = shard.write(RANKED_REGIONS, regions_of(answers, self.looker.ranker.digest))
+        ranked = shard.write(RANKED_REGIONS, regions_of(answers, self.looker.ranker))
         by_file = left.groupBy("image.uri").agg(F.count("*").alias("images_left"))
         touched = work.touched().join(F.broadcast(by_file), "uri", "left").fillna(0, "images_left")
         shard.write(SCANNED_FILES, self._scanned(touched))

@@ -14,7 +14,7 @@ and no row, mean that the predictor says nothing about the image.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -154,16 +154,21 @@ def _check_member(where: str, member: str, digest: str, members: Mapping[str, st
         )
 
 
-def count(rows: DataFrame) -> Counts:
-    """Count images, without reading any array."""
+def count(rows: DataFrame, members: Iterable[str]) -> Counts:
+    """Count images, without reading any array. `members`: of which there are rows."""
     known = F.col("source").isNotNull() & F.col("image_id").isNotNull()
-    by_member = rows.groupBy(*IMAGE_KEY, MEMBER).agg(F.count("*").alias("n"))
-    by_image = by_member.groupBy(*IMAGE_KEY).agg(F.sum("n").alias("n"), F.max("n").alias("most"))
-    (found,) = by_image.agg(
-        F.count_if(known).alias("images"),
-        F.coalesce(F.sum(F.when(~known, F.col("n"))), F.lit(0)).alias("without_id"),
-        F.count_if(known & (F.col("most") > 1)).alias("repeated"),
-    ).collect()
+    by_member = [F.count_if(F.col(MEMBER) == name) for name in members]
+    most = F.greatest(F.lit(0), *by_member).alias("most")
+    (found,) = (
+        rows.groupBy(*IMAGE_KEY)
+        .agg(F.count("*").alias("n"), most)
+        .agg(
+            F.count_if(known).alias("images"),
+            F.coalesce(F.sum(F.when(~known, F.col("n"))), F.lit(0)).alias("without_id"),
+            F.count_if(known & (F.col("most") > 1)).alias("repeated"),
+        )
+        .collect()
+    )
     return Counts(found["images"], found["without_id"], found["repeated"])
 
 
@@ -199,11 +204,10 @@ def gather(rows: pa.Table, sizes: Mapping[str, F8]) -> Gathered:
             of = image[mine]
             for k in np.flatnonzero(np.bincount(of) > 1):
                 refused.setdefault(int(k), ("duplicate_prediction", f"two rows of predictor {name}"))
-            found, faults, off = _of_member(rows.take(pa.array(mine)), area)
-            held[of] = found
+            faults, off = _fill(held, rows, mine, of, area)
             defect = max(defect, off)
-            for row, (error, message) in faults.items():
-                refused.setdefault(int(of[row]), (error, f"predictor {name}: {message}"))
+            for k, (error, message) in faults.items():
+                refused.setdefault(k, (error, f"predictor {name}: {message}"))
         values[name] = held
     for k in refused:
         for held in values.values():
@@ -221,39 +225,45 @@ def image_numbers(rows: pa.Table) -> tuple[I8, I8]:
     return np.cumsum(new) - 1, np.flatnonzero(new)
 
 
-def _of_member(rows: pa.Table, area: F8) -> tuple[F8, dict[int, tuple[str, str]], float]:
-    """Probabilities of one member's rows, (rows, regions); what is wrong, by row; and the greatest defect of a sum."""
-    found = np.full((len(rows), area.size), np.nan)
+def _fill(held: F8, rows: pa.Table, mine: I8, of: I8, area: F8) -> tuple[dict[int, tuple[str, str]], float]:
+    """Put the probabilities of one member's rows, `mine`, into the rows `of` of `held`, (images, regions).
+
+    Returns what is wrong, by image, and the greatest defect of a sum. Of each array there is one copy, and few passes.
+    """
     faults: dict[int, tuple[str, str]] = {}
     dense, sparse = rows[DENSE].combine_chunks(), rows[SPARSE].combine_chunks()
-    lengths = np.nan_to_num(np.asarray(dense.value_lengths().to_numpy(zero_copy_only=False), float), nan=-1)
-    for row in np.flatnonzero((lengths >= 0) & (lengths != area.size)):
-        faults[int(row)] = ("wrong_length", f"{lengths[row]:.0f} probabilities of {area.size} regions")
+    lengths = np.nan_to_num(np.asarray(dense.value_lengths().to_numpy(zero_copy_only=False), float), nan=-1)[mine]
+    for k in np.flatnonzero((lengths >= 0) & (lengths != area.size)):
+        faults[int(of[k])] = ("wrong_length", f"{lengths[k]:.0f} probabilities of {area.size} regions")
     whole = np.flatnonzero(lengths == area.size)
     if whole.size:
-        numbers = dense.take(pa.array(whole)).flatten().to_numpy(zero_copy_only=False)
-        found[whole] = np.asarray(numbers, dtype=np.float64).reshape(whole.size, area.size)
-    logs = np.intersect1d(whole, np.flatnonzero(rows[LOGS].to_numpy()))
+        numbers, starts = dense.values.to_numpy(zero_copy_only=False), dense.offsets.to_numpy()[mine]
+        for k in whole:
+            held[of[k]] = numbers[starts[k] : starts[k] + area.size]
+    logs = of[whole[rows[LOGS].to_numpy()[mine][whole]]]
     defect = 0.0
     if logs.size:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            top = found[logs].max(axis=1, keepdims=True)
-            p = np.exp(found[logs] - top)
+            top = held[logs].max(axis=1, keepdims=True)
+            p = np.exp(held[logs] - top)
             total = p.sum(axis=1, keepdims=True)
             off = np.abs(np.exp(top) * total - 1)
-            found[logs] = p / total
+            held[logs] = p / total
         defect = float(np.nan_to_num(off).max())
-    for row in np.flatnonzero(sparse.is_valid()):
-        fault = _spread(sparse[int(row)].as_py(), rows[REST][int(row)].as_py(), area, found[row])
+    pairs = np.flatnonzero(np.asarray(sparse.is_valid())[mine])
+    for k in pairs:
+        row = int(mine[k])
+        fault = _spread(sparse[row].as_py(), rows[REST][row].as_py(), area, held[of[k]])
         if fault is not None:
-            faults[int(row)] = fault
-    said = np.setdiff1d(np.concatenate([whole, np.flatnonzero(sparse.is_valid())]), list(faults)).astype(np.int64)
-    least, total = found[said].min(axis=1, initial=np.inf), found[said].sum(axis=1)
+            faults[int(of[k])] = fault
+    said = np.setdiff1d(of[np.concatenate([whole, pairs])], list(faults)).astype(np.int64)
+    some = held if said.size == len(held) else held[said]
     with np.errstate(invalid="ignore"):
+        least, total = some.min(axis=1, initial=np.inf), some.sum(axis=1)
         bad = ~((least >= 0) & (np.abs(total - 1) <= SUM_TOLERANCE))
-    for row, low, of in zip(said[bad], least[bad], total[bad], strict=True):
-        faults[int(row)] = ("not_probabilities", f"the least of them is {low:.6g}, their sum {of:.6g}")
-    return found, faults, defect
+    for k, low, sum_ in zip(said[bad], least[bad], total[bad], strict=True):
+        faults[int(k)] = ("not_probabilities", f"the least of them is {low:.6g}, their sum {sum_:.6g}")
+    return faults, defect
 
 
 def _spread(pairs: list[dict[str, float | None]], rest: float | None, area: F8, into: F8) -> tuple[str, str] | None:

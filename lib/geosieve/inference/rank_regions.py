@@ -55,7 +55,7 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
         context.show_plan({"overlay": overlay.digest, **found}, {"predictions": rows})
         return 0
     with report.stage("count"):
-        counts = count(rows)
+        counts = count(rows, members)
         report.rows_in = counts.images + counts.without_id
         if not counts.images:
             raise InputError("there are no predictions of any image", where=config.predictions[0].uri)
@@ -74,7 +74,7 @@ def rank_regions(context: Context[RankConfig], publication: Publication) -> int:
         on_disk(known.mapInArrow(ranked, OUT)) as answers,
     ):
         with report.stage("rank"):
-            publication.write(RANKED_REGIONS, regions_of(answers, ranker.digest))
+            publication.write(RANKED_REGIONS, regions_of(answers, ranker))
         with report.stage("write"):
             report.rows_out = publication.write(IMAGE_SUMMARY, summaries_of(answers, report.run_id))
             rejected = publication.write(REJECTS, _rejects(answers, rows))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
@@ -96,11 +97,7 @@ _REGION = pa.struct(
     [
         ("rank", pa.int32()),
         ("atom", pa.int64()),
-        *(
-            (name, pa.float64())
-            for name in ("probability", "area_km2", "cumulative_probability", "cumulative_area_km2", "lat", "lon")
-        ),
-        *((name, pa.float64()) for name in ("south", "west", "north", "east")),
+        *((name, pa.float64()) for name in ("probability", "cumulative_probability", "cumulative_area_km2")),
         ("s2_id", pa.int64()),
     ]
 )
@@ -124,9 +121,8 @@ OUT = (
     "source string, image_id string, error_class string, message string, overlay_hash string, predictions int, "
     "no_evidence boolean, contradiction boolean, lat double, lon double, expected_km double, entropy double, "
     "area_50_km2 double, area_90_km2 double, regions int, cut_short boolean, set_coverage double, set_regions bigint, "
-    "set_area_km2 double, defect double, answer array<struct<rank:int,atom:bigint,probability:double,area_km2:double,"
-    "cumulative_probability:double,cumulative_area_km2:double,lat:double,lon:double,south:double,west:double,"
-    "north:double,east:double,s2_id:bigint>>"
+    "set_area_km2 double, defect double, answer array<struct<rank:int,atom:bigint,probability:double,"
+    "cumulative_probability:double,cumulative_area_km2:double,s2_id:bigint>>"
 )
 """Of an image: keys, what refuses it, or its summary and answer. The same as `ANSWER`, as Spark's DDL."""
 
@@ -166,6 +162,16 @@ class Ranker:
             bounds if answerer.groups is None else joined(bounds, answerer.groups),
             s2.cell_ids(regions.lat, regions.lon),
         )
+
+    def places(self, spark: SparkSession) -> DataFrame:
+        """Rows of what `ranked_regions` tells of each region that an answer may have."""
+        columns = {
+            "atom": np.arange(self.lat.size),
+            "area_km2": self.answerer.regions.area_km2,
+            **{"lat": self.lat, "lon": self.lon},
+            **{name: self.bounds[:, k] for k, name in enumerate(("south", "west", "north", "east"))},
+        }
+        return spark.createDataFrame(pd.DataFrame(columns))
 
     def rank(self, given: Gathered) -> pa.RecordBatch:
         """Rows like ANSWER, one per image."""
@@ -221,14 +227,10 @@ class Ranker:
             "rank": every([one.chosen + 1 for one in answers]).astype(np.int32),
             "atom": atom,
             "probability": every([one.leading.probability[one.chosen] for one in answers]),
-            "area_km2": every([one.leading.area_km2[one.chosen] for one in answers]),
             "cumulative_probability": np.minimum(
                 every([np.cumsum(one.leading.probability)[one.chosen] for one in answers]), 1.0
             ),
             "cumulative_area_km2": every([np.cumsum(one.leading.area_km2)[one.chosen] for one in answers]),
-            "lat": self.lat[atom],
-            "lon": self.lon[atom],
-            **{name: self.bounds[atom, k] for k, name in enumerate(("south", "west", "north", "east"))},
             "s2_id": self.s2_id[atom],
         }
         arrays = [pa.array(columns[field.name], field.type) for field in _REGION]
@@ -251,11 +253,17 @@ def joined(bounds: F8, groups: I8) -> F8:
     return found
 
 
-def regions_of(answers: DataFrame, overlay_hash: str) -> DataFrame:
-    """Rows of `ranked_regions` from rows of OUT, which all have this hash."""
+def regions_of(answers: DataFrame, ranker: Ranker) -> DataFrame:
+    """Rows of `ranked_regions` from rows of OUT.
+
+    They are sorted without what is the same for all rows of a region, which they get afterwards.
+    """
     one = answers.where("error_class IS NULL").select(*IMAGE_KEY, F.explode("answer").alias("region"))
     rows = one.select(*IMAGE_KEY, "region.*").sortWithinPartitions("s2_id")
-    return rows.withColumn("overlay_hash", F.lit(overlay_hash))  # only now: rows are sorted a third faster without it
+    # True for all rows. Spark takes out a sort before a join, unless a filter that it cannot move is between them.
+    rows = rows.where(F.spark_partition_id() >= 0)
+    places = F.broadcast(ranker.places(answers.sparkSession))
+    return rows.join(places, "atom").withColumn("overlay_hash", F.lit(ranker.digest))
 
 
 def summaries_of(answers: DataFrame, run_id: str) -> DataFrame:
