@@ -4,7 +4,8 @@ The predictor is EfficientNet-Lite0 at 224 pixels with random weights, over the 
 `rank_regions`. Its temperature makes it about as sure as trained ones are: half of the probability is in some 7 cells,
 and 90 % in 150. The bare loop has tensors in memory, channels last, and calls the network in PyTorch, with two threads.
 The job lists, catalogues, fingerprints, decodes and ranks, too, and writes its tables; it asks the predictor's ONNX
-graph, whose own rate is told, too. The start of its session is left out.
+graph, whose own rate is told, too. The start of its session is left out. Java has the options that docs/how-to.md names
+for scans on small machines.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ IMAGES, LOOPED, BATCH = 9_000, 1_500, 32
 TEMPERATURE = 0.3
 NAMES, DISTINCT = 100_000, 200
 BACKBONE = "efficientnet_lite0"
+SMALL = ("--driver-java-options", "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m")
+"""As docs/how-to.md has it for scans on one small machine."""
 
 
 def artefact(root: Path, overlay: Overlay) -> str:
@@ -143,7 +146,7 @@ def configuration(root: Path, uri: str, folder: Path) -> dict[str, Any]:
 
 def scanned(root: Path, uri: str, folder: Path, run_id: str) -> tuple[dict[str, Any], float, float]:
     """The report of a scan, its seconds without the session's start, and the memory of its largest worker, GiB."""
-    report, used = job("geolocate_archive", configuration(root, uri, folder), run_id)
+    report, used = job("geolocate_archive", configuration(root, uri, folder), run_id, *SMALL)
     stages = {name: seconds for name, seconds in report["seconds"].items() if name != "session"}
     told = ", ".join(f"{name} {seconds:.0f}" for name, seconds in stages.items())
     print(f"  {folder.name}, run {run_id}: {report['status']}, {told} s", flush=True)

@@ -74,12 +74,13 @@ def watched(command: list[str]) -> tuple[int, str, str, Used]:
         return process.returncode, out.read(), log.read(), used
 
 
-def job(name: str, config: dict[str, Any], run_id: str) -> tuple[dict[str, Any], Used]:
-    """Run jobs/<name>.py with spark-submit. Return its report and resource use. SystemExit if the job fails."""
+def job(name: str, config: dict[str, Any], run_id: str, *options: str) -> tuple[dict[str, Any], Used]:
+    """Run jobs/<name>.py with spark-submit, its options. Return its report and resource use. SystemExit if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"{name}.yaml")
         path.write_text(yaml.safe_dump(config))
-        code, out, log, used = watched([*SPARK_SUBMIT, f"jobs/{name}.py", "--config", str(path), "--run-id", run_id])
+        of_job = [f"jobs/{name}.py", "--config", str(path), "--run-id", run_id]
+        code, out, log, used = watched([*SPARK_SUBMIT, *options, *of_job])
     if code not in (EXIT_DONE, EXIT_NOTHING_TO_DO):
         raise SystemExit(f"{name} failed:\n{log[-4000:]}")
     return json.loads(out.splitlines()[-1]), used
