@@ -261,8 +261,8 @@ def _fill(held: F8, rows: pa.Table, mine: I8, of: I8, area: F8) -> tuple[dict[in
     with np.errstate(invalid="ignore"):
         least, total = some.min(axis=1, initial=np.inf), some.sum(axis=1)
         bad = ~((least >= 0) & (np.abs(total - 1) <= SUM_TOLERANCE))
-    for k, low, sum_ in zip(said[bad], least[bad], total[bad], strict=True):
-        faults[int(k)] = ("not_probabilities", f"the least of them is {low:.6g}, their sum {sum_:.6g}")
+    for k, low, mass in zip(said[bad], least[bad], total[bad], strict=True):
+        faults[int(k)] = ("not_probabilities", f"the least of them is {low:.6g}, their sum {mass:.6g}")
     return faults, defect
 
 
