@@ -228,10 +228,11 @@ def image_numbers(rows: pa.Table) -> tuple[I8, I8]:
 def _fill(held: F8, rows: pa.Table, mine: I8, of: I8, area: F8) -> tuple[dict[int, tuple[str, str]], float]:
     """Put the probabilities of one member's rows, `mine`, into the rows `of` of `held`, (images, regions).
 
-    Returns what is wrong, by image, and the greatest defect of a sum. Of each array there is one copy, and few passes.
+    `rows`: a table of one chunk. Returns what is wrong, by image, and the greatest defect of a sum. Of each array there
+    is one copy, and few passes.
     """
     faults: dict[int, tuple[str, str]] = {}
-    dense, sparse = rows[DENSE].combine_chunks(), rows[SPARSE].combine_chunks()
+    dense, sparse = rows[DENSE].chunk(0), rows[SPARSE].chunk(0)  # `combine_chunks` would copy all members' arrays
     lengths = np.nan_to_num(np.asarray(dense.value_lengths().to_numpy(zero_copy_only=False), float), nan=-1)[mine]
     for k in np.flatnonzero((lengths >= 0) & (lengths != area.size)):
         faults[int(of[k])] = ("wrong_length", f"{lengths[k]:.0f} probabilities of {area.size} regions")
